@@ -1,0 +1,7 @@
+"""`python -m partition`."""
+
+import sys
+
+from partition.cli import main
+
+sys.exit(main())

@@ -1,0 +1,239 @@
+"""The command `partition`: parses, calls, prints, exits; nothing else in the package prints or chooses exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from partition.config import ExperimentConfig, dump_config, load_config, resolve
+from partition.data import check as check_data
+from partition.errors import ConfigError, NothingFitsError, PartitionError
+from partition.plan import Candidate, Comparison, Search, compare, comparison_record
+from partition.plan.plan_file import plan_record, read_plan
+from partition.record import RunDirectory
+from partition.report import comparison_text, run_text
+
+if TYPE_CHECKING:
+    from partition.record import Metrics
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code: 0 done, 2 bad input, 3 nothing fits, 4 a run failed, 130 and 143 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = build_parser().parse_args(given)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code: int = options.run(options)
+    except PartitionError as error:
+        print(f"partition: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("partition: interrupted; what was recorded so far is on disk", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has left, as `head` does; there is nobody to tell.
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+        return 0
+    return code
+
+
+def _terminate(*_: object) -> None:
+    print("partition: terminated; what was recorded so far is on disk", file=sys.stderr)
+    raise SystemExit(TERMINATED)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="partition",
+        description="My network does not fit on my GPU: split its graph over several, or shrink the minibatch?",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    _add_verb(verbs, "plan", run_plan, "compare every way to train, choose one, write its plan", [
+        (("--all",), {"action": "store_true", "help": "show every candidate, not the best of each kind"}),
+    ])  # fmt: skip
+    _add_verb(verbs, "train", run_train, "train the chosen plan, or another", [
+        (("--plan",), {"type": Path, "metavar": "FILE", "help": "a plan that `partition plan` wrote"}),
+        (("--strategy",), {"metavar": "NAME", "help": "a candidate by its name in the comparison"}),
+        (("--force",), {"action": "store_true", "help": "run a candidate that is predicted not to fit"}),
+    ])  # fmt: skip
+    _add_verb(verbs, "validate", run_validate, "show everything that is wrong with an experiment", [])
+    _add_verb(verbs, "config", run_config, "print the experiment with all defaults and overrides resolved", [])
+    return parser
+
+
+def _add_verb(verbs, name, run, text, options):  # type: ignore[no-untyped-def]
+    verb = verbs.add_parser(name, help=text, description=text.capitalize() + ".")
+    verb.add_argument("config", metavar="CONFIG", help="the experiment, a YAML file")
+    verb.add_argument("overrides", nargs="*", metavar="key.path=value", help="values that replace those of the file")
+    verb.add_argument("--set", action="append", default=[], metavar="key.path=value", help="the same")
+    verb.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/<name of the experiment>)")
+    verb.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    for flags, settings in options:
+        verb.add_argument(*flags, **settings)
+    verb.set_defaults(run=run)
+
+
+def _load(options: argparse.Namespace) -> ExperimentConfig:
+    """The experiment with overrides, checked against its data."""
+    config = load_config(options.config, [*options.overrides, *options.set])
+    problems = check_data(config, file=options.config)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _out(options: argparse.Namespace, config: ExperimentConfig) -> Path:
+    return options.out or Path("runs") / config.name
+
+
+def _print_json(document: object) -> None:
+    print(json.dumps(document, indent=1))
+
+
+# Verbs
+
+
+def run_plan(options: argparse.Namespace) -> int:
+    """Compare, explain, write the plan."""
+    config = _load(options)
+    comparison = compare(config)
+    if options.json:
+        _print_json(comparison_record(comparison))
+    else:
+        print(comparison_text(comparison, is_complete=options.all))
+    if comparison.chosen is None:
+        return NothingFitsError.exit_code
+    directory = RunDirectory(_out(options, config))
+    path = directory.write_json("plan.json", plan_record(config, comparison.chosen, comparison.verdict))
+    if not options.json:
+        overrides = [*options.overrides, *options.set]
+        command = ["partition", "train", options.config, *overrides, "--plan", str(path)]
+        print(f"\nPlan written to {path}. Next:\n  {shlex.join(command)}")
+    return 0
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """Train the candidate of a plan file, of a name, or the chosen one."""
+    config = _load(options)
+    search = Search(config)
+    candidate, verdict = _candidate(options, config, search)
+    if not candidate.feasible and not options.force:
+        raise NothingFitsError(f"{candidate.name}: {candidate.reason}; `partition plan` lists what fits, --force tries")
+    from partition.data.dataset import load
+    from partition.runtime import check_devices, num_steps, train
+
+    check_devices(search, candidate)
+    dataset = load(config)
+    directory = RunDirectory(_out(options, config))
+    command = ["partition", *sys.argv[1:]]
+    directory.begin(config_text=dump_config(config), plan=plan_record(config, candidate, verdict), command=command)
+    total = num_steps(config, dataset.num_train, candidate.minibatch_size)
+    try:
+        with _progress(total, candidate, is_quiet=options.json) as show:
+
+            def observe(metrics: Metrics) -> None:
+                directory.append(metrics)
+                show(metrics)
+
+            summary = train(search, candidate, dataset, observe).summary
+        directory.end(summary)
+    finally:
+        directory.close()
+    if options.json:
+        _print_json(asdict(summary))
+    else:
+        print(f"\n{run_text(summary)}\n\nRun directory: {directory.path}")
+    return 0
+
+
+def _candidate(options: argparse.Namespace, config: ExperimentConfig, search: Search) -> tuple[Candidate, str]:
+    """The candidate to train and the verdict that it comes from."""
+    if options.plan and options.strategy:
+        raise PartitionError("--plan and --strategy both name what to train; give one of them")
+    if options.plan:
+        return read_plan(options.plan, search), ""
+    comparison = compare(config)
+    if options.strategy:
+        return _by_name(comparison, options.strategy), comparison.verdict
+    if comparison.chosen is None:
+        raise NothingFitsError(comparison.verdict)
+    return comparison.chosen, comparison.verdict
+
+
+def _by_name(comparison: Comparison, name: str) -> Candidate:
+    candidate = comparison.candidate(name)
+    if candidate is None:
+        names = ", ".join(one.name for one in comparison.candidates[:8])
+        raise PartitionError(f"--strategy {name}: no such candidate; there are {names}, ... (`partition plan --all`)")
+    if not candidate.stages:
+        raise PartitionError(f"--strategy {name}: cannot be laid out: {candidate.reason}")
+    return candidate
+
+
+def run_validate(options: argparse.Namespace) -> int:
+    """Everything that is wrong, at once."""
+    problems = []
+    try:
+        config = _load(options)
+        Search(config)
+    except ConfigError as error:
+        problems = [asdict_problem(problem) for problem in error.problems]
+        if not options.json:
+            raise
+    if options.json:
+        _print_json({"schema_version": 1, "file": options.config, "problems": problems})
+        return ConfigError.exit_code if problems else 0
+    print(f"{options.config}: no problem found")
+    return 0
+
+
+def asdict_problem(problem: object) -> dict[str, object]:
+    """A problem as JSON."""
+    return dict(problem._asdict())  # type: ignore[attr-defined]
+
+
+def run_config(options: argparse.Namespace) -> int:
+    """The resolved experiment."""
+    config = _load(options)
+    if options.json:
+        _print_json({"schema_version": 1, "experiment": resolve(config)})
+    else:
+        print(dump_config(config), end="")
+    return 0
+
+
+# Progress
+
+
+@contextmanager
+def _progress(total: int, candidate: Candidate, *, is_quiet: bool) -> Iterator[object]:
+    """Shows every step: a bar on a terminal, a line for every tenth of the run elsewhere, nothing where quiet."""
+    if is_quiet:
+        yield lambda _: None
+    elif not sys.stderr.isatty():
+        print(f"Training {candidate.name}: {total} steps", flush=True)
+        every = max(1, -(-total // 10))
+        yield lambda metrics: metrics.step % every == 0 and print(_line(metrics, total), flush=True)
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(candidate.name, total=total)
+            yield lambda metrics: bar.update(task, completed=metrics.step, description=f"loss {metrics.loss:.4f}")
+
+
+def _line(metrics: Metrics, total: int) -> str:
+    return f"  step {metrics.step}/{total}  loss {metrics.loss:.4f}  {metrics.samples_per_s:,.0f} samples/s"

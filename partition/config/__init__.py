@@ -1,0 +1,34 @@
+"""The experiment: its schema, its YAML file, overrides, and every error of a file at once."""
+
+from partition.config.loading import load_config
+from partition.config.schema import (
+    ClusterConfig,
+    DataConfig,
+    DeviceConfig,
+    ExperimentConfig,
+    LinkConfig,
+    LinksConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PlannerConfig,
+    PrecisionConfig,
+    TrainingConfig,
+)
+from partition.config.writing import dump_config, resolve
+
+__all__ = [
+    "ClusterConfig",
+    "DataConfig",
+    "DeviceConfig",
+    "ExperimentConfig",
+    "LinkConfig",
+    "LinksConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PlannerConfig",
+    "PrecisionConfig",
+    "TrainingConfig",
+    "dump_config",
+    "load_config",
+    "resolve",
+]

@@ -1,0 +1,114 @@
+"""An experiment from its file: read, overridden, checked, with everything wrong in it told at once."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+
+from partition.config.keys import keep_known_keys
+from partition.config.nodes import Node, quote
+from partition.config.normalise import normalise
+from partition.config.overrides import apply_overrides
+from partition.config.schema import ExperimentConfig
+from partition.config.validation import validate
+from partition.config.yaml_reader import read_yaml
+from partition.errors import ConfigError, Problem
+
+_LARGEST_FILE_BYTES = 2**20
+_MOST_PROBLEMS = 100
+
+_TOP_KEYS = "model, data, training, optimizer and cluster"
+
+
+def load_config(
+    path: str | PathLike[str], overrides: Sequence[str] = (), *, name: str | None = None
+) -> ExperimentConfig:
+    """The experiment in a YAML file, with `key.path=value` overrides laid over it.
+
+    `name` is that of the experiment: the stem of the file unless given. Raises ConfigError with every problem of the
+    file and the overrides, in the order of lines.
+
+    >>> config = load_config("configs/mnist.yaml", ["training.minibatch_size=250"])  # doctest: +SKIP
+    """
+    file = fspath(path) if fspath(path).isprintable() else quote(fspath(path))
+    root, problems = read_yaml(_read_text(path, file), file=file)
+    if not isinstance(root.value, Mapping):
+        raise ConfigError([*problems, _no_experiment(root)])
+    root = apply_overrides(root, overrides, problems)
+    told: list[Problem] = []
+    root = normalise(keep_known_keys(root, told), told)
+    config, found = validate(root, name or Path(path).stem)
+    problems += [*told, *_not_yet_told(found, told)]
+    if config is None or problems:
+        raise ConfigError(_in_order(problems))
+    return config
+
+
+def _read_text(path: str | PathLike[str], file: str) -> str:
+    try:
+        # Before opening: a pipe or a terminal would be waited for without end.
+        mode = Path(path).stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise _refusal(
+                file, f"is {'a directory' if stat.S_ISDIR(mode) else 'not a regular file'}; name a YAML file"
+            )
+        with Path(path).open("rb") as stream:
+            content = stream.read(_LARGEST_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise _refusal(file, "there is no such file; check the path") from None
+    except OSError as error:
+        raise _refusal(file, f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise _refusal(file, "the path holds a null character; check it") from None
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise _refusal(file, f"is {kind}; name an experiment in YAML")
+    return _decode(content, file)
+
+
+def _decode(content: bytes, file: str) -> str:
+    if len(content) > _LARGEST_FILE_BYTES:
+        raise _refusal(file, "is larger than 1 MiB, the limit; name an experiment in YAML")
+    if b"\0" in content:
+        raise _refusal(file, "is a binary file; name an experiment in YAML")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _refusal(file, "is not text in UTF-8; save it as UTF-8, or name an experiment in YAML", line) from None
+
+
+def _refusal(file: str, message: str, line: int | None = None) -> ConfigError:
+    return ConfigError([Problem(file, line, "", message)])
+
+
+def _no_experiment(root: Node) -> Problem:
+    if root.value is None:
+        return root.problem(f"the file is empty; an experiment has the keys {_TOP_KEYS}")
+    return root.problem(f"the file holds {root.shown}, not keys; an experiment has the keys {_TOP_KEYS}")
+
+
+def _not_yet_told(found: Iterable[Problem], told: Iterable[Problem]) -> list[Problem]:
+    """The problems found with values that nothing else was told about, neither they themselves nor what they hold."""
+    places = {place for problem in told for place in _with_ancestors(problem.key)}
+    fresh = []
+    for problem in found:
+        if problem.key not in places:
+            fresh.append(problem)
+            places.add(problem.key)
+    return fresh
+
+
+def _with_ancestors(path: str) -> list[str]:
+    keys = path.split(".")
+    return [".".join(keys[:length]) for length in range(1, len(keys) + 1)]
+
+
+def _in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Each problem once, by line, those of overrides last; a file that is none of ours has them by the thousand."""
+    unique = sorted(dict.fromkeys(problems), key=lambda problem: (problem.line is None, problem.line))
+    num_left = len(unique) - _MOST_PROBLEMS
+    last = [Problem(unique[0].file, None, "", f"and {num_left} more problems")] if num_left > 0 else []
+    return unique[:_MOST_PROBLEMS] + last

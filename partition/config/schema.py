@@ -1,0 +1,247 @@
+"""The schema of an experiment: what each section holds, its types, defaults and limits.
+
+Sizes are limited so that every count of values, parameters or bytes derived from them stays an exact 64-bit integer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
+from partition.config.section import Conflict, Section
+
+__all__ = [
+    "ClusterConfig",
+    "DataConfig",
+    "DeviceConfig",
+    "ExperimentConfig",
+    "LinkConfig",
+    "LinksConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PlannerConfig",
+    "PrecisionConfig",
+    "TrainingConfig",
+]
+
+Activation = Literal["identity", "relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu"]
+Loss = Literal["cross_entropy", "mse"]
+NumberFormat = Literal["float32", "float64"]
+Source = Literal["mnist5k", "digits", "synthetic"]
+OptimizerName = Literal["sgd", "adam", "adamw"]
+Objective = Literal["time_to_target", "step_time", "device_seconds", "fewest_devices"]
+Strategy = Literal["whole", "shrink", "accumulate", "pipeline"]
+Schedule = Literal["gpipe", "1f1b"]
+
+LARGEST_WIDTH = 2**24
+LARGEST_DEPTH = 100_000
+LARGEST_MINIBATCH = 2**30
+LARGEST_VALUE_COUNT = 2**50
+
+Width = Annotated[int, Field(ge=1, le=LARGEST_WIDTH)]
+Examples = Annotated[int, Field(ge=1, le=LARGEST_MINIBATCH)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class ModelConfig(Section):
+    """A multilayer perceptron: affine layers with an activation after each but the last; its output is the logits."""
+
+    in_features: Width
+    hidden_features: Annotated[tuple[Width, ...], Field(max_length=LARGEST_DEPTH)]
+    out_features: Width
+    activation: Activation = "relu"
+    bias: bool = True
+    l2_penalty: Weight = 0.0
+    """lambda of lambda/2 ‖W‖², over weights only, once per step."""
+    loss: Loss = "cross_entropy"
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        """Sizes of the input, of every hidden layer and of the output."""
+        return (self.in_features, *self.hidden_features, self.out_features)
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        """Widths may each be admissible and their products not."""
+        num_weights = sum(a * b for a, b in pairwise(_known_features(given)))
+        if num_weights > LARGEST_VALUE_COUNT:
+            yield Conflict(
+                "hidden_features",
+                f"the model has {num_weights:.3g} weights, the limit is {LARGEST_VALUE_COUNT:.3g}; "
+                "take fewer or narrower layers",
+            )
+
+
+class PrecisionConfig(Section):
+    """Number formats of the parameters and of the arithmetic; where one is given the other follows."""
+
+    parameters: NumberFormat = "float32"
+    compute: NumberFormat = "float32"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number."""
+        return 8 if self.parameters == "float64" else 4
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        """Mixed precision is not available."""
+        parameters, compute = given.get("parameters"), given.get("compute")
+        if parameters is not None and compute is not None and parameters != compute:
+            yield Conflict("compute", "differs from parameters; mixed precision is not available, give both the same")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_the_given(cls, given: object) -> object:
+        if isinstance(given, Mapping) and len(given) == 1 and given.keys() <= {"parameters", "compute"}:
+            return dict.fromkeys(("parameters", "compute"), *given.values())
+        return given
+
+
+class DataConfig(Section):
+    """Where the examples come from and how many of them are held out for evaluation."""
+
+    source: Source
+    num_examples: Annotated[int, Field(ge=2, le=LARGEST_MINIBATCH)] | None = None
+    """Of synthetic data only; None makes enough for any minibatch."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.2
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        """A data set that exists has the examples that it has."""
+        if given.get("num_examples") is not None and given.get("source") in ("mnist5k", "digits"):
+            yield Conflict("num_examples", "is for source: synthetic only; remove it")
+
+
+class TrainingConfig(Section):
+    """How long to train, in what portions, from which seed."""
+
+    minibatch_size: Examples
+    epochs: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    """Exactly one of epochs and steps is not None; one epoch if neither is given."""
+    seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        """Epochs and steps both say when to end."""
+        if given.get("epochs") is not None and given.get("steps") is not None:
+            yield Conflict("steps", "and epochs are both given; keep one of them")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_to_one_epoch(cls, given: object) -> object:
+        is_open = isinstance(given, Mapping) and given.get("epochs") is None and given.get("steps") is None
+        return {**given, "epochs": 1} if isinstance(given, Mapping) and is_open else given
+
+
+class OptimizerConfig(Section):
+    """SGD with momentum, Adam or AdamW, as in torch.optim; what belongs to another optimizer is refused."""
+
+    name: OptimizerName = "sgd"
+    lr: Positive
+    momentum: Decay = 0.0
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    weight_decay: Weight = 0.0
+    """Decoupled, AdamW only, where it is 0.01 unless given."""
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        """Each optimizer has keys of its own."""
+        name = given.get("name", "sgd")
+        remove = "remove it (on the command line: optimizer.{}=null)"
+        if "momentum" in given and name in ("adam", "adamw"):
+            yield Conflict("momentum", f"is for sgd, {name} has betas; {remove.format('momentum')}")
+        for key in ("betas", "eps"):
+            if key in given and name == "sgd":
+                yield Conflict(key, f"is for adam and adamw, not for sgd; {remove.format(key)}")
+        if "weight_decay" in given and name in ("sgd", "adam"):
+            yield Conflict("weight_decay", f"is for adamw, not for {name}; use model.l2_penalty")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_weight_decay(cls, given: object) -> object:
+        is_adamw = isinstance(given, Mapping) and given.get("name") == "adamw"
+        return {"weight_decay": 0.01, **given} if isinstance(given, Mapping) and is_adamw else given
+
+
+def _drop_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+_SomeOf = (Field(min_length=1, max_length=1024), AfterValidator(_drop_repeats))
+
+
+class PlannerConfig(Section):
+    """What the planner optimises, and lists that narrow its search (None: no restriction)."""
+
+    objective: Objective = "time_to_target"
+    strategies: Annotated[tuple[Strategy, ...], *_SomeOf] | None = None
+    schedules: Annotated[tuple[Schedule, ...], *_SomeOf] | None = None
+    num_stages: Annotated[tuple[Annotated[int, Field(ge=1, le=LARGEST_DEPTH + 1)], ...], *_SomeOf] | None = None
+    num_microbatches: Annotated[tuple[Examples, ...], *_SomeOf] | None = None
+    minibatch_sizes: Annotated[tuple[Examples, ...], *_SomeOf] | None = None
+
+
+class ExperimentConfig(Section):
+    """A whole experiment. `name` is the stem of its file, not a key in it."""
+
+    name: Annotated[str, Field(min_length=1)]
+    model: ModelConfig
+    precision: PrecisionConfig = PrecisionConfig()
+    data: DataConfig
+    training: TrainingConfig
+    optimizer: OptimizerConfig
+    cluster: ClusterConfig
+    planner: PlannerConfig = PlannerConfig()
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        """What one section makes impossible in another."""
+        yield from _too_many_values(given)
+        yield from _missing_rates(given)
+
+
+def _known_features(model: object) -> tuple[int, ...]:
+    """The sizes of all layers, or none where any of them is missing or of a wrong type."""
+    given = _as_mapping(model)
+    features = (given.get("in_features"), *_as_list(given.get("hidden_features")), given.get("out_features"))
+    is_known = all(isinstance(size, int) and 1 <= size <= LARGEST_WIDTH for size in features)
+    return tuple(int(size) for size in features) if is_known else ()
+
+
+def _too_many_values(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    num_features = sum(_known_features(given.get("model")))
+    training, planner = (_as_mapping(given.get(section)) for section in ("training", "planner"))
+    sizes = {"training.minibatch_size": training.get("minibatch_size")}
+    sizes |= {f"planner.minibatch_sizes.{i}": size for i, size in enumerate(_as_list(planner.get("minibatch_sizes")))}
+    for key, size in sizes.items():
+        if isinstance(size, int) and size * num_features > LARGEST_VALUE_COUNT:
+            message = f"{size} examples through layers of {num_features} features are more than "
+            yield Conflict(key, f"{message}{LARGEST_VALUE_COUNT:.3g} values; take a smaller minibatch")
+
+
+def _missing_rates(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    """A device that lists rates, but not that of the format in use, would be priced by a guess."""
+    precision, cluster = (_as_mapping(given.get(section)) for section in ("precision", "cluster"))
+    number_format = precision.get("compute", precision.get("parameters", "float32"))
+    for index, device in enumerate(map(_as_mapping, _as_list(cluster.get("devices")))):
+        formats = [pair[0] for pair in _as_list(device.get("flop_per_s")) if isinstance(pair, tuple) and pair]
+        if formats and device.get("name") is None and "default" not in formats and number_format not in formats:
+            advice = f"has no figure for {number_format}, which precision.compute asks for; add `{number_format}: ...`"
+            yield Conflict(f"cluster.devices.{index}.compute", advice)
+
+
+def _as_mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _as_list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()

@@ -1,0 +1,131 @@
+"""The schema and the conflicts between keys, asked about a tree; every refusal told in words with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from partition.config.keys import SCHEMA_NAMES
+from partition.config.messages import describe_missing, describe_wrong
+from partition.config.nodes import Node, join_path
+from partition.config.schema import (
+    DataConfig,
+    DeviceConfig,
+    ExperimentConfig,
+    LinksConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PrecisionConfig,
+    TrainingConfig,
+)
+from partition.config.section import CONFLICT, Section
+from partition.errors import Problem
+
+_Keys = tuple[int | str, ...]
+
+_WITH_CONFLICTS: dict[_Keys, type[Section]] = {
+    (): ExperimentConfig,
+    ("model",): ModelConfig,
+    ("precision",): PrecisionConfig,
+    ("data",): DataConfig,
+    ("training",): TrainingConfig,
+    ("optimizer",): OptimizerConfig,
+    ("cluster", "links"): LinksConfig,
+}
+
+
+class _Refusal(NamedTuple):
+    """What the schema refuses: the keys to it, the kind of error, the figures that belong to it."""
+
+    keys: _Keys
+    kind: str
+    context: Mapping[str, Any]
+
+
+def validate(root: Node, name: str) -> tuple[ExperimentConfig | None, list[Problem]]:
+    """The experiment that a tree in the schema's shape describes, or None, and all that is wrong with it."""
+    values = {"name": name, **_plain_mapping(root)}
+    refusals = [_Refusal(keys, CONFLICT, {"message": message}) for keys, message in _conflicts(values)]
+    config = None
+    try:
+        config = ExperimentConfig.model_validate(values)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        found = [_Refusal(each["loc"], each["type"], each.get("ctx", {})) for each in details]
+        # A section tells its first conflict only, and none beside other errors: they were all asked for above.
+        refusals = [refusal for refusal in found if refusal.kind != CONFLICT] + refusals
+    return config, [_problem(root, refusal) for refusal in refusals]
+
+
+def _plain_mapping(root: Node) -> dict[str, Any]:
+    plain = _plain(root)
+    return plain if isinstance(plain, dict) else {}
+
+
+def _plain(node: Node) -> Any:
+    if isinstance(node.value, Mapping):
+        return {key: _plain(child) for key, child in node.value.items()}
+    return tuple(map(_plain, node.value)) if isinstance(node.value, tuple) else node.value
+
+
+def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[_Keys, str]]:
+    for place, section, given in _sections(values):
+        for key, message in section.conflicts(given):
+            yield (*place, *(int(part) if part.isdecimal() else part for part in key.split("."))), message
+
+
+def _sections(values: Mapping[str, Any]) -> Iterator[tuple[_Keys, type[Section], Mapping[str, Any]]]:
+    """Every section that is there and can have conflicts, with the keys to it and what was given for it."""
+    for place, section in _WITH_CONFLICTS.items():
+        given = _value_at(values, place)
+        if isinstance(given, Mapping):
+            yield place, section, given
+    devices = _value_at(values, ("cluster", "devices"))
+    for index, device in enumerate(devices if isinstance(devices, tuple) else ()):
+        if isinstance(device, Mapping):
+            yield ("cluster", "devices", index), DeviceConfig, device
+
+
+def _value_at(values: object, keys: _Keys) -> object:
+    for key in keys:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
+
+
+def _problem(root: Node, refusal: _Refusal) -> Problem:
+    """The refusal in words, at the value it is about, or where the missing one belongs."""
+    node = root
+    for position, key in enumerate(refusal.keys):
+        child = _child(node, key)
+        if child is None:
+            return _problem_below(node, [str(key) for key in refusal.keys[position:]], refusal)
+        node = child
+    return node.problem(_message(node, refusal))
+
+
+def _problem_below(node: Node, keys: list[str], refusal: _Refusal) -> Problem:
+    path = node.path
+    for key in keys:
+        path = join_path(path, key)
+    if refusal.kind == CONFLICT:
+        return node.problem(_message(node, refusal))._replace(key=path)
+    is_section = isinstance(node.value, Mapping)
+    if refusal.kind == "missing" and is_section:
+        return node.problem(describe_missing(path))._replace(key=path)
+    return node.problem(_message(node, refusal))
+
+
+def _child(node: Node, key: int | str) -> Node | None:
+    if isinstance(node.value, Mapping):
+        return node.value.get(SCHEMA_NAMES.get(str(key), str(key)))
+    if isinstance(node.value, tuple) and isinstance(key, int) and key < len(node.value):
+        return node.value[key]
+    return None
+
+
+def _message(node: Node, refusal: _Refusal) -> str:
+    if refusal.kind == CONFLICT:
+        return str(refusal.context["message"])
+    return describe_wrong(node, refusal.kind, refusal.context)

@@ -1,0 +1,131 @@
+"""An experiment back to the form in which a file holds it: read again, it is equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from typing import Any
+
+import yaml
+
+from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
+from partition.config.scalars import read_plain_scalar
+from partition.config.schema import ExperimentConfig, ModelConfig, OptimizerConfig
+from partition.units import parse_bytes, parse_bytes_per_s, parse_flop_per_s, parse_seconds
+
+_BYTES = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
+_RATES = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+
+_OPTIMIZER_KEYS = {
+    "sgd": ("name", "lr", "momentum"),
+    "adam": ("name", "lr", "betas", "eps"),
+    "adamw": ("name", "lr", "betas", "eps", "weight_decay"),
+}
+
+
+def resolve(config: ExperimentConfig) -> dict[str, Any]:
+    """The experiment as plain values for YAML, defaults written out; its name is the file's and is left out."""
+    resolved: dict[str, Any] = {
+        "model": _model(config.model),
+        "precision": _without_none(config.precision.model_dump()),
+        "data": _without_none(config.data.model_dump()),
+        "training": _without_none(config.training.model_dump()),
+        "optimizer": _optimizer(config.optimizer),
+        "cluster": _cluster(config.cluster),
+        "planner": _without_none(config.planner.model_dump()),
+    }
+    return resolved
+
+
+def dump_config(config: ExperimentConfig) -> str:
+    """The experiment as YAML text that `load_config` reads back to an equal one."""
+    return yaml.dump(resolve(config), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.2 would not read as text, and writes equal values out, not as aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = None if isinstance(read_plain_scalar(text), str) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in values.items() if value is not None}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
+
+
+def _model(model: ModelConfig) -> dict[str, Any]:
+    values = _without_none(model.model_dump())
+    hidden = model.hidden_features
+    if len(hidden) > 1 and len(set(hidden)) == 1:
+        values["hidden_features"] = {"width": hidden[0], "depth": len(hidden)}
+    return values
+
+
+def _optimizer(optimizer: OptimizerConfig) -> dict[str, Any]:
+    values = _without_none(optimizer.model_dump())
+    return {key: values[key] for key in _OPTIMIZER_KEYS[optimizer.name]}
+
+
+def _cluster(cluster: ClusterConfig) -> dict[str, Any]:
+    # Compared and hashed as records: equal neighbours are one entry with their count.
+    groups = [(device, len(list(alike))) for device, alike in groupby(cluster.devices)]
+    devices = [_device(device, count) for device, count in groups]
+    values: dict[str, Any] = {"devices": devices if len(devices) > 1 else devices[0]}
+    if not cluster.links.is_default:
+        values["links"] = _links(cluster.links)
+    return values
+
+
+def _device(device: DeviceConfig, count: int) -> dict[str, Any]:
+    rates = {name: _rate(rate, "FLOP/s", parse_flop_per_s) for name, rate in device.flop_per_s or ()}
+    memory, bandwidth = device.memory_bytes, device.memory_bytes_per_s
+    values = {
+        "name": device.name,
+        "count": count,
+        "kind": device.kind,
+        "memory": None if memory is None else _quantity(memory, _BYTES.items(), parse_bytes),
+        "compute": rates["default"] if rates.keys() == {"default"} else rates or None,
+        "memory_bandwidth": None if bandwidth is None else _rate(bandwidth, "B/s", parse_bytes_per_s),
+    }
+    return _without_none(values)
+
+
+def _links(links: LinksConfig) -> dict[str, Any]:
+    if links.inter_node is None:
+        return _link(links.intra_node)
+    return {
+        "intra_node": _link(links.intra_node),
+        "inter_node": _link(links.inter_node),
+        "devices_per_node": links.devices_per_node,
+    }
+
+
+def _link(link: LinkConfig) -> dict[str, Any]:
+    return {
+        "bandwidth": _rate(link.bytes_per_s, "B/s", parse_bytes_per_s),
+        "latency": _quantity(link.latency_s, _SECONDS.items(), parse_seconds),
+    }
+
+
+def _rate(rate: float, unit: str, parse: Callable[[str], float]) -> str | float:
+    return _quantity(rate, [(prefix + unit, factor) for prefix, factor in _RATES.items()], parse)
+
+
+def _quantity(value: float, units: Iterable[tuple[str, float]], parse: Callable[[str], float]) -> str | float:
+    """The value in the largest unit in which it is short and exact, else the bare number in base units."""
+    for unit, factor in units:
+        text = f"{value / factor:g} {unit}"
+        if value >= factor and parse(text) == value:
+            return text
+    return value

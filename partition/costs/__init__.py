@@ -1,0 +1,16 @@
+"""Hardware, and the bytes, operations and seconds of every action of every stage; no torch."""
+
+from partition.costs.hardware import Cluster, Device, build_cluster
+from partition.costs.optimizer import OptimizerRecord, optimizer_record
+from partition.costs.stage import CostModel, MicrobatchCost, StageCost
+
+__all__ = [
+    "Cluster",
+    "CostModel",
+    "Device",
+    "MicrobatchCost",
+    "OptimizerRecord",
+    "StageCost",
+    "build_cluster",
+    "optimizer_record",
+]

@@ -1,0 +1,59 @@
+"""Floating-point operations and bytes of every operator; a multiply-add is 2 flop, every operand moves once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from partition.costs.hardware import Device
+from partition.graph import LossRecord, Program
+from partition.graph.program import (
+    Activate,
+    ActivationGrad,
+    Affine,
+    InputGrad,
+    Load,
+    LossAndGrad,
+    Operator,
+    WeightGrad,
+    operators,
+)
+
+
+class Work(NamedTuple):
+    """What one kernel does: floating-point operations and bytes read and written."""
+
+    flop: int
+    moved_bytes: int
+
+
+def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord) -> Work:
+    """The work of one operator on `rows` examples."""
+    match operator:
+        case Load(into):
+            return Work(0, 2 * into.num_bytes(rows, itemsize))
+        case Affine(layer, _, _) | InputGrad(layer, _, _):
+            elements = rows * (layer.in_features + layer.out_features) + layer.parameter_elements
+            return Work(2 * rows * layer.weight_elements, elements * itemsize)
+        case WeightGrad(layer, _, _, _):
+            # The gradient is read (or the weight, for the penalty) and written.
+            elements = rows * (layer.in_features + layer.out_features) + 2 * layer.parameter_elements
+            return Work(2 * rows * layer.weight_elements + rows * layer.bias_elements, elements * itemsize)
+        case Activate(layer, _, _):
+            elements = rows * layer.out_features
+            return Work(layer.activation.forward_flop * elements, 2 * elements * itemsize)
+        case ActivationGrad(layer, _, _):
+            elements = rows * layer.out_features
+            return Work(layer.activation.backward_flop * elements, 3 * elements * itemsize)
+        case LossAndGrad(o, targets, _, _, _):
+            moved_bytes = 4 * o.num_bytes(rows, itemsize) + targets.num_bytes(rows, itemsize)
+            return Work(loss.flop * rows * (o.columns or 1), moved_bytes)
+
+
+def program_work(program: Program, rows: int, itemsize: int, loss: LossRecord) -> tuple[Work, ...]:
+    """The kernels of a program, in order."""
+    return tuple(operator_work(operator, rows, itemsize, loss) for operator in operators(program))
+
+
+def seconds_on(device: Device, kernels: tuple[Work, ...]) -> float:
+    """Seconds of a sequence of kernels, each bound by arithmetic or by memory (roofline, Williams et al. 2009)."""
+    return sum(max(work.flop / device.flop_per_s, work.moved_bytes / device.memory_bytes_per_s) for work in kernels)

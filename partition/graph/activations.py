@@ -1,0 +1,57 @@
+"""What each activation keeps between forward and backward, and what it costs; `partition.ops` has what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Keeps(StrEnum):
+    """What phi' is computed from in the backward."""
+
+    NOTHING = "nothing"
+    OUTPUT = "output"
+    """phi'(z) follows from h, so h overwrites z."""
+    PRE_ACTIVATION = "pre_activation"
+    """z is kept, and phi(z) is recomputed when the weight gradient of the next layer needs it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationRecord:
+    """The planner's side of an elementwise activation h = phi(z)."""
+
+    name: str
+    keeps: Keeps
+    forward_flop: int
+    """Floating-point operations per element of h = phi(z); a transcendental counts as 10."""
+    backward_flop: int
+    """Floating-point operations per element of grad_z = grad_h * phi'(z)."""
+    gain: float
+    """Factor of the initial weights' standard deviation gain / sqrt(fan_in) (He et al. 2015; LeCun et al. 1998)."""
+
+    @property
+    def is_identity(self) -> bool:
+        """An identity needs no operator at all."""
+        return self.name == "identity"
+
+
+_SQRT2 = 2.0**0.5
+
+ACTIVATION_RECORDS: Mapping[str, ActivationRecord] = MappingProxyType(
+    {
+        record.name: record
+        for record in (
+            ActivationRecord(name="identity", keeps=Keeps.NOTHING, forward_flop=0, backward_flop=0, gain=1.0),
+            ActivationRecord(name="relu", keeps=Keeps.OUTPUT, forward_flop=1, backward_flop=1, gain=_SQRT2),
+            ActivationRecord(name="tanh", keeps=Keeps.OUTPUT, forward_flop=10, backward_flop=3, gain=5.0 / 3.0),
+            ActivationRecord(name="sigmoid", keeps=Keeps.OUTPUT, forward_flop=12, backward_flop=3, gain=1.0),
+            ActivationRecord(name="gelu", keeps=Keeps.PRE_ACTIVATION, forward_flop=14, backward_flop=28, gain=_SQRT2),
+            ActivationRecord(
+                name="gelu_tanh", keeps=Keeps.PRE_ACTIVATION, forward_flop=18, backward_flop=26, gain=_SQRT2
+            ),
+            ActivationRecord(name="silu", keeps=Keeps.PRE_ACTIVATION, forward_flop=13, backward_flop=17, gain=_SQRT2),
+        )
+    }
+)

@@ -1,0 +1,33 @@
+"""Sums over rows that allocate nothing, whatever the number of rows and threads.
+
+Shapes: B rows, O columns.
+
+`torch.sum` of 32768 elements or more to a single number takes a buffer of one number per thread. Sums are therefore
+computed over at most 32767 rows at once: more rows are summed in pieces, in order, and a single column then gives the
+same bits on any number of threads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ROWS_PER_SUM = 32767
+"""Rows that one call of `torch.sum` covers."""
+
+
+def sum_rows(x_BO: Tensor, is_first: bool, sum_O: Tensor, workspace_O: Tensor) -> None:
+    """sum_O = sum over rows of x where is_first, sum_O += that sum otherwise: (B, O) -> (O,), in place.
+
+    `workspace_O` is overwritten; it is not touched before the first piece has been read where is_first, so that it may
+    be the first row of x.
+
+    Example: `sum_rows(x_BO, True, torch.empty(O), torch.empty(O))`.
+    """
+    for rows_BO in torch.split(x_BO, ROWS_PER_SUM):
+        if is_first:
+            torch.sum(rows_BO, 0, out=sum_O)
+            is_first = False
+        else:
+            torch.sum(rows_BO, 0, out=workspace_O)
+            sum_O.add_(workspace_O)

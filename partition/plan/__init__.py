@@ -1,0 +1,23 @@
+"""Candidates, the optimal split, estimates, the comparison and its explanation; no torch."""
+
+from partition.plan.candidate import Candidate, Prediction, StageMemory, StagePlan
+from partition.plan.compare import Comparison, compare, comparison_record
+from partition.plan.estimate import Layout, replay_costs
+from partition.plan.search import Search
+from partition.plan.split import Segment, SplitProblem, optimal_split
+
+__all__ = [
+    "Candidate",
+    "Comparison",
+    "Layout",
+    "Prediction",
+    "Search",
+    "Segment",
+    "SplitProblem",
+    "StageMemory",
+    "StagePlan",
+    "compare",
+    "comparison_record",
+    "optimal_split",
+    "replay_costs",
+]

@@ -1,0 +1,145 @@
+"""The comparison: all candidates of an experiment, the one to take, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from partition.config import ExperimentConfig
+from partition.plan.candidate import Candidate, Prediction
+from partition.plan.search import Search
+from partition.plan.verdict import verdict
+
+SCHEMA_VERSION = 1
+TIE = 1e-6
+"""Relative difference of step times below which the candidate with fewer devices and less memory is taken."""
+
+NOT_CONSIDERED = (
+    "recomputation of activations",
+    "data parallel replicas",
+    "fully sharded data parallel",
+    "data parallel x pipeline",
+    "tensor parallel layers",
+    "optimizer state or activations in host memory",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What is claimed of the chosen candidate, and on what grounds."""
+
+    claim: str
+    objective: str
+    method: str
+    cost_source: str
+    lower_bound_s: float
+    """No exact candidate on these devices can take a shorter step: all arithmetic at all devices' peak rates."""
+    gap: float
+    """Chosen step time over the lower bound, less 1."""
+    cost_error_margin: float | None
+    """Largest relative error e of two step times, one up and one down, that leaves the choice best; None: no rival."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Every candidate of an experiment, in ranked order, and the choice among them."""
+
+    config: ExperimentConfig
+    candidates: tuple[Candidate, ...]
+    chosen: Candidate | None
+    certificate: Certificate | None
+    verdict: str
+
+    def candidate(self, name: str) -> Candidate | None:
+        """The candidate of this name."""
+        return next((candidate for candidate in self.candidates if candidate.name == name), None)
+
+
+def compare(config: ExperimentConfig) -> Comparison:
+    """Price every way to train an experiment and choose.
+
+    Example: ``compare(load_config("configs/mnist.yaml")).verdict``.
+    """
+    search = Search(config)
+    objective = config.planner.objective
+    candidates = tuple(sorted(search.candidates(), key=_ranking))
+    chosen = choose(candidates, objective)
+    return Comparison(
+        config=config,
+        candidates=candidates,
+        chosen=chosen,
+        certificate=_certificate(search, candidates, chosen) if chosen else None,
+        verdict=verdict(candidates, chosen),
+    )
+
+
+def _ranking(candidate: Candidate) -> tuple[bool, bool, float, str]:
+    step_s = candidate.predicted.step_s if candidate.predicted else float("inf")
+    return (not candidate.feasible, not candidate.exact_gradient, step_s, candidate.name)
+
+
+def choose(candidates: Sequence[Candidate], objective: str) -> Candidate | None:
+    """The best feasible candidate; an inexact one only where no exact one fits, and then the largest minibatch."""
+    feasible = [(candidate, candidate.predicted) for candidate in candidates if candidate.feasible]
+    priced = [(candidate, predicted) for candidate, predicted in feasible if predicted is not None]
+    exact = [pair for pair in priced if pair[0].exact_gradient]
+    if not exact:
+        return max(priced, key=lambda pair: pair[0].minibatch_size, default=(None, None))[0]
+    value = {
+        "device_seconds": lambda pair: pair[1].device_seconds_per_sample,
+        "fewest_devices": lambda pair: (pair[0].num_devices, pair[1].step_s),
+    }.get(objective, lambda pair: pair[1].step_s)
+    best = min(exact, key=value)
+    tied = [pair for pair in exact if _is_tie(value(pair), value(best))]
+    return min(tied, key=_preference)[0]
+
+
+def _is_tie(value: object, best: object) -> bool:
+    if isinstance(value, float) and isinstance(best, float):
+        return value <= best * (1 + TIE)
+    return value == best
+
+
+def _preference(pair: tuple[Candidate, Prediction]) -> tuple[int, int, str]:
+    candidate, predicted = pair
+    return (candidate.num_devices, max(predicted.peak_bytes), candidate.name)
+
+
+def _certificate(search: Search, candidates: Sequence[Candidate], chosen: Candidate) -> Certificate:
+    assert chosen.predicted is not None
+    bound_s = lower_bound_s(search)
+    rivals = [
+        candidate.predicted.step_s
+        for candidate in candidates
+        if candidate.feasible and candidate.exact_gradient and candidate.predicted and candidate is not chosen
+    ]
+    step_s, rival_s = chosen.predicted.step_s, min(rivals, default=None)
+    margin = None if rival_s is None else max(0.0, (rival_s - step_s) / (rival_s + step_s))
+    return Certificate(
+        claim="bounded",
+        objective=search.config.planner.objective,
+        method=f"all {len(candidates)} candidates priced; splits by dynamic programming; schedules replayed",
+        cost_source=chosen.cost_source,
+        lower_bound_s=bound_s,
+        gap=step_s / bound_s - 1 if chosen.exact_gradient else 0.0,
+        cost_error_margin=margin,
+    )
+
+
+def lower_bound_s(search: Search) -> float:
+    """Seconds that the arithmetic of one minibatch takes on all devices at their peak rates together."""
+    whole = search.model.stage(0, search.network.num_layers - 1).microbatch(search.minibatch_size)
+    flop = sum(work.flop for action in (whole.forward, whole.backward) for work in action.kernels)
+    return flop / sum(device.flop_per_s for device in search.cluster.devices)
+
+
+def comparison_record(comparison: Comparison) -> dict[str, object]:
+    """The JSON document of a comparison."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "candidates": [asdict(candidate) for candidate in comparison.candidates],
+        "chosen": comparison.chosen.name if comparison.chosen else None,
+        "certificate": asdict(comparison.certificate) if comparison.certificate else None,
+        "not_considered": list(NOT_CONSIDERED),
+        "verdict": comparison.verdict,
+    }

@@ -1,0 +1,118 @@
+"""The plan file: one candidate with the experiment it was made for, written by `plan`, trained by `train --plan`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from partition.config import ExperimentConfig, resolve
+from partition.errors import PartitionError
+from partition.plan.candidate import Candidate
+from partition.plan.compare import SCHEMA_VERSION
+from partition.plan.search import Search, Shape
+from partition.plan.split import Segment
+
+_FREE_TO_CHANGE = ("name", "data", "planner", "training.epochs", "training.steps", "training.seed")
+"""Keys of an experiment that a plan does not depend on."""
+MOST_BYTES = 64 * 2**20
+"""A plan file is far smaller; anything larger is not one."""
+
+
+def plan_record(config: ExperimentConfig, candidate: Candidate, verdict: str) -> dict[str, object]:
+    """The JSON document of a plan."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "experiment": resolve(config),
+        "candidate": asdict(candidate),
+        "verdict": verdict,
+    }
+
+
+def read_plan(path: Path, search: Search) -> Candidate:
+    """The candidate of a plan file, priced anew for the experiment in hand.
+
+    Raises PartitionError for a file that is no plan, and for one that was made for another experiment.
+    """
+    document = _read_json(path)
+    if document.get("schema_version") != SCHEMA_VERSION:
+        version = document.get("schema_version")
+        raise PartitionError(f"{path}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; plan again")
+    _check_experiment(path, document.get("experiment"), search.config)
+    try:
+        candidate = TypeAdapter(Candidate).validate_python(document.get("candidate"), strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("candidate", *first["loc"])))
+        raise PartitionError(f"{path}: {where}: {first['msg']}; plan again with `partition plan`") from None
+    _check_layout(path, candidate, search)
+    shape = Shape(
+        name=candidate.name,
+        strategy=candidate.strategy,
+        minibatch_size=candidate.minibatch_size,
+        num_microbatches=candidate.num_microbatches,
+        num_stages=candidate.num_stages,
+        schedule=candidate.schedule,
+    )
+    return search.price(
+        shape, [Segment(stage.device_index, stage.first_layer, stage.last_layer) for stage in candidate.stages]
+    )
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise PartitionError(f"{path}: {path.stat().st_size} bytes is too large for a plan; plan again")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PartitionError(f"{path}: cannot be read ({error.strerror}); make it with `partition plan`") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        raise PartitionError(f"{path}: is not a plan file (no JSON); make one with `partition plan`") from None
+    if not isinstance(document, dict):
+        raise PartitionError(f"{path}: is not a plan file (no JSON object); make one with `partition plan`")
+    return document
+
+
+def _check_experiment(path: Path, planned: object, config: ExperimentConfig) -> None:
+    if not isinstance(planned, dict):
+        raise PartitionError(f"{path}: is not a plan file (no experiment); make one with `partition plan`")
+    before, now = dict(_flat(planned)), dict(_flat(resolve(config)))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key) and not key.startswith(_FREE_TO_CHANGE):
+            raise PartitionError(
+                f"{path}: was made for {key} = {before.get(key)!r}, the experiment says {now.get(key)!r}; plan again"
+            )
+
+
+def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _flat(inner, f"{prefix}.{index}")
+    else:
+        yield prefix, value
+
+
+def _check_layout(path: Path, candidate: Candidate, search: Search) -> None:
+    """Refuse stages that do not cover the layers in order, or stand on devices that are not there."""
+    ends = [stage.last_layer + 1 for stage in candidate.stages]
+    starts = [stage.first_layer for stage in candidate.stages]
+    devices = [stage.device_index for stage in candidate.stages]
+    is_chain = bool(ends) and starts == [0, *ends[:-1]] and ends[-1] == search.network.num_layers
+    has_layers = all(start < end for start, end in zip(starts, ends, strict=True))
+    has_devices = sorted(set(devices)) == sorted(devices) and all(
+        0 <= device < len(search.cluster.devices) for device in devices
+    )
+    fits_counts = len(candidate.stages) == candidate.num_stages
+    is_cut = 1 <= candidate.num_microbatches <= candidate.minibatch_size
+    if not (is_chain and has_layers and has_devices and fits_counts and is_cut):
+        raise PartitionError(
+            f"{path}: its stages do not cover layers 0-{search.network.num_layers - 1} in order on distinct devices; "
+            "plan again with `partition plan`"
+        )

@@ -1,0 +1,176 @@
+"""The run directory: one place for everything that a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+from partition.errors import PartitionError
+
+SCHEMA_VERSION = 1
+WARMUP_STEPS = 5
+"""Steps left out of the median step time, where there are more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """One optimizer step."""
+
+    step: int
+    loss: float
+    loss_hex: str
+    """The loss without rounding."""
+    objective: float
+    """Loss and penalty."""
+    penalty: float
+    step_s: float
+    samples_per_s: float
+    grad_norm: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Final:
+    """Where training ended."""
+
+    train_loss: float
+    """Mean over the steps of the last epoch, or over all where there are fewer."""
+    test_loss: float | None
+    test_accuracy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceBytes:
+    """Predicted beside measured peak of one device."""
+
+    device: str
+    predicted_peak_bytes: int
+    measured_peak_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTime:
+    """Predicted step time beside the median of the run, and the clock that the latter was read from."""
+
+    predicted_s: float
+    measured_s: float
+    clock: str
+    """"wall", or "simulated": then it is the cost model's time, not a measurement."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run comes to."""
+
+    schema_version: int
+    candidate: str
+    num_steps: int
+    wall_s: float
+    """Seconds of the whole training loop on the wall's clock."""
+    final: Final
+    per_device: tuple[DeviceBytes, ...]
+    step_time: StepTime
+
+
+def median_step_s(step_s: Sequence[float]) -> float:
+    """The median after the warm-up steps; of all steps where there are no more than those."""
+    return statistics.median(step_s[WARMUP_STEPS:] or step_s)
+
+
+class RunDirectory:
+    """Writes the files of one run; an earlier run in the same place is moved aside, never overwritten."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._metrics: IO[str] | None = None
+
+    def begin(self, *, config_text: str, plan: Mapping[str, object], command: Sequence[str]) -> None:
+        """Make the directory and write what is known before the first step.
+
+        Raises PartitionError where it cannot be written.
+        """
+        try:
+            if (self.path / "metrics.jsonl").exists():
+                self._move_aside()
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write("config.yaml", config_text)
+            self.write_json("plan.json", plan)
+            self._write("command.txt", " ".join(command) + "\n")
+            self.write_json("environment.json", environment())
+            self._metrics = (self.path / "metrics.jsonl").open("w", encoding="utf-8")
+        except OSError as error:
+            raise PartitionError(
+                f"{self.path}: cannot be written ({error.strerror}); choose another place with --out"
+            ) from None
+
+    def _move_aside(self) -> None:
+        number = 1
+        while (earlier := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        self.path.rename(earlier)
+
+    def append(self, metrics: Metrics) -> None:
+        """One line of metrics.jsonl, on disk before the next step."""
+        assert self._metrics is not None, "a run begins before its first step"
+        self._metrics.write(json.dumps(asdict(metrics)) + "\n")
+        self._metrics.flush()
+
+    def end(self, summary: Summary) -> None:
+        """Write summary.json and close the metrics."""
+        self.write_json("summary.json", asdict(summary))
+        self.close()
+
+    def close(self) -> None:
+        """Close the metrics, however the run ended."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+    def write_json(self, name: str, document: Mapping[str, object]) -> Path:
+        """Write a document under a temporary name and rename it, so that a reader never sees half of it."""
+        return self._write(name, json.dumps(document, indent=1) + "\n")
+
+    def _write(self, name: str, text: str) -> Path:
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / name
+        temporary = path.with_suffix(path.suffix + ".part")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+        return path
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions that a result depends on."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "packages": {name: _version(name) for name in ("partition-pipeline", "torch", "numpy", "pydantic", "PyYAML")},
+        "threads": {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

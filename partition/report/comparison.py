@@ -1,0 +1,97 @@
+"""The comparison as a person reads it: a ranked table, what was left out of it, the verdict."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from partition.plan import Candidate, Comparison
+from partition.report.table import table
+from partition.units import format_bytes, format_seconds
+
+WIDTH = 100
+
+
+def comparison_text(comparison: Comparison, *, is_complete: bool = False) -> str:
+    """The comparison in words and tables; `is_complete` shows every candidate, not the best of each kind."""
+    config = comparison.config
+    shown = comparison.candidates if is_complete else best_of_each_kind(comparison)
+    feasible = [candidate for candidate in shown if candidate.feasible]
+    parts = [
+        f"{config.name}: {_network(comparison)}, minibatch {config.training.minibatch_size}, "
+        f"{len(config.cluster.devices)} device(s)",
+    ]
+    for title, is_exact in (("Exact gradient", True), ("Another gradient (smaller minibatch)", False)):
+        rows = [candidate for candidate in feasible if candidate.exact_gradient is is_exact]
+        if rows:
+            parts.append(f"{title}\n{_feasible_table(rows, comparison.chosen)}")
+    infeasible = [candidate for candidate in shown if not candidate.feasible]
+    if infeasible:
+        parts.append("Does not fit\n" + table(
+            ("candidate", "reason"), [(candidate.name, candidate.reason) for candidate in infeasible], left=(0, 1)
+        ))  # fmt: skip
+    hidden = len(comparison.candidates) - len(shown)
+    if hidden:
+        parts.append(f"{hidden} more candidates, none better than the best of its kind above; --all shows them.")
+    parts.append(textwrap.fill(f"Verdict: {comparison.verdict}", WIDTH))
+    parts.append(_grounds(comparison))
+    return "\n\n".join(parts)
+
+
+def best_of_each_kind(comparison: Comparison) -> tuple[Candidate, ...]:
+    """The best feasible candidate of every strategy, number of devices and schedule; else the closest to fitting."""
+    kept: dict[object, Candidate] = {}
+    for candidate in comparison.candidates:
+        kind: tuple[object, ...] = (candidate.strategy, candidate.num_devices, candidate.schedule)
+        if candidate.strategy in ("shrink", "whole"):
+            kind = (candidate.name,)
+        kept.setdefault(kind, candidate)
+    return tuple(candidate for candidate in comparison.candidates if candidate in kept.values())
+
+
+def _network(comparison: Comparison) -> str:
+    features = comparison.config.model.features
+    shape = " -> ".join(_run_lengths(features))
+    return f"{shape} ({comparison.config.model.activation}, {comparison.config.precision.compute})"
+
+
+def _run_lengths(features: Sequence[int]) -> list[str]:
+    runs: list[tuple[int, int]] = []
+    for width in features:
+        if runs and runs[-1][0] == width:
+            runs[-1] = (width, runs[-1][1] + 1)
+        else:
+            runs.append((width, 1))
+    return [f"{count} x {width}" if count > 1 else f"{width}" for width, count in runs]
+
+
+def _feasible_table(candidates: Sequence[Candidate], chosen: Candidate | None) -> str:
+    header = ("candidate", "devices", "microbatch", "step", "samples/s", "idle", "peak/device", "")
+    rows = []
+    for candidate in candidates:
+        predicted = candidate.predicted
+        assert predicted is not None, "a feasible candidate is priced"
+        rows.append((
+            candidate.name,
+            str(candidate.num_devices),
+            f"{candidate.num_microbatches} x {candidate.microbatch_size}",
+            format_seconds(predicted.step_s),
+            f"{predicted.samples_per_s:,.0f}",
+            f"{predicted.bubble_fraction:.0%}",
+            format_bytes(max(predicted.peak_bytes)),
+            "<- chosen" if candidate is chosen else "",
+        ))  # fmt: skip
+    return table(header, rows, left=(0, 7))
+
+
+def _grounds(comparison: Comparison) -> str:
+    certificate = comparison.certificate
+    if certificate is None:
+        return ""
+    margin = "no rival" if certificate.cost_error_margin is None else f"{certificate.cost_error_margin:.1%}"
+    grounds = (
+        f"Grounds: {certificate.method}; costs from {certificate.cost_source}. Lower bound of an exact step "
+        f"{format_seconds(certificate.lower_bound_s)}, gap {certificate.gap:.0%}; the choice stands while costs are "
+        f"wrong by less than {margin}."
+    )
+    return textwrap.fill(grounds, WIDTH)

@@ -1,0 +1,47 @@
+"""A finished run as a person reads it: how well it learned, predicted beside measured."""
+
+from __future__ import annotations
+
+from partition.record import Summary
+from partition.report.table import table
+from partition.units import format_bytes, format_seconds
+
+
+def run_text(summary: Summary) -> str:
+    """The report of a run."""
+    parts = [_learned(summary), _memory(summary), _time(summary)]
+    return "\n\n".join(parts)
+
+
+def _learned(summary: Summary) -> str:
+    final = summary.final
+    pieces = [f"train loss {final.train_loss:.4f}"]
+    if final.test_loss is not None:
+        pieces.append(f"test loss {final.test_loss:.4f}")
+    if final.test_accuracy is not None:
+        pieces.append(f"test accuracy {final.test_accuracy:.2%} on held-out examples")
+    return f"Trained {summary.candidate}: {summary.num_steps} steps in {format_seconds(summary.wall_s)}; " + ", ".join(
+        pieces
+    )
+
+
+def _memory(summary: Summary) -> str:
+    rows = [
+        (
+            device.device,
+            f"{device.predicted_peak_bytes:,}",
+            f"{device.measured_peak_bytes:,}",
+            f"{device.measured_peak_bytes - device.predicted_peak_bytes:+,}",
+            format_bytes(device.measured_peak_bytes),
+        )
+        for device in summary.per_device
+    ]
+    return "Peak memory, bytes\n" + table(("device", "predicted", "measured", "difference", ""), rows)
+
+
+def _time(summary: Summary) -> str:
+    time = summary.step_time
+    predicted, seen = format_seconds(time.predicted_s), format_seconds(time.measured_s)
+    if time.clock == "simulated":
+        return f"Step time: predicted {predicted}; simulated clock {seen} (the cost model's time, not a measurement)"
+    return f"Step time: predicted {predicted}, measured {seen} (median, wall clock)"

@@ -1,0 +1,80 @@
+"""A device: where tensors come from, with a ledger that counts them and a limit that is enforced."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from partition.costs import Device
+from partition.errors import DeviceMemoryError
+from partition.graph import Category
+
+
+class RuntimeDevice:
+    """Hands out and takes back the tensors of one device.
+
+    Every training tensor comes from `take` and goes back through `give` at a fixed point of the action list, so the
+    ledger depends on the schedule alone, never on when a message happens to arrive. The caller drops its references
+    when it gives: the memory is then free in truth.
+    """
+
+    def __init__(self, spec: Device, dtype: torch.dtype) -> None:
+        self.spec = spec
+        self.dtype = dtype
+        self.torch_device = torch.device(spec.name if spec.kind == "cuda" else "cpu")
+        self.held_bytes = 0
+        self.peak_bytes = 0
+        self._held: Counter[Category] = Counter()
+
+    @property
+    def name(self) -> str:
+        """Kind and index, as in simulated:2."""
+        return self.spec.name
+
+    @property
+    def held_by_category(self) -> Mapping[Category, int]:
+        """Bytes handed out now, by what they are for."""
+        return dict(self._held)
+
+    def take(
+        self, shape: tuple[int, ...], category: Category, purpose: str, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """A new tensor of undefined content.
+
+        Raises DeviceMemoryError where too few bytes are left.
+        """
+        dtype = dtype or self.dtype
+        self.count(math.prod(shape) * dtype.itemsize, category, purpose)
+        return torch.empty(shape, dtype=dtype, device=self.torch_device)
+
+    def count(self, num_bytes: int, category: Category, purpose: str) -> None:
+        """Enter bytes into the ledger, negative to take them out again: what a library allocates by itself.
+
+        Raises DeviceMemoryError where too few bytes are left.
+        """
+        held = self.held_bytes + num_bytes
+        if held > self.spec.memory_bytes:
+            raise DeviceMemoryError(
+                device=self.name,
+                wanted_bytes=num_bytes,
+                free_bytes=self.spec.memory_bytes - self.held_bytes,
+                limit_bytes=self.spec.memory_bytes,
+                purpose=purpose,
+            )
+        self.held_bytes = held
+        self._held[category] += num_bytes
+        if held > self.peak_bytes:
+            self.peak_bytes = held
+
+    def give(self, tensor: Tensor, category: Category) -> None:
+        """Count a tensor as returned; the caller holds no reference to it afterwards."""
+        self.count(-tensor.numel() * tensor.element_size(), category, "")
+
+    def synchronize(self) -> None:
+        """Wait until everything submitted to the device has run."""
+        if self.torch_device.type == "cuda":
+            torch.cuda.synchronize(self.torch_device)

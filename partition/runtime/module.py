@@ -1,0 +1,215 @@
+"""The same network as an ordinary `torch.nn.Module`, for people who keep their own training loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from partition.config import ModelConfig
+from partition.errors import PartitionError
+from partition.graph import ACTIVATION_RECORDS, Category, Network, build_module_program, build_network
+from partition.runtime.parameters import initialise
+from partition.runtime.stage import Frame, Parameters, Stage
+
+_ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
+    "identity": nn.Identity,
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+
+
+class _Unlimited:
+    """Tensors straight from torch, for a module that nobody has planned."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device = device
+        self.dtype = dtype
+
+    def take(
+        self, shape: tuple[int, ...], category: Category, purpose: str, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """A new tensor of undefined content."""
+        del category, purpose
+        return torch.empty(shape, dtype=dtype or self.dtype, device=self.device)
+
+    def give(self, tensor: Tensor, category: Category) -> None:
+        """Nothing to count."""
+
+
+class HandWrittenModule(nn.Module):
+    """A multilayer perceptron whose backward is the hand-written one; parameters as in `to_torch()`.
+
+    ``module(x)`` are the logits, (..., in_features) -> (..., out_features); ``.backward()`` fills ``.grad`` at once.
+    """
+
+    def __init__(self, config: ModelConfig, *, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config = config
+        # The penalty is `penalty()`, a term of the caller's own loss, not part of the gradients here.
+        self.network: Network = replace(build_network(config), l2_penalty=0.0)
+        self.program = build_module_program(self.network)
+        for layer in self.network.layers:
+            weight = nn.Parameter(torch.empty(layer.out_features, layer.in_features, dtype=dtype))
+            bias = nn.Parameter(torch.empty(layer.out_features, dtype=dtype)) if layer.has_bias else None
+            self.register_parameter(f"weight{layer.index}", weight)
+            self.register_parameter(f"bias{layer.index}", bias)
+
+    def pairs(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Weight and bias of every layer, in order."""
+        return [
+            (getattr(self, f"weight{layer.index}"), getattr(self, f"bias{layer.index}"))
+            for layer in self.network.layers
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of a batch with any leading dimensions."""
+        expected = self.network.layers[0].in_features
+        if x.shape[-1:] != (expected,):
+            raise PartitionError(
+                f"the module takes (..., {expected}) inputs, got {tuple(x.shape)}; change the input or the model"
+            )
+        flat_BI = x.reshape(-1, expected).contiguous()
+        parameters = [tensor for pair in self.pairs() for tensor in pair if tensor is not None]
+        if not torch.is_grad_enabled():
+            stage, frame = _one_stage(self, flat_BI)
+            return stage.predict(frame).view(*x.shape[:-1], -1)
+        logits: Tensor = _ModuleFunction.apply(self, flat_BI, *parameters)  # type: ignore[no-untyped-call]
+        return logits.view(*x.shape[:-1], -1)
+
+    def penalty(self) -> Tensor:
+        """The L2 penalty s = lambda/2 * sum of squared weights, to be added to a loss."""
+        total = sum((weight.square().sum() for weight, _ in self.pairs()), start=self.pairs()[0][0].new_zeros(()))
+        return total * (self.config.l2_penalty / 2)
+
+    def to_torch(self) -> nn.Sequential:
+        """A plain Sequential of Linear and activations with copies of the parameters."""
+        modules: list[nn.Module] = []
+        for layer, (weight, bias) in zip(self.network.layers, self.pairs(), strict=True):
+            linear = nn.Linear(layer.in_features, layer.out_features, bias=bias is not None, dtype=weight.dtype)
+            linear.to(weight.device)
+            with torch.no_grad():
+                linear.weight.copy_(weight)
+                if bias is not None:
+                    linear.bias.copy_(bias)
+            modules.append(linear)
+            if not layer.activation.is_identity:
+                modules.append(_activation_module(layer.activation.name))
+        return nn.Sequential(*modules)
+
+
+def _activation_module(name: str) -> nn.Module:
+    return nn.GELU(approximate="tanh") if name == "gelu_tanh" else _ACTIVATION_MODULES[name]()
+
+
+class _ModuleFunction(torch.autograd.Function):
+    """The whole network as one node: one kept tensor per layer, all gradients at once."""
+
+    @staticmethod
+    def forward(ctx: Any, module: HandWrittenModule, x_BI: Tensor, *parameters: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, I) -> (B, O)."""
+        ctx.save_for_backward(x_BI, *parameters)  # so that autograd notices when they change before the backward
+        stage, frame = _one_stage(module, x_BI)
+        stage.run(stage.program.forward, frame)
+        ctx.module, ctx.frame = module, frame
+        name = stage.program.output.name
+        output = frame.tensors.pop(name)
+        if stage.program.is_output_kept:
+            frame.tensors[name] = output.detach()  # not the output itself, which will refer to this context
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of the input and of every parameter."""
+        x_BI, *_ = ctx.saved_tensors
+        frame, ctx.frame = ctx.frame, None
+        if frame is None:
+            raise RuntimeError("the kept tensors of this forward have been used by an earlier backward; run it again")
+        stage, _ = _one_stage(ctx.module, x_BI)
+        program = stage.program
+        assert program.grad_output is not None
+        assert program.grad_input is not None
+        # The gradient that autograd hands over may be shared or expanded: work on a copy.
+        stage.receive(program.grad_output, frame).copy_(grad_output)
+        stage.run(program.backward, frame)
+        grads = [tensor for of in stage.layers.values() for tensor in (of.grad_weight_OI, of.grad_bias_O)]
+        return (None, frame.tensors[program.grad_input.name], *(grad for grad in grads if grad is not None))
+
+
+def _one_stage(module: HandWrittenModule, x_BI: Tensor) -> tuple[Stage, Frame]:
+    """The module as a stage with gradient buffers of its own, and a frame that holds its input."""
+    layers = {
+        index: Parameters(
+            weight_OI=weight,
+            grad_weight_OI=torch.empty_like(weight),
+            bias_O=bias,
+            grad_bias_O=None if bias is None else torch.empty_like(bias),
+        )
+        for index, (weight, bias) in enumerate(module.pairs())
+    }
+    stage = Stage(module.network, module.program, _Unlimited(x_BI.device, x_BI.dtype), layers, 0)
+    return stage, Frame(microbatch=0, rows=x_BI.shape[0], weight=1.0, is_first=True, tensors={"x": x_BI})
+
+
+def build_module(config: ModelConfig, seed: int = 0, *, dtype: torch.dtype = torch.float32) -> HandWrittenModule:
+    """The network of a model section with the initial parameters of a seed, the same as a training run's."""
+    module = HandWrittenModule(config, dtype=dtype)
+    records = {
+        index: Parameters(weight_OI=weight, grad_weight_OI=weight, bias_O=bias, grad_bias_O=None)
+        for index, (weight, bias) in enumerate(module.pairs())
+    }
+    initialise(module.network.layers, records, seed)
+    return module
+
+
+def from_torch(sequential: nn.Sequential) -> HandWrittenModule:
+    """The hand-written counterpart of a Sequential of Linear layers with one kind of activation between them.
+
+    Raises PartitionError, naming the place, for anything else.
+    """
+    linears, activations = list(sequential)[::2], list(sequential)[1::2]
+    bare = len(linears) > 1 and all(isinstance(module, nn.Linear) for module in sequential)
+    if bare:
+        linears, activations = list(sequential), [nn.Identity()] * (len(sequential) - 1)
+    for index, module in enumerate(linears):
+        if not isinstance(module, nn.Linear):
+            place = index if bare else 2 * index
+            raise PartitionError(f"module {place} is {module}, expected Linear; give Linear, activation, ..., Linear")
+    names = {_activation_name(module) for module in activations} or {"identity"}
+    biases = {module.bias is not None for module in linears}
+    if len(linears) != len(activations) + 1 or len(names) > 1 or len(biases) > 1:
+        raise PartitionError(
+            f"{len(linears)} Linear and activations {sorted(names)}; give one kind of activation between Linear "
+            "layers, none after the last, and a bias in all of them or in none"
+        )
+    config = ModelConfig(
+        in_features=linears[0].in_features,
+        hidden_features=tuple(linear.out_features for linear in linears[:-1]),
+        out_features=linears[-1].out_features,
+        activation=names.pop(),
+        bias=biases.pop(),
+    )
+    module = HandWrittenModule(config, dtype=linears[0].weight.dtype).to(linears[0].weight.device)
+    with torch.no_grad():
+        for (weight, bias), linear in zip(module.pairs(), linears, strict=True):
+            weight.copy_(linear.weight)
+            if bias is not None:
+                bias.copy_(linear.bias)
+    return module
+
+
+def _activation_name(module: nn.Module) -> str:
+    if isinstance(module, nn.GELU) and module.approximate == "tanh":
+        return "gelu_tanh"
+    for name, kind in _ACTIVATION_MODULES.items():
+        if type(module) is kind:
+            return name
+    raise PartitionError(
+        f"activation {module} has no hand-written counterpart; known are {', '.join(ACTIVATION_RECORDS)}"
+    )

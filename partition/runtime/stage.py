@@ -1,0 +1,266 @@
+"""A stage at work: contiguous layers on one device as one `torch.autograd.Function` with a hand-written backward.
+
+    F    y = StageFunction(x, parameters)    runs the forward program, keeps one tensor per layer in a frame
+    B    torch.autograd.grad of y            runs the backward program; its result is the input gradient
+    I    the same, weight gradients queued   W runs them later, the same products on the same tensors
+
+The programs are those that the planner priced (`partition.graph.program`); here each instruction meets its kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from partition.graph import Category, Layer, Network, Program, StageProgram, Variable
+from partition.graph.program import (
+    Activate,
+    ActivationGrad,
+    Affine,
+    Give,
+    InputGrad,
+    Load,
+    LossAndGrad,
+    Take,
+    WeightGrad,
+)
+from partition.ops import ACTIVATIONS, LOSSES, affine, affine_bias_grad, affine_input_grad, affine_weight_grad
+
+
+class TensorSource(Protocol):
+    """Where a stage's tensors come from."""
+
+    def take(
+        self, shape: tuple[int, ...], category: Category, purpose: str, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """A new tensor of undefined content."""
+
+    def give(self, tensor: Tensor, category: Category) -> None:
+        """Take a tensor back."""
+
+
+class Feed(Protocol):
+    """Fills the inputs or the targets of a microbatch."""
+
+    def __call__(self, variable: str, microbatch: int, into: Tensor) -> None:
+        """Write the rows of the microbatch into the given tensor; `variable` is "x" or "targets"."""
+
+
+@dataclass(kw_only=True)
+class Frame:
+    """The tensors of one microbatch in one stage, by name of variable."""
+
+    microbatch: int
+    rows: int
+    weight: float
+    """1/N of the minibatch."""
+    is_first: bool
+    """The first microbatch of the step: its weight gradients overwrite, the others add."""
+    feed: Feed | None = None
+    """Where the first stage gets its inputs from and the last its targets."""
+    is_split: bool = False
+    """The backward runs I and leaves W for later."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    edge: GradientEdge | None = None
+    """Where the backward of this microbatch starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """The parameters of one layer and their gradients."""
+
+    weight_OI: Tensor
+    grad_weight_OI: Tensor
+    bias_O: Tensor | None
+    grad_bias_O: Tensor | None
+
+
+class Stage:
+    """Contiguous layers of a network with their parameters: programs on one side, kernels on the other."""
+
+    def __init__(
+        self,
+        network: Network,
+        program: StageProgram,
+        source: TensorSource,
+        layers: Mapping[int, Parameters],
+        num_microbatches: int,
+    ) -> None:
+        self.network = network
+        self.program = program
+        self.source = source
+        self.layers = layers
+        # dJ/dL = 1, and elsewhere a token that autograd carries in place of the gradient that the frame holds.
+        self.one = source.take((), Category.WORKSPACE, "dJ/dL = 1").fill_(1.0)
+        num_losses = num_microbatches if program.is_last else 0
+        self.losses_M = source.take((num_losses,), Category.WORKSPACE, "the losses of a step")
+        self._run: dict[type, Callable[[Any, Frame], None]] = {
+            Take: self._take,
+            Give: self._give,
+            Load: self._load,
+            Affine: self._affine,
+            Activate: self._activate,
+            ActivationGrad: self._activation_grad,
+            InputGrad: self._input_grad,
+            WeightGrad: self._weight_grad,
+            LossAndGrad: self._loss_and_grad,
+        }
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Layer by layer, weight before bias."""
+        pairs = ((of.weight_OI, of.bias_O) for of in self.layers.values())
+        return [tensor for pair in pairs for tensor in pair if tensor is not None]
+
+    # Actions
+
+    def receive(self, variable: Variable, frame: Frame) -> Tensor:
+        """A buffer for what the neighbour sends, part of the frame from now on."""
+        self._take(Take(variable), frame)
+        return frame.tensors[variable.name]
+
+    def forward(self, frame: Frame) -> Tensor:
+        """F: the output to send, or the loss on the last stage. The frame keeps what the backward needs."""
+        x = frame.tensors.get(self.program.input.name)
+        if x is not None:
+            x.requires_grad_(True)
+        y: Tensor = StageFunction.apply(self, frame, x, *self.parameters)  # type: ignore[no-untyped-call]
+        # The edge stands for y in the backward, so that y itself can be given back once it has been sent.
+        frame.edge = get_gradient_edge(y)
+        return y.detach()
+
+    def backward(self, frame: Frame, *, is_split: bool) -> None:
+        """B, or I where `is_split`: leaves the input gradient in the frame, except on the first stage."""
+        edge, frame.edge, frame.is_split = frame.edge, None, is_split
+        assert edge is not None, "F runs before B, once"
+        received = self.program.grad_output
+        # The gradient is in the frame, and leaves it as soon as it has been used; a reference here would keep it.
+        grad_y = self.one if received is None else self.one.expand(received.shape(frame.rows))
+        if self.program.is_first:
+            torch.autograd.backward((edge,), (grad_y,))
+        else:
+            x = frame.tensors[self.program.input.name]
+            torch.autograd.grad((edge,), (x,), (grad_y,))
+
+    def weight_grad(self, frame: Frame) -> None:
+        """W: the weight gradients that I left, in one go."""
+        with torch.no_grad():
+            self.run(self.program.weight_grad, frame)
+
+    def predict(self, frame: Frame) -> Tensor:
+        """Forward without keeping anything: the logits on the last stage, what to send elsewhere."""
+        with torch.no_grad():
+            self.run(self.program.predict, frame)
+        return frame.tensors[self.program.prediction.name]
+
+    def give_back(self, variable: Variable, frame: Frame) -> None:
+        """Return a variable of the frame to the device."""
+        self._give(Give(variable), frame)
+
+    def run(self, program: Program, frame: Frame) -> None:
+        """Interpret a program on the tensors of a frame."""
+        methods = self._run
+        for instruction in program:
+            methods[type(instruction)](instruction, frame)
+
+    # Instructions
+
+    def _take(self, instruction: Take, frame: Frame) -> None:
+        variable = instruction.variable
+        dtype = torch.int64 if variable.is_index else None
+        frame.tensors[variable.name] = self.source.take(
+            variable.shape(frame.rows), variable.category, f"{variable.name} of microbatch {frame.microbatch}", dtype
+        )
+
+    def _give(self, instruction: Give, frame: Frame) -> None:
+        variable = instruction.variable
+        self.source.give(frame.tensors.pop(variable.name), variable.category)
+
+    def _load(self, instruction: Load, frame: Frame) -> None:
+        assert frame.feed is not None, "the first and the last stage are fed"
+        name = instruction.into.name
+        frame.feed(name, frame.microbatch, frame.tensors[name])
+
+    def _affine(self, instruction: Affine, frame: Frame) -> None:
+        layer, x, z = instruction
+        of = self.layers[layer.index]
+        affine(frame.tensors[x.name], of.weight_OI, of.bias_O, frame.tensors[z.name])
+
+    def _activate(self, instruction: Activate, frame: Frame) -> None:
+        layer, z, h = instruction
+        ACTIVATIONS[layer.activation.name].forward(frame.tensors[z.name], frame.tensors[h.name])
+
+    def _activation_grad(self, instruction: ActivationGrad, frame: Frame) -> None:
+        layer, kept, grad = instruction
+        ACTIVATIONS[layer.activation.name].backward(frame.tensors[grad.name], frame.tensors[kept.name])
+
+    def _input_grad(self, instruction: InputGrad, frame: Frame) -> None:
+        layer, grad_z, grad_x = instruction
+        affine_input_grad(frame.tensors[grad_z.name], self.layers[layer.index].weight_OI, frame.tensors[grad_x.name])
+
+    def _weight_grad(self, instruction: WeightGrad, frame: Frame) -> None:
+        layer, x, grad_z, workspace = instruction
+        of, grad_z_BO = self.layers[layer.index], frame.tensors[grad_z.name]
+        affine_weight_grad(
+            frame.tensors[x.name], grad_z_BO, of.weight_OI, self.network.l2_penalty, frame.is_first, of.grad_weight_OI
+        )
+        if workspace is not None and of.grad_bias_O is not None:
+            affine_bias_grad(grad_z_BO, frame.is_first, of.grad_bias_O, frame.tensors[workspace.name])
+
+    def _loss_and_grad(self, instruction: LossAndGrad, frame: Frame) -> None:
+        o, targets, grad_o, workspace, _ = instruction
+        LOSSES[self.network.loss.name].forward(
+            frame.tensors[o.name],
+            frame.tensors[targets.name],
+            frame.weight,
+            frame.tensors[grad_o.name],
+            frame.tensors[workspace.name] if workspace else None,
+            self.losses_M[frame.microbatch],
+        )
+
+
+def take_parameters(layer: Layer, source: TensorSource) -> Parameters:
+    """Uninitialised parameters and gradients of a layer; the parameters take part in autograd."""
+    shape, name = (layer.out_features, layer.in_features), f"layer {layer.index}"
+    weight = source.take(shape, Category.PARAMETERS, f"weight of {name}").requires_grad_(True)
+    grad_weight = weight.grad = source.take(shape, Category.GRADIENTS, f"weight gradient of {name}")
+    bias = grad_bias = None
+    if layer.has_bias:
+        bias = source.take(shape[:1], Category.PARAMETERS, f"bias of {name}").requires_grad_(True)
+        grad_bias = bias.grad = source.take(shape[:1], Category.GRADIENTS, f"bias gradient of {name}")
+    return Parameters(weight_OI=weight, grad_weight_OI=grad_weight, bias_O=bias, grad_bias_O=grad_bias)
+
+
+class StageFunction(torch.autograd.Function):
+    """A stage as one node of the autograd graph.
+
+    The weight gradients go into the stage's own buffers, at once in B and later in W after I, so the backward returns
+    the input gradient alone. A backward that ends in the loss starts from dJ/dL = 1, which F has used already.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, stage: Stage, frame: Frame, x: Tensor | None, *parameters: Tensor
+    ) -> Tensor:
+        """The output of the stage, (B, I) -> (B, O), or the loss, a number. `x` is in the frame already."""
+        del x
+        ctx.stage, ctx.frame, ctx.num_parameters = stage, frame, len(parameters)
+        stage.run(stage.program.forward, frame)
+        if stage.program.is_last:
+            return stage.losses_M[frame.microbatch]
+        return frame.tensors[stage.program.output.name]
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """The input gradient; weight gradients are accumulated in place or left for W."""
+        del grad_outputs  # in the frame already: received there, or computed with the loss
+        stage, frame = ctx.stage, ctx.frame
+        program = stage.program
+        stage.run(program.input_grad if frame.is_split else program.backward, frame)
+        grad_x = frame.tensors[program.grad_input.name] if program.grad_input else None
+        return (None, None, grad_x, *([None] * ctx.num_parameters))

@@ -1,0 +1,159 @@
+"""Schedules by name, computation only: which stage runs forward or backward next on each rank.
+
+A generator lists for each rank only stages and kinds. The microbatch is counted: the k-th time that a stage
+runs a kind is microbatch k. So every stage takes its microbatches in increasing order, which keeps the sum of
+gradients the same, bit for bit, under every schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from partition.errors import ScheduleError
+from partition.schedule.actions import Schedule
+from partition.schedule.folding import fold, relabelling
+from partition.schedule.multi_stage import interleaved_1f1b, looped, v_shaped, zbv
+from partition.schedule.single_stage import forward_only, gpipe, one_f_one_b, zb_h1, zb_h2
+from partition.schedule.slots import Shape, Slot, count_microbatches
+
+MOST_ACTIONS = 50_000_000
+"""Computations of the largest schedule that is generated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generator:
+    """How one named schedule is made."""
+
+    row: Callable[[Shape, int], list[Slot]]
+    """slots of one rank"""
+    placement: Callable[[Shape], tuple[int, ...]] = looped
+    """rank of each stage"""
+    usual_stages_per_rank: int = 1
+    is_any_number: bool = False
+    """whether any number of stages a rank will do"""
+    is_forward_only: bool = False
+
+
+GENERATORS: Mapping[str, Generator] = {
+    "gpipe": Generator(row=gpipe, is_any_number=True),
+    "1f1b": Generator(row=one_f_one_b),
+    "interleaved_1f1b": Generator(row=interleaved_1f1b, usual_stages_per_rank=2, is_any_number=True),
+    "zb_h1": Generator(row=zb_h1),
+    "zb_h2": Generator(row=zb_h2),
+    "zbv": Generator(row=zbv, placement=v_shaped, usual_stages_per_rank=2),
+    "forward_only": Generator(row=forward_only, is_any_number=True, is_forward_only=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """A named schedule of a given shape, its rows not yet written out."""
+
+    name: str
+    generator: Generator
+    shape: Shape
+
+    @property
+    def placement(self) -> tuple[int, ...]:
+        """Rank of each stage."""
+        return self.generator.placement(self.shape)
+
+    def row(self, rank: int) -> list[Slot]:
+        """Slots of one rank."""
+        return self.generator.row(self.shape, rank)
+
+
+def outline(name: str, *, num_ranks: int, num_microbatches: int, num_stages: int | None = None) -> Outline:
+    """Look the name up and check the shape; raises ScheduleError as `generate` does."""
+    if name not in GENERATORS:
+        raise ScheduleError(f"schedule {name!r} is not known; take one of {', '.join(GENERATORS)}")
+    generator = GENERATORS[name]
+    stages = num_ranks * generator.usual_stages_per_rank if num_stages is None else num_stages
+    shape = Shape(num_ranks=num_ranks, num_stages=stages, num_microbatches=num_microbatches)
+    _check_size(name, shape)
+    if not _is_defined(generator, shape):
+        raise ScheduleError(_explain(name, generator, shape))
+    return Outline(name=name, generator=generator, shape=shape)
+
+
+def generate(
+    name: str,
+    *,
+    num_ranks: int,
+    num_microbatches: int,
+    num_stages: int | None = None,
+    placement: Sequence[int] | None = None,
+) -> Schedule:
+    """Make the schedule of this name, computation only.
+
+    `num_stages` is by default what the schedule usually takes. `placement` gives the rank of each stage: any at
+    all for schedules with one stage a rank, whose stages then share ranks; for the others their own under other
+    names of the ranks. Raises ScheduleError for an unknown name and for a shape on which the schedule is not
+    defined. Example: ``generate("1f1b", num_ranks=4, num_microbatches=8)``.
+    """
+    if placement is not None:
+        return _generate_placed(name, num_ranks, num_microbatches, num_stages, tuple(placement))
+    made = outline(name, num_ranks=num_ranks, num_microbatches=num_microbatches, num_stages=num_stages)
+    return Schedule(
+        name=name,
+        num_stages=made.shape.num_stages,
+        num_microbatches=num_microbatches,
+        placement=made.placement,
+        rows=tuple(count_microbatches(made.row(rank), num_microbatches) for rank in range(num_ranks)),
+        is_forward_only=made.generator.is_forward_only,
+    )
+
+
+def _generate_placed(
+    name: str, num_ranks: int, num_microbatches: int, num_stages: int | None, placement: tuple[int, ...]
+) -> Schedule:
+    """The schedule on stages placed by the caller: ranks renamed if that will do, else stages folded onto ranks."""
+    stages = len(placement) if num_stages is None else num_stages
+    if len(placement) != stages or set(placement) != set(range(num_ranks)):
+        raise ScheduleError(
+            f"placement {list(placement)} must give each of {stages} stages one of the ranks 0 to {num_ranks - 1} "
+            "and every rank a stage"
+        )
+    if name in GENERATORS and GENERATORS[name].usual_stages_per_rank == 1:
+        spread = generate(name, num_ranks=stages, num_microbatches=num_microbatches)
+        return fold(spread, placement)
+    own = generate(name, num_ranks=num_ranks, num_microbatches=num_microbatches, num_stages=stages)
+    renamed = relabelling(own, placement)
+    if renamed is None:
+        raise ScheduleError(
+            f"schedule {name} places its stages on ranks {list(own.placement)}, or the same with ranks renamed, "
+            f"not on {list(placement)}; schedules with one stage a rank (1f1b, zb_h1, ...) take any placement"
+        )
+    return renamed
+
+
+def _check_size(name: str, shape: Shape) -> None:
+    for what, value in (("ranks", shape.num_ranks), ("microbatches", shape.num_microbatches)):
+        if value < 1:
+            raise ScheduleError(f"schedule {name}: {value} {what}, at least 1 is needed")
+    actions = 2 * shape.num_stages * shape.num_microbatches
+    if actions > MOST_ACTIONS:
+        raise ScheduleError(
+            f"schedule {name}: {shape.num_stages} stages and {shape.num_microbatches} microbatches make {actions} "
+            f"actions, at most {MOST_ACTIONS} are generated; take fewer microbatches"
+        )
+
+
+def _is_defined(generator: Generator, shape: Shape) -> bool:
+    stages, ranks = shape.num_stages, shape.num_ranks
+    if generator.is_any_number:
+        return stages >= ranks and stages % ranks == 0
+    return stages == ranks * generator.usual_stages_per_rank
+
+
+def _explain(name: str, generator: Generator, shape: Shape) -> str:
+    """Why the schedule is not defined on a shape, and what would be."""
+    stages, ranks, usual = shape.num_stages, shape.num_ranks, generator.usual_stages_per_rank
+    fitting = [other for other, made in GENERATORS.items() if _is_defined(made, shape)]
+    instead = f"{stages} stages suit {', '.join(fitting)}" if fitting else f"take a multiple of {ranks} stages"
+    holds = "equally many stages" if generator.is_any_number else f"{usual} stage{'s' if usual > 1 else ''}"
+    return (
+        f"schedule {name} holds {holds} on every rank: got {stages} stages for {ranks} ranks; "
+        f"take {usual * ranks} stages ({instead})"
+    )

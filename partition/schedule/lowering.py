@@ -1,0 +1,127 @@
+"""From computation to messages: where each rank sends, receives and steps.
+
+Every rank takes its computations in row order, one a tick, as soon as what they need was finished in an
+earlier tick. After each tick the results that another rank needs are handed over, in rank order: the sender's
+row gets the send and, at the same moment, the receiver's row gets the receive.
+
+    tick         0       1                2
+    rank 0       0F0     0F1              ..
+    messages       0SEND_F0  0SEND_F1
+    rank 1       ..      1F0              1F1
+    messages       1RECV_F0  1RECV_F1
+
+So all messages stand in one total order and every rank lists its own in that order: no cycle of waiting can
+arise, even if a send blocks until its receive is posted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from partition.errors import ScheduleError
+from partition.schedule.actions import BACKWARD, COMPUTE, RECEIVES, Action, Kind, Schedule, matching_receive
+from partition.schedule.drawing import draw_around
+
+
+def lower(schedule: Schedule, *, receives_ahead: int = 0) -> Schedule:
+    """Add sends, receives and one optimizer step for each stage.
+
+    Stages of one rank exchange without messages. With `receives_ahead` each receive is posted that many
+    computations earlier, so that messages move while the receiver computes, and buffers are held longer. Raises
+    ScheduleError for rows that are lowered already and for rows whose computations wait for one another.
+    """
+    if schedule.is_lowered:
+        raise ScheduleError(f"schedule {schedule.name} is lowered already: its rows hold messages or steps")
+    rows = [_post_ahead(row, receives_ahead) for row in _Lowering(schedule).run()]
+    if not schedule.is_forward_only:
+        for rank, row in enumerate(rows):
+            row.extend(Action(stage, Kind.STEP) for stage in schedule.stages_of(rank))
+    return replace(schedule, rows=tuple(map(tuple, rows)))
+
+
+def _post_ahead(row: list[Action], computations: int) -> list[Action]:
+    """Move every receive before the computation that many places earlier; receives keep their order.
+
+    1F0 1RECV_F1 1SEND_F0 1F1 1RECV_F2   becomes   1RECV_F1 1F0 1SEND_F0 1RECV_F2 1F1
+    """
+    if not computations:
+        return row
+    keys, before = [], 0
+    for action in row:
+        before += action.kind in COMPUTE
+        is_receive = action.kind in RECEIVES
+        keys.append(max(2 * (before - computations), 0) if is_receive else 2 * before - 1)
+    return [row[place] for place in sorted(range(len(row)), key=keys.__getitem__)]
+
+
+class _Lowering:
+    """The state of one run: how far each rank is and what was finished."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.position = [0] * schedule.num_ranks
+        self.rows: list[list[Action]] = [[] for _ in schedule.rows]
+        self.forward_done: set[tuple[int, int]] = set()
+        self.backward_done: set[tuple[int, int]] = set()
+
+    def run(self) -> list[list[Action]]:
+        """Tick until every row has ended."""
+        for rank in range(self.schedule.num_ranks):
+            self._pass_markers(rank)
+        waiting = [rank for rank, row in enumerate(self.schedule.rows) if self.position[rank] < len(row)]
+        while waiting:
+            ran = self._tick(waiting)
+            if not ran:
+                self._refuse(waiting[0])
+            waiting = [rank for rank in waiting if self.position[rank] < len(self.schedule.rows[rank])]
+        return self.rows
+
+    def _tick(self, waiting: list[int]) -> list[Action]:
+        """Run what is ready on every rank, then hand the results over in rank order."""
+        ran = []
+        for rank in waiting:
+            action = self.schedule.rows[rank][self.position[rank]]
+            if self._is_ready(action):
+                ran.append(action)
+                self.rows[rank].append(action)
+                self.position[rank] += 1
+        for action in ran:
+            self._finish(action)
+        return ran
+
+    def _is_ready(self, action: Action) -> bool:
+        stage, kind, microbatch = action
+        if kind is Kind.F:
+            return stage == 0 or (stage - 1, microbatch) in self.forward_done
+        if kind in BACKWARD:
+            is_last = stage == self.schedule.num_stages - 1
+            return is_last or (stage + 1, microbatch) in self.backward_done
+        return True
+
+    def _finish(self, action: Action) -> None:
+        if action.kind is Kind.F:
+            self.forward_done.add((action.stage, action.microbatch))
+        elif action.kind in BACKWARD:
+            self.backward_done.add((action.stage, action.microbatch))
+        placement = self.schedule.placement
+        send = self.schedule.feeds(action)
+        if send is not None:
+            receive = matching_receive(send)
+            self.rows[placement[send.stage]].append(send)
+            self.rows[placement[receive.stage]].append(receive)
+        self._pass_markers(placement[action.stage])
+
+    def _pass_markers(self, rank: int) -> None:
+        """Take over actions that compute nothing on a microbatch; they cost no tick."""
+        row = self.schedule.rows[rank]
+        while self.position[rank] < len(row) and row[self.position[rank]].kind not in COMPUTE:
+            self.rows[rank].append(row[self.position[rank]])
+            self.position[rank] += 1
+
+    def _refuse(self, rank: int) -> None:
+        position = self.position[rank]
+        raise ScheduleError(
+            f"schedule {self.schedule.name}: rank {rank}, position {position}, "
+            f"{self.schedule.rows[rank][position]} waits for an action that never runs\n"
+            + draw_around(self.schedule, rank, position)
+        )

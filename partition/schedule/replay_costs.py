@@ -1,0 +1,65 @@
+"""What a replay charges for each action: seconds, and bytes taken and given back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from partition.schedule.actions import Kind, Schedule
+
+SecondsTable = tuple[tuple[float, ...], ...]
+"""seconds, by stage and class of microbatch"""
+BytesTable = tuple[tuple[int, ...], ...]
+"""bytes, by stage and class of microbatch"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayCosts:
+    """Tables indexed [kind][stage][class]; microbatches of equal size share a class. STEP has class 0 only.
+
+    A kind without a table costs nothing.
+    """
+
+    size_class: tuple[int, ...]
+    """class of each microbatch"""
+    seconds: Mapping[Kind, SecondsTable]
+    """duration of F, B, I, W and STEP"""
+    send_forward_s: SecondsTable
+    """seconds that an activation leaving the stage occupies its link, latency included"""
+    send_backward_s: SecondsTable
+    """seconds that a gradient leaving the stage occupies its link, latency included"""
+    net_bytes: Mapping[Kind, BytesTable] = field(default_factory=dict)
+    """bytes held more after the action than before it: F, B, I, W, RECV_F, RECV_B, STEP"""
+    peak_bytes: Mapping[Kind, BytesTable] = field(default_factory=dict)
+    """most bytes held more during the action than before it, same kinds"""
+    send_hold_bytes: Mapping[Kind, BytesTable] = field(default_factory=dict)
+    """bytes of the buffer that a SEND_F or SEND_B keeps until the channel's next send, counted when it was made"""
+    static_bytes: tuple[int, ...] = ()
+    """bytes that each rank holds throughout: parameters, gradients, optimizer state"""
+
+    def static_of(self, rank: int) -> int:
+        """Bytes that a rank holds throughout; zero where none are given."""
+        return self.static_bytes[rank] if self.static_bytes else 0
+
+
+def uniform_costs(
+    schedule: Schedule,
+    *,
+    forward_s: float = 1.0,
+    input_grad_s: float = 1.0,
+    weight_grad_s: float = 1.0,
+    send_s: float = 0.0,
+) -> ReplayCosts:
+    """Every stage and microbatch alike, B as long as I and W together: the unit costs of published formulas."""
+    seconds = {
+        Kind.F: forward_s,
+        Kind.B: input_grad_s + weight_grad_s,
+        Kind.I: input_grad_s,
+        Kind.W: weight_grad_s,
+    }
+    return ReplayCosts(
+        size_class=(0,) * schedule.num_microbatches,
+        seconds={kind: ((value,),) * schedule.num_stages for kind, value in seconds.items()},
+        send_forward_s=((send_s,),) * schedule.num_stages,
+        send_backward_s=((send_s,),) * schedule.num_stages,
+    )

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Plans an experiment, trains it and prints the report, on a machine with Python 3.11 or later and nothing else:
+#
+#   scripts/run.sh [CONFIG] [key.path=value ...]        CONFIG is configs/mnist.yaml unless given
+#   PYTHON=/path/to/python scripts/run.sh               in an environment of your own; its torch stays what it is
+#
+# The first run makes .venv and installs into it; later runs start at once.
+set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+
+config=$root/configs/mnist.yaml
+if (($# > 0)) && [[ -f $1 || ($1 != -* && $1 != *=*) ]]; then
+    config=$1
+    shift
+fi
+prepare_environment data
+
+# -P: a random.py or partition/ in the folder one happens to be in is not ours to import.
+"$python" -P -m partition plan "$config" "$@"
+exec "$python" -P -m partition train "$config" "$@"

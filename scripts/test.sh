@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Lint, types and tests, on a machine with Python 3.11 or later and nothing else:
+#
+#   scripts/test.sh [pytest arguments, paths from the repository root]
+#   PYTHON=/path/to/python scripts/test.sh              in an environment of your own; its torch stays what it is
+#
+# The first run makes .venv and installs into it; later runs start at once.
+set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+
+prepare_environment test
+
+cd -- "$root"
+"$python" -m ruff check
+"$python" -m ruff format --check
+"$python" -m mypy
+exec "$python" -m pytest "$@"

@@ -1,0 +1,83 @@
+"""Memory is predicted to the byte, so no pair may allocate anything that it is not given.
+
+Shapes: B examples of a microbatch, I features in, O features out (of the last layer: outputs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from partition.graph import LOSS_RECORDS
+from partition.ops import ACTIVATIONS, LOSSES, affine, affine_bias_grad, affine_input_grad, affine_weight_grad
+
+SHAPES = [(1, 1, 1), (1, 5, 3), (7, 1, 5), (7, 5, 1), (500, 784, 10), (100, 1024, 512), (3, 2, 70_000), (1, 70_000, 2),
+          (70_000, 2, 1), (70_000, 1, 3), (32_768, 1, 1)]  # fmt: skip
+Buffers = SimpleNamespace
+
+
+def make_buffers(B: int, I: int, O: int, dtype: torch.dtype) -> Buffers:  # noqa: E741
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, dtype=dtype)
+
+    return Buffers(
+        x_BI=normal(B, I), weight_OI=normal(O, I), bias_O=normal(O), z_BO=normal(B, O), h_BO=normal(B, O),
+        grad_z_BO=normal(B, O), grad_x_BI=normal(B, I), grad_weight_OI=normal(O, I), grad_bias_O=normal(O),
+        workspace_O=normal(O), workspace_B1=normal(B, 1), loss=normal(), classes_B=torch.randint(O, (B,)),
+    )  # fmt: skip
+
+
+def run_loss(name: str, b: Buffers) -> None:
+    record = LOSS_RECORDS[name]
+    targets = b.classes_B if record.has_class_targets else b.h_BO
+    grad_o = b.z_BO if record.is_in_place else b.grad_z_BO
+    LOSSES[name].forward(b.z_BO, targets, 0.01, grad_o, b.workspace_B1, b.loss)
+
+
+def run_weight_grad(l2_penalty: float, is_first: bool, b: Buffers) -> None:
+    affine_weight_grad(b.x_BI, b.grad_z_BO, b.weight_OI, l2_penalty, is_first, b.grad_weight_OI)
+
+
+PAIRS: dict[str, Callable[[Buffers], None]] = {
+    "affine": lambda b: affine(b.x_BI, b.weight_OI, b.bias_O, b.z_BO),
+    "affine without bias": lambda b: affine(b.x_BI, b.weight_OI, None, b.z_BO),
+    "input gradient": lambda b: affine_input_grad(b.grad_z_BO, b.weight_OI, b.grad_x_BI),
+    "weight gradient, first": lambda b: run_weight_grad(0.0, True, b),
+    "weight gradient, first, with penalty": lambda b: run_weight_grad(0.1, True, b),
+    "weight gradient, later": lambda b: run_weight_grad(0.1, False, b),
+    "bias gradient, first": lambda b: affine_bias_grad(b.grad_z_BO, True, b.grad_bias_O, b.workspace_O),
+    "bias gradient, later": lambda b: affine_bias_grad(b.grad_z_BO, False, b.grad_bias_O, b.workspace_O),
+    **{f"{name} loss": lambda b, name=name: run_loss(name, b) for name in LOSSES},
+    **{name: lambda b, a=a: a.forward(b.z_BO, b.h_BO) for name, a in ACTIVATIONS.items()},
+    **{f"{name} in place": lambda b, a=a: a.forward(b.z_BO, b.z_BO) for name, a in ACTIVATIONS.items()},
+    **{f"{name} backward": lambda b, a=a: a.backward(b.grad_z_BO, b.z_BO) for name, a in ACTIVATIONS.items()},
+}
+
+
+@pytest.fixture(scope="module", params=[torch.float32, torch.float64], ids=str)
+def buffers(request: pytest.FixtureRequest) -> list[Buffers]:
+    return [make_buffers(*shape, request.param) for shape in SHAPES]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_nothing_is_allocated(pair, buffers, num_threads, allocator_events):
+    events = allocator_events(lambda: [PAIRS[pair](b) for b in buffers])
+    assert torch.get_num_threads() == num_threads
+    assert events == []
+
+
+def test_the_probe_sees_what_the_pairs_avoid(allocator_events):
+    """Without this the test above could not fail."""
+    x, loss = torch.ones(70_000), torch.empty(())
+    assert allocator_events(lambda: x.clone()) == [280_000, -280_000]
+    assert allocator_events(lambda: x.mul_(0.5)) == [8, 4, -4, -8], "a Python number becomes two tensors"
+    assert allocator_events(lambda: torch.dot(x, x, out=loss)) == [4, -4], "the result is computed aside"
+
+
+def test_the_probe_sees_a_sum_take_a_buffer_per_thread(num_threads, allocator_events):
+    x_B1, sum_1 = torch.ones(32_768, 1), torch.empty(1)
+    expected = [] if num_threads == 1 else [4 * num_threads, -4 * num_threads]
+    assert allocator_events(lambda: torch.sum(x_B1, 0, out=sum_1)) == expected

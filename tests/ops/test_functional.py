@@ -1,0 +1,94 @@
+"""Shapes: B examples, I features in, O features out, q outputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from partition.errors import PartitionError
+from partition.ops import ACTIVATIONS, functional
+
+SHAPES = [(1, 1, 1), (1, 5, 3), (7, 5, 3), (4, 3, 9)]
+
+
+def leaf(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize(("B", "I", "O"), SHAPES)
+def test_gradcheck_of_affine(B, I, O, has_bias):  # noqa: E741
+    bias = [leaf(O)] if has_bias else []
+    assert gradcheck(functional.affine, [leaf(B, I), leaf(O, I), *bias])
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("shape", [(1,), (1, 7), (5, 3), (2, 3, 2)])
+def test_gradcheck_of_activations_away_from_kinks(name, shape):
+    z = leaf(*shape)
+    with torch.no_grad():
+        z += 0.1 * z.sign()
+    assert gradcheck(lambda z: functional.activate(name, z), [z])
+
+
+@pytest.mark.parametrize(("B", "q"), [(1, 1), (1, 5), (7, 3)])
+def test_gradcheck_of_losses(B, q):
+    targets_B, targets_Bq = torch.randint(q, (B,)), torch.randn(B, q, dtype=torch.float64)
+    assert gradcheck(lambda o_Bq: functional.cross_entropy(o_Bq, targets_B), [leaf(B, q)])
+    assert gradcheck(lambda o_Bq: functional.mean_squared_error(o_Bq, targets_Bq), [leaf(B, q)])
+
+
+@pytest.mark.parametrize("wanted", range(3))
+def test_affine_computes_only_the_gradient_that_is_wanted(wanted, assert_equal_in_norm):
+    inputs = [leaf(4, 5), leaf(3, 5), leaf(3)]
+    (expected,) = torch.autograd.grad(torch.nn.functional.linear(*inputs).square().sum(), inputs[wanted])
+    inputs = [tensor.detach().requires_grad_(index == wanted) for index, tensor in enumerate(inputs)]
+    functional.affine(*inputs).square().sum().backward()
+    assert [tensor.grad is not None for tensor in inputs] == [index == wanted for index in range(3)]
+    assert_equal_in_norm(inputs[wanted].grad, expected)
+
+
+def test_network_is_the_network_of_torch(assert_equal_in_norm):
+    model = torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.GELU(), torch.nn.Linear(9, 4, bias=False)).double()
+    x_BI, targets_B = torch.randn(5, 6, dtype=torch.float64), torch.randint(4, (5,))
+    expected = torch.autograd.grad(torch.nn.functional.cross_entropy(model(x_BI), targets_B), [*model.parameters()])
+    z_BO = functional.affine(x_BI, model[0].weight, model[0].bias)
+    o_Bq = functional.affine(functional.activate("gelu", z_BO), model[2].weight)
+    gradients = torch.autograd.grad(functional.cross_entropy(o_Bq, targets_B), [*model.parameters()])
+    for gradient, reference in zip(gradients, expected, strict=True):
+        assert_equal_in_norm(gradient, reference)
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_strided_views_give_the_bits_of_contiguous_tensors(name):
+    """A vectorised kernel rounds differently over a stride, so views are copied at the door."""
+    z_BO, grad_h_BO = leaf(1001, 8), torch.randn(8, 1001, dtype=torch.float64).t()
+    (strided_BO,) = torch.autograd.grad(functional.activate(name, z_BO.t()[::2].t()), z_BO, grad_h_BO[:, ::2])
+    z_even_BO = z_BO[:, ::2].detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+    grad_even_BO = grad_h_BO[:, ::2].contiguous()
+    (contiguous_BO,) = torch.autograd.grad(functional.activate(name, z_even_BO), z_even_BO, grad_even_BO)
+    assert torch.equal(strided_BO[:, ::2], contiguous_BO)
+
+
+def test_nothing_of_the_user_is_overwritten():
+    o_Bq, targets_Bq, grad_Bq = leaf(4, 3), torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 3).double()
+    before = [tensor.detach().clone() for tensor in (o_Bq, targets_Bq, grad_Bq)]
+    functional.mean_squared_error(o_Bq, targets_Bq).backward()
+    functional.activate("silu", o_Bq).backward(grad_Bq)
+    assert all(torch.equal(now, then) for now, then in zip((o_Bq, targets_Bq, grad_Bq), before, strict=True))
+
+
+def test_a_kept_graph_can_be_walked_twice():
+    o_Bq = leaf(4, 3)
+    loss = functional.cross_entropy(o_Bq, torch.tensor([0, 1, 2, 0]))
+    first, second = (torch.autograd.grad(loss, o_Bq, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_second_derivatives_are_refused_rather_than_wrong():
+    """With torch's `once_differentiable` this gradient came back as a constant, since that of the loss is one."""
+    o_Bq = leaf(2, 3)
+    with pytest.raises(PartitionError, match="cannot be differentiated again"):
+        torch.autograd.grad(functional.cross_entropy(o_Bq, torch.tensor([0, 1])), o_Bq, create_graph=True)
