@@ -7,7 +7,7 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,12 @@ from partition.record import RunDirectory
 from partition.report import comparison_text, run_text
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from partition.record import Metrics
+
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+    Show = Callable[[Metrics], None]
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -59,29 +64,32 @@ def build_parser() -> argparse.ArgumentParser:
         description="My network does not fit on my GPU: split its graph over several, or shrink the minibatch?",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    _add_verb(verbs, "plan", run_plan, "compare every way to train, choose one, write its plan", [
-        (("--all",), {"action": "store_true", "help": "show every candidate, not the best of each kind"}),
-    ])  # fmt: skip
-    _add_verb(verbs, "train", run_train, "train the chosen plan, or another", [
-        (("--plan",), {"type": Path, "metavar": "FILE", "help": "a plan that `partition plan` wrote"}),
-        (("--strategy",), {"metavar": "NAME", "help": "a candidate by its name in the comparison"}),
-        (("--force",), {"action": "store_true", "help": "run a candidate that is predicted not to fit"}),
-    ])  # fmt: skip
-    _add_verb(verbs, "validate", run_validate, "show everything that is wrong with an experiment", [])
-    _add_verb(verbs, "config", run_config, "print the experiment with all defaults and overrides resolved", [])
+    plan = _add_verb(verbs, "plan", run_plan, "compare every way to train, choose one, write its plan")
+    _add_out(plan)
+    plan.add_argument("--all", action="store_true", help="show every candidate, not the best of each kind")
+    train = _add_verb(verbs, "train", run_train, "train the chosen plan, or another")
+    _add_out(train)
+    train.add_argument("--plan", type=Path, metavar="FILE", help="a plan that `partition plan` wrote")
+    train.add_argument("--strategy", metavar="NAME", help="a candidate by its name in the comparison")
+    train.add_argument("--force", action="store_true", help="run a candidate that is predicted not to fit")
+    _add_verb(verbs, "validate", run_validate, "show everything that is wrong with an experiment")
+    _add_verb(verbs, "config", run_config, "print the experiment with all defaults and overrides resolved")
     return parser
 
 
-def _add_verb(verbs, name, run, text, options):  # type: ignore[no-untyped-def]
+def _add_verb(verbs: Verbs, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    """A verb with what all verbs take."""
     verb = verbs.add_parser(name, help=text, description=text.capitalize() + ".")
     verb.add_argument("config", metavar="CONFIG", help="the experiment, a YAML file")
     verb.add_argument("overrides", nargs="*", metavar="key.path=value", help="values that replace those of the file")
     verb.add_argument("--set", action="append", default=[], metavar="key.path=value", help="the same")
-    verb.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/<name of the experiment>)")
     verb.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
-    for flags, settings in options:
-        verb.add_argument(*flags, **settings)
     verb.set_defaults(run=run)
+    return verb
+
+
+def _add_out(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/<name of the experiment>)")
 
 
 def _load(options: argparse.Namespace) -> ExperimentConfig:
@@ -217,22 +225,26 @@ def run_config(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _progress(total: int, candidate: Candidate, *, is_quiet: bool) -> Iterator[object]:
+def _progress(total: int, candidate: Candidate, *, is_quiet: bool) -> Iterator[Show]:
     """Shows every step: a bar on a terminal, a line for every tenth of the run elsewhere, nothing where quiet."""
     if is_quiet:
         yield lambda _: None
-    elif not sys.stderr.isatty():
-        print(f"Training {candidate.name}: {total} steps", flush=True)
-        every = max(1, -(-total // 10))
-        yield lambda metrics: metrics.step % every == 0 and print(_line(metrics, total), flush=True)
-    else:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+    elif sys.stderr.isatty():
+        with _bar() as bar:
             task = bar.add_task(candidate.name, total=total)
             yield lambda metrics: bar.update(task, completed=metrics.step, description=f"loss {metrics.loss:.4f}")
+    else:
+        print(f"Training {candidate.name}: {total} steps", flush=True)
+        every = -(-total // 10)
+        yield lambda metrics: None if metrics.step % every else print(_line(metrics, total), flush=True)
+
+
+def _bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
 
 
 def _line(metrics: Metrics, total: int) -> str:

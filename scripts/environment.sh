@@ -5,7 +5,7 @@
 #
 # Without PYTHON the environment is .venv in the repository, made here with the exact versions of constraints.txt.
 # With PYTHON=/path/to/python, or where .venv was made by other hands, the environment belongs to somebody: what is
-# missing from it is added, and nothing that is there changes its version, torch least of all.
+# missing from it is added; what is there keeps its version unless something new needs another, and torch in any case.
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
@@ -87,7 +87,7 @@ install_venv() { # EXTRA
     fi
     : >"$installing"
     say "installing into .venv, about a minute the first time"
-    if ! pip_install "$venv/bin/python" --constraint "$root/constraints.txt" --editable "$root[$1]"; then
+    if ! pip_install "$venv/bin/python" --constraint "$root/constraints.txt" --editable "${root}[$1]"; then
         # Where pip gives up by itself it puts back what it had begun to replace: a complete environment stays complete.
         ! is_stamped || rm -f -- "$installing"
         exit 1

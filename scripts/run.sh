@@ -6,6 +6,7 @@
 #
 # The first run makes .venv and installs into it; later runs start at once.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 
 config=$root/configs/mnist.yaml

@@ -24,6 +24,9 @@ def _freeze_rates(rates: object) -> object:
     return tuple(sorted(rates.items())) if isinstance(rates, Mapping) else rates
 
 
+_Rates = BeforeValidator(_freeze_rates)
+
+
 class DeviceConfig(Section):
     """One device. What is None is taken from the named device, or measured, by whoever needs it."""
 
@@ -32,7 +35,7 @@ class DeviceConfig(Section):
     kind: DeviceKind
     """Where its tensors live; `cuda` for a named device unless said otherwise."""
     memory_bytes: Annotated[int, Field(ge=1, le=LARGEST_MEMORY_BYTES)] | None = None
-    flop_per_s: Annotated[tuple[tuple[RateFormat, Rate], ...], BeforeValidator(_freeze_rates)] | None = None
+    flop_per_s: Annotated[tuple[tuple[RateFormat, Rate], ...], _Rates, Field(min_length=1)] | None = None
     """Pairs of number format and rate (a mapping is accepted); `default` stands for every format not listed."""
     memory_bytes_per_s: Rate | None = None
 

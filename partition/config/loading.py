@@ -32,7 +32,8 @@ def load_config(
 
     >>> config = load_config("configs/mnist.yaml", ["training.minibatch_size=250"])  # doctest: +SKIP
     """
-    file = fspath(path) if fspath(path).isprintable() else quote(fspath(path))
+    shown = fspath(path)
+    file = shown if shown and shown.isprintable() else quote(shown)
     root, problems = read_yaml(_read_text(path, file), file=file)
     if not isinstance(root.value, Mapping):
         raise ConfigError([*problems, _no_experiment(root)])
@@ -41,21 +42,17 @@ def load_config(
     root = normalise(keep_known_keys(root, told), told)
     config, found = validate(root, name or Path(path).stem)
     problems += [*told, *_not_yet_told(found, told)]
-    if config is None or problems:
+    if problems:
         raise ConfigError(_in_order(problems))
+    assert config is not None, "an experiment is refused with a reason"
     return config
 
 
 def _read_text(path: str | PathLike[str], file: str) -> str:
     try:
-        # Before opening: a pipe or a terminal would be waited for without end.
         mode = Path(path).stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise _refusal(
-                file, f"is {'a directory' if stat.S_ISDIR(mode) else 'not a regular file'}; name a YAML file"
-            )
-        with Path(path).open("rb") as stream:
-            content = stream.read(_LARGEST_FILE_BYTES + 1)
+        # A pipe or a terminal is not opened: it would be waited for without end.
+        content = _read_start(path) if stat.S_ISREG(mode) else b""
     except FileNotFoundError:
         raise _refusal(file, "there is no such file; check the path") from None
     except OSError as error:
@@ -66,6 +63,11 @@ def _read_text(path: str | PathLike[str], file: str) -> str:
         kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
         raise _refusal(file, f"is {kind}; name an experiment in YAML")
     return _decode(content, file)
+
+
+def _read_start(path: str | PathLike[str]) -> bytes:
+    with Path(path).open("rb") as stream:
+        return stream.read(_LARGEST_FILE_BYTES + 1)
 
 
 def _decode(content: bytes, file: str) -> str:

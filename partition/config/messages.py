@@ -59,7 +59,9 @@ def describe_wrong(node: Node, kind: str, context: Mapping[str, Any]) -> str:
         return _describe_wrong_type(node, kind)
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"])
-        hint = suggest_word(node.value, choices) if isinstance(node.value, str) else ""
+        # Of two or three the nearest in letters may be the farthest in meaning: float16 is not nearly float64.
+        is_slip = isinstance(node.value, str) and len(choices) > 3
+        hint = suggest_word(str(node.value), choices) if is_slip else ""
         return f"{node.shown} is not available; choose {_one_of(choices)}{hint}"
     if kind in ("tuple_type", "model_type", "missing", "too_short", "too_long"):
         return _describe_wrong_shape(node, kind, context)
@@ -75,6 +77,8 @@ def describe_not_whole(node: Node) -> str:
     value = _number_within(node)
     if isinstance(node.value, str) and value is not None:
         return f"{node.shown} is text; write the number plainly: {value:.15g}"
+    if node.text.isdecimal() and len(node.text) > 20:
+        return f"a number of {len(node.text)} digits is too large"
     if isinstance(node.value, float) and node.value.is_integer() and abs(node.value) < 1e18:
         return f"{node.shown} is not written as a whole number; write {int(node.value)}"
     return f"{node.shown} is not a whole number"
@@ -118,7 +122,7 @@ def _number_within(node: Node) -> float | None:
     """The number that a text such as '500' or 1_000 holds, None for any other."""
     if not isinstance(node.value, str):
         return None
-    value = read_plain_scalar(node.value.strip().replace("_", "").replace(",", ""))
+    value = read_plain_scalar(node.value.strip().replace("_", ""))
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e18
     return value if is_number and isinstance(value, int | float) else None
 

@@ -36,6 +36,9 @@ _WITH_CONFLICTS: dict[_Keys, type[Section]] = {
 }
 
 
+_ABSENT = object()
+
+
 class _Refusal(NamedTuple):
     """What the schema refuses: the keys to it, the kind of error, the figures that belong to it."""
 
@@ -54,9 +57,16 @@ def validate(root: Node, name: str) -> tuple[ExperimentConfig | None, list[Probl
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         found = [_Refusal(each["loc"], each["type"], each.get("ctx", {})) for each in details]
-        # A section tells its first conflict only, and none beside other errors: they were all asked for above.
-        refusals = [refusal for refusal in found if refusal.kind != CONFLICT] + refusals
+        refusals = [refusal for refusal in found if not _is_echo(refusal, values)] + refusals
     return config, [_problem(root, refusal) for refusal in refusals]
+
+
+def _is_echo(refusal: _Refusal, values: Mapping[str, Any]) -> bool:
+    """Whether something else tells it, so that it would be told twice."""
+    # Conflicts were all asked for; a list of wrong entries is not empty; what is not in the file follows what is.
+    value = _value_at(values, refusal.keys)
+    is_filled_in = value is _ABSENT and refusal.kind != "missing"
+    return is_filled_in or refusal.kind == CONFLICT or (refusal.kind == "too_short" and value != ())
 
 
 def _plain_mapping(root: Node) -> dict[str, Any]:
@@ -88,9 +98,13 @@ def _sections(values: Mapping[str, Any]) -> Iterator[tuple[_Keys, type[Section],
             yield ("cluster", "devices", index), DeviceConfig, device
 
 
-def _value_at(values: object, keys: _Keys) -> object:
+def _value_at(values: Any, keys: _Keys) -> Any:
     for key in keys:
-        values = values.get(key) if isinstance(values, Mapping) else None
+        if key not in (
+            values if isinstance(values, Mapping) else range(len(values)) if isinstance(values, tuple) else ()
+        ):
+            return _ABSENT
+        values = values[key]
     return values
 
 
@@ -111,15 +125,15 @@ def _problem_below(node: Node, keys: list[str], refusal: _Refusal) -> Problem:
         path = join_path(path, key)
     if refusal.kind == CONFLICT:
         return node.problem(_message(node, refusal))._replace(key=path)
-    is_section = isinstance(node.value, Mapping)
-    if refusal.kind == "missing" and is_section:
+    if refusal.kind == "missing" and isinstance(node.value, Mapping):
         return node.problem(describe_missing(path))._replace(key=path)
     return node.problem(_message(node, refusal))
 
 
 def _child(node: Node, key: int | str) -> Node | None:
     if isinstance(node.value, Mapping):
-        return node.value.get(SCHEMA_NAMES.get(str(key), str(key)))
+        # The schema speaks of memory_bytes, a conflict of memory: the tree holds it under the schema's name.
+        return node.value.get(str(key), node.value.get(SCHEMA_NAMES.get(str(key), "")))
     if isinstance(node.value, tuple) and isinstance(key, int) and key < len(node.value):
         return node.value[key]
     return None

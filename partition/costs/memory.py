@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from partition.graph import Category, Program
 from partition.graph.program import Give, Take
+
+
+class MemoryStep(NamedTuple):
+    """One buffer taken (positive) or given (negative): bytes for each example and bytes besides."""
+
+    bytes_per_row: int
+    other_bytes: int
+    category: Category
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,26 +27,45 @@ class MemoryEffect:
     """Change that stays after the action."""
     peak_bytes: int
     """Highest excess over the bytes before the action, never below 0."""
-    net_by_category: Mapping[Category, int]
-    peak_by_category: Mapping[Category, int]
-    """What the excess consists of at the (first) instant of its peak."""
+    steps: tuple[MemoryStep, ...]
+    rows: int
+    peak_position: int
+    """Number of steps until the (first) instant of the peak."""
+
+    @property
+    def net_by_category(self) -> Mapping[Category, int]:
+        """What stays, by what it is for."""
+        return self._sums(self.steps)
+
+    @property
+    def peak_by_category(self) -> Mapping[Category, int]:
+        """What the excess consists of at its peak."""
+        return self._sums(self.steps[: self.peak_position])
+
+    def _sums(self, steps: Sequence[MemoryStep]) -> Mapping[Category, int]:
+        sums: Counter[Category] = Counter()
+        for step in steps:
+            sums[step.category] += step.bytes_per_row * self.rows + step.other_bytes
+        return sums
 
 
-def memory_effect(program: Program, rows: int, itemsize: int) -> MemoryEffect:
-    """The effect of running a program on a microbatch of `rows` examples of numbers of `itemsize` bytes."""
-    current: Counter[Category] = Counter()
-    total = peak = 0
-    at_peak: dict[Category, int] = {}
+def memory_steps(program: Program, itemsize: int) -> tuple[MemoryStep, ...]:
+    """What a program takes and gives, in order, for numbers of `itemsize` bytes."""
+    steps = []
     for instruction in program:
-        match instruction:
-            case Take(variable):
-                change = variable.num_bytes(rows, itemsize)
-            case Give(variable):
-                change = -variable.num_bytes(rows, itemsize)
-            case _:
-                continue
-        current[variable.category] += change
-        total += change
+        if isinstance(instruction, Take | Give):
+            variable, sign = instruction.variable, 1 if isinstance(instruction, Take) else -1
+            num_bytes = sign * variable.num_bytes(1, itemsize)
+            amounts = (num_bytes, 0) if variable.has_rows else (0, num_bytes)
+            steps.append(MemoryStep(*amounts, variable.category))
+    return tuple(steps)
+
+
+def memory_effect(steps: Sequence[MemoryStep], rows: int) -> MemoryEffect:
+    """The effect of a program on a microbatch of `rows` examples."""
+    total = peak = at_peak = 0
+    for position, (bytes_per_row, other_bytes, _) in enumerate(steps, start=1):
+        total += bytes_per_row * rows + other_bytes
         if total > peak:
-            peak, at_peak = total, dict(current)
-    return MemoryEffect(net_bytes=total, peak_bytes=peak, net_by_category=dict(current), peak_by_category=at_peak)
+            peak, at_peak = total, position
+    return MemoryEffect(net_bytes=total, peak_bytes=peak, steps=tuple(steps), rows=rows, peak_position=at_peak)

@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from partition.costs.hardware import Device
-from partition.costs.memory import MemoryEffect, memory_effect
+from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect, memory_steps
 from partition.costs.optimizer import OptimizerRecord
 from partition.costs.work import Work, program_work, seconds_on
-from partition.graph import Category, Network, Program, StageProgram, build_stage_program
-from partition.graph.program import Give, Take, Variable
+from partition.graph import Category, LossRecord, Network, Program, StageProgram, build_stage_program
+from partition.graph.program import Take, Variable
 
 
-@dataclass(frozen=True, kw_only=True)
+class PricedProgram:
+    """A program for any microbatch size."""
+
+    def __init__(self, program: Program, itemsize: int, loss: LossRecord) -> None:
+        self._program = program
+        self._itemsize = itemsize
+        self._loss = loss
+
+    @cached_property
+    def _steps(self) -> tuple[MemoryStep, ...]:
+        return memory_steps(self._program, self._itemsize)
+
+    def memory(self, rows: int) -> MemoryEffect:
+        """Bytes taken and given on a microbatch of `rows` examples."""
+        return memory_effect(self._steps, rows)
+
+    def kernels(self, rows: int) -> tuple[Work, ...]:
+        """Operations and bytes moved of every kernel, in order."""
+        return program_work(self._program, rows, self._itemsize, self._loss)
+
+
 class ActionCost:
-    """One action on one microbatch size."""
+    """One program on one microbatch size; what is never asked for is never computed."""
 
-    memory: MemoryEffect
-    kernels: tuple[Work, ...]
-    _seconds: dict[tuple[float, float], float] = field(default_factory=dict, repr=False, compare=False)
+    def __init__(self, program: PricedProgram, rows: int) -> None:
+        self._program = program
+        self._rows = rows
+        self._seconds: dict[tuple[float, float], float] = {}
+
+    @cached_property
+    def memory(self) -> MemoryEffect:
+        """Bytes taken and given."""
+        return self._program.memory(self._rows)
+
+    @cached_property
+    def kernels(self) -> tuple[Work, ...]:
+        """Operations and bytes moved of every kernel, in order."""
+        return self._program.kernels(self._rows)
 
     def seconds(self, device: Device) -> float:
         """Seconds on a device; summed once for each kind of device."""
@@ -38,14 +69,26 @@ class MicrobatchCost:
     backward: ActionCost
     input_grad: ActionCost
     weight_grad: ActionCost
-    receive_forward: MemoryEffect
-    receive_backward: MemoryEffect
+    receive_forward: ActionCost
+    receive_backward: ActionCost
     output_bytes: int
     """What SEND_F carries; 0 on the last stage."""
     grad_input_bytes: int
     """What SEND_B carries; 0 on the first stage."""
     is_output_kept: bool
     """The sent output is a kept tensor: the send gives nothing back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """The optimizer step of a stage."""
+
+    memory: MemoryEffect
+    kernels: tuple[Work, ...]
+
+    def seconds(self, device: Device) -> float:
+        """Seconds on a device."""
+        return seconds_on(device, self.kernels)
 
 
 class StageCost:
@@ -59,6 +102,19 @@ class StageCost:
         self.itemsize = itemsize
         self.program: StageProgram = build_stage_program(network, first_layer, last_layer)
         self._microbatches: dict[int, MicrobatchCost] = {}
+        program = self.program
+        received = None if program.is_first else program.input
+        self._actions = {
+            "forward": self._priced(program.forward),
+            "backward": self._priced(program.backward),
+            "input_grad": self._priced(program.input_grad),
+            "weight_grad": self._priced(program.weight_grad),
+            "receive_forward": self._priced((Take(received),) if received else ()),
+            "receive_backward": self._priced((Take(program.grad_output),) if program.grad_output else ()),
+        }
+
+    def _priced(self, program: Program) -> PricedProgram:
+        return PricedProgram(program, self.itemsize, self.network.loss)
 
     @cached_property
     def parameter_elements(self) -> int:
@@ -91,43 +147,26 @@ class StageCost:
 
     def _microbatch(self, rows: int) -> MicrobatchCost:
         program = self.program
-        sent_forward = None if program.is_last else program.output
-        received_forward = None if program.is_first else program.input
         return MicrobatchCost(
             rows=rows,
-            forward=self._action(program.forward, rows),
-            backward=self._action(program.backward, rows),
-            input_grad=self._action(program.input_grad, rows),
-            weight_grad=self._action(program.weight_grad, rows),
-            receive_forward=self._receive(received_forward, rows),
-            receive_backward=self._receive(program.grad_output, rows),
-            output_bytes=self._bytes(sent_forward, rows),
+            **{name: ActionCost(action, rows) for name, action in self._actions.items()},
+            output_bytes=self._bytes(None if program.is_last else program.output, rows),
             grad_input_bytes=self._bytes(program.grad_input, rows),
             is_output_kept=program.is_output_kept,
         )
-
-    def _action(self, program: Program, rows: int) -> ActionCost:
-        return ActionCost(
-            memory=memory_effect(program, rows, self.itemsize),
-            kernels=program_work(program, rows, self.itemsize, self.network.loss),
-        )
-
-    def _receive(self, variable: Variable | None, rows: int) -> MemoryEffect:
-        return memory_effect((Take(variable),) if variable else (), rows, self.itemsize)
 
     def _bytes(self, variable: Variable | None, rows: int) -> int:
         return variable.num_bytes(rows, self.itemsize) if variable else 0
 
     @cached_property
-    def step(self) -> ActionCost:
+    def step(self) -> StepCost:
         """The optimizer step: the norms of the gradients, the penalty where there is one, the update."""
-        norms = Variable("norms", Category.WORKSPACE, has_rows=False, columns=self.num_norms)
-        effect = memory_effect((Take(norms), Give(norms)), 1, self.itemsize)
-        workspace = self.optimizer.workspace_bytes
-        if workspace > effect.peak_bytes:
-            peak = {Category.WORKSPACE: workspace}
-            effect = MemoryEffect(net_bytes=0, peak_bytes=workspace, net_by_category={}, peak_by_category=peak)
-        return ActionCost(memory=effect, kernels=(self._norm_work(), self._update_work()))
+        # The norms are read back before the update runs, so the two workspaces are never alive together.
+        norms = MemoryStep(0, self.num_norms * self.itemsize, Category.WORKSPACE)
+        update = MemoryStep(0, self.optimizer.workspace_bytes, Category.WORKSPACE)
+        taken_and_given = [(one, one._replace(other_bytes=-one.other_bytes)) for one in (norms, update)]
+        effect = memory_effect([step for pair in taken_and_given for step in pair], 1)
+        return StepCost(memory=effect, kernels=(self._norm_work(), self._update_work()))
 
     @cached_property
     def num_norms(self) -> int:

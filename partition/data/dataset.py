@@ -62,7 +62,8 @@ def load(config: ExperimentConfig) -> Dataset:
         num_bytes = info.num_examples * info.in_features * np.dtype(compute_dtype(config)).itemsize
         raise PartitionError(
             f"data.source {info.source}: {info.num_examples} examples of {info.in_features} features take "
-            f"{format_bytes(num_bytes)}, which this machine does not have; set data.num_examples lower"
+            f"{format_bytes(num_bytes)}, which this machine does not have; "
+            "set data.num_examples or training.minibatch_size lower"
         ) from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,9 @@ def _install_command() -> str:
 
 
 def _read_table(path: Path) -> tuple[Any, Any]:
-    table = np.loadtxt(path, delimiter=",", dtype=np.uint8, ndmin=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an empty file, which has the wrong shape
+        table = np.loadtxt(path, delimiter=",", dtype=np.uint8, ndmin=2)
     return table[:, :-1], table[:, -1]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from partition.config import ExperimentConfig
-from partition.plan.candidate import Candidate, Prediction
+from partition.plan.candidate import Candidate
 from partition.plan.search import Search
 from partition.plan.verdict import verdict
 
@@ -80,29 +80,28 @@ def _ranking(candidate: Candidate) -> tuple[bool, bool, float, str]:
 
 def choose(candidates: Sequence[Candidate], objective: str) -> Candidate | None:
     """The best feasible candidate; an inexact one only where no exact one fits, and then the largest minibatch."""
-    feasible = [(candidate, candidate.predicted) for candidate in candidates if candidate.feasible]
-    priced = [(candidate, predicted) for candidate, predicted in feasible if predicted is not None]
-    exact = [pair for pair in priced if pair[0].exact_gradient]
+    feasible = [candidate for candidate in candidates if candidate.feasible]
+    exact = [candidate for candidate in feasible if candidate.exact_gradient]
     if not exact:
-        return max(priced, key=lambda pair: pair[0].minibatch_size, default=(None, None))[0]
-    value = {
-        "device_seconds": lambda pair: pair[1].device_seconds_per_sample,
-        "fewest_devices": lambda pair: (pair[0].num_devices, pair[1].step_s),
-    }.get(objective, lambda pair: pair[1].step_s)
-    best = min(exact, key=value)
-    tied = [pair for pair in exact if _is_tie(value(pair), value(best))]
-    return min(tied, key=_preference)[0]
+        return max(feasible, key=lambda candidate: candidate.minibatch_size, default=None)
+    if objective == "fewest_devices":
+        fewest = min(candidate.num_devices for candidate in exact)
+        exact = [candidate for candidate in exact if candidate.num_devices == fewest]
+    best = min(_value(candidate, objective) for candidate in exact)
+    tied = [candidate for candidate in exact if _value(candidate, objective) <= best * (1 + TIE)]
+    return min(tied, key=_preference)
 
 
-def _is_tie(value: object, best: object) -> bool:
-    if isinstance(value, float) and isinstance(best, float):
-        return value <= best * (1 + TIE)
-    return value == best
+def _value(candidate: Candidate, objective: str) -> float:
+    """What an objective minimises, in seconds."""
+    predicted = candidate.predicted
+    assert predicted is not None, "a feasible candidate is priced"
+    return predicted.device_seconds_per_sample if objective == "device_seconds" else predicted.step_s
 
 
-def _preference(pair: tuple[Candidate, Prediction]) -> tuple[int, int, str]:
-    candidate, predicted = pair
-    return (candidate.num_devices, max(predicted.peak_bytes), candidate.name)
+def _preference(candidate: Candidate) -> tuple[int, int, str]:
+    assert candidate.predicted is not None
+    return (candidate.num_devices, max(candidate.predicted.peak_bytes), candidate.name)
 
 
 def _certificate(search: Search, candidates: Sequence[Candidate], chosen: Candidate) -> Certificate:

@@ -72,10 +72,6 @@ class Layout:
         """The bytes of a stage under this layout."""
         return StageOccupancy(stage, self.distinct_sizes, self.num_microbatches)
 
-    def peak_bytes(self, stage_index: int, stage: StageCost) -> int:
-        """The most bytes that the stage would hold at this position."""
-        return self.occupancy(stage).peak_bytes(self.moments[stage_index])
-
 
 def stage_memory(layout: Layout, stage_index: int, stage: StageCost) -> StageMemory:
     """What the stage's bytes consist of at their peak."""

@@ -112,8 +112,8 @@ class HeldBytes(NamedTuple):
 
 def held_bytes(cost: MicrobatchCost) -> HeldBytes:
     """The coefficients of a moment's bytes."""
-    received = cost.receive_forward.net_bytes
-    gradients = cost.receive_backward.net_bytes
+    received = cost.receive_forward.memory.net_bytes
+    gradients = cost.receive_backward.memory.net_bytes
     outputs = 0 if cost.is_output_kept else cost.output_bytes
     kept = received + cost.forward.memory.net_bytes - outputs
     deferred = kept + gradients + cost.input_grad.memory.net_bytes - cost.grad_input_bytes
@@ -127,8 +127,8 @@ def action_effects(cost: MicrobatchCost, step: MemoryEffect) -> dict[Kind, Memor
         Kind.B: cost.backward.memory,
         Kind.I: cost.input_grad.memory,
         Kind.W: cost.weight_grad.memory,
-        Kind.RECV_F: cost.receive_forward,
-        Kind.RECV_B: cost.receive_backward,
+        Kind.RECV_F: cost.receive_forward.memory,
+        Kind.RECV_B: cost.receive_backward.memory,
         Kind.STEP: step,
     }
 

@@ -7,9 +7,10 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import accumulate
 
 from partition.config import ExperimentConfig
-from partition.costs import Cluster, CostModel, build_cluster, optimizer_record
+from partition.costs import Cluster, CostModel, Device, StageCost, build_cluster, optimizer_record
 from partition.graph import build_network
 from partition.plan.candidate import Candidate, StagePlan
 from partition.plan.estimate import Layout, predict, stage_plans
@@ -91,9 +92,10 @@ class Search:
         size, asked = self.minibatch_size, self.config.planner.num_microbatches
         if asked is not None:
             return [count for count in asked if count > 1]
-        counts = range(1, size)
-        fewest = 1 + bisect_left(counts, True, key=lambda count: self._fits_alone(device, -(-size // count), count))
-        return sorted({*_powers_of_two(size), fewest} - {1})
+        counts = range(1, size + 1)
+        below = bisect_left(counts, True, key=lambda count: self._fits_alone(device, -(-size // count), count))
+        fewest = [counts[below]] if below < size else []
+        return sorted({*_powers_of_two(size), *fewest} - {1})
 
     def _fits_alone(self, device: int, microbatch_size: int, num_microbatches: int) -> bool:
         """Whether one device holds the whole network and one microbatch at a time."""
@@ -116,12 +118,17 @@ class Search:
         for num_stages in planner.num_stages or self._stage_counts():
             if num_stages == 1:  # that is accumulation
                 continue
-            counts = planner.num_microbatches or sorted({*_powers_of_two(size), min(num_stages, size)} - {1})
+            counts = planner.num_microbatches or self._microbatch_counts(num_stages)
             for count in counts:
                 for schedule in planner.schedules or SCHEDULES:
                     name = f"pipeline-{num_stages}x{count}-{schedule}"
                     yield Shape(name=name, strategy="pipeline", minibatch_size=size, num_microbatches=count,
                                 num_stages=num_stages, schedule=schedule)  # fmt: skip
+
+    def _microbatch_counts(self, num_stages: int) -> list[int]:
+        """Enough to keep every stage busy; fewer only where the minibatch has not as many examples."""
+        counts = _powers_of_two(self.minibatch_size)
+        return [count for count in counts if count >= num_stages] or counts[-1:]
 
     def _stage_counts(self) -> list[int]:
         most = min(len(self.cluster.devices), self.network.num_layers)
@@ -137,7 +144,12 @@ class Search:
     def _split(self, layout: Layout) -> tuple[Segment, ...]:
         """The fastest split that fits, or the one that comes closest to fitting where none does."""
         fastest = self._fastest(layout.num_stages, layout.num_microbatches)
-        peak_bytes = cache(layout.peak_bytes)  # stages of equal layers share their costs
+        # Stages of equal layers share their costs, and a stage its occupancy at every position.
+        occupancy = cache(layout.occupancy)
+
+        @cache
+        def peak_bytes(index: int, stage: StageCost) -> int:
+            return occupancy(stage).peak_bytes(layout.moments[index])
 
         def fill(index: int, device: int, first: int, last: int) -> float:
             return peak_bytes(index, self.model.stage(first, last)) / self.cluster.devices[device].memory_bytes
@@ -177,15 +189,30 @@ class Search:
         return split.segments
 
     def _stage_seconds(self, rows: int) -> StageSeconds:
-        """Seconds of forward and backward of one microbatch, whether or not the stage fits its device."""
-        devices = self.cluster.devices
+        """Seconds of forward and backward of one microbatch, whether or not the stage fits its device.
 
-        @cache
-        def seconds_on(device: int, first: int, last: int) -> float:
+        A stage costs what its layers cost alone and what each pair of neighbours adds (an activation recomputed for
+        the weight gradient of the next layer), so two running sums per kind of device price every stage.
+        """
+        devices, last_layer = self.cluster.devices, self.network.num_layers - 1
+
+        def both_s(device: Device, first: int, last: int) -> float:
             cost = self.model.stage(first, last).microbatch(rows)
-            return cost.forward.seconds(devices[device]) + cost.backward.seconds(devices[device])
+            return cost.forward.seconds(device) + cost.backward.seconds(device)
 
-        return lambda _, device, first, last: seconds_on(device, first, last)
+        def running_sums(device: Device) -> tuple[list[float], list[float]]:
+            alone = [both_s(device, layer, layer) for layer in range(last_layer + 1)]
+            added = [both_s(device, layer, layer + 1) - alone[layer] - alone[layer + 1] for layer in range(last_layer)]
+            return [0.0, *accumulate(alone)], [0.0, *accumulate(added)]
+
+        sums = [running_sums(device) for device in devices]
+
+        def seconds(index: int, device: int, first: int, last: int) -> float:
+            del index
+            alone, added = sums[device]
+            return alone[last + 1] - alone[first] + added[last] - added[first]
+
+        return seconds
 
     def _split_problem(self, num_stages: int, num_microbatches: int, rows: int) -> SplitProblem:
         @cache

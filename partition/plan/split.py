@@ -4,17 +4,16 @@
     bottleneck = the largest stage seconds or cut seconds
 
 For a fixed bound on the bottleneck the sums are minimised by dynamic programming over (stages placed, device of the
-last one, layers covered). The bound takes the values that occur, in increasing order from the smallest feasible one,
-until (M - 1) * bound alone can no longer improve the step: the result is exact.
+last one, layers covered). The bound starts at the least bottleneck of all splits, and goes on to the smallest value
+that it refused, until least sum + (M - 1) * bound can no longer improve the step: the result is exact.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
 StageSeconds = Callable[[int, int, int, int], float]
 """Seconds of one microbatch on (stage index, device, first layer, last layer)."""
@@ -55,87 +54,80 @@ class Split:
 
 _State = tuple[float, float, tuple[Segment, ...]]
 """Sum of seconds, bottleneck, segments; plain tuples, for there are many."""
+_SUM: Final = 0
+_BOTTLENECK: Final = 1
 
 
 def optimal_split(problem: SplitProblem) -> Split | None:
     """The split of least `step` that fits, the earliest cuts among equals; None where none fits."""
-    bounds = _bounds(problem)
-    unbounded = _least_sum(problem, math.inf)
-    if unbounded is None:
+    unbounded = _Search(problem, math.inf).best(_SUM)
+    tightest = _Search(problem, math.inf).best(_BOTTLENECK)
+    if unbounded is None or tightest is None:
         return None
-    first = bisect_left(bounds, True, key=lambda bound: _least_sum(problem, bound) is not None)
-    best: Split | None = None
-    for bound in bounds[first:]:
-        if best and unbounded[0] + (problem.num_microbatches - 1) * bound >= best.step_s:
-            break
-        state = _least_sum(problem, bound)
-        if state is None:
-            continue
-        sum_s, bottleneck_s, segments = state
-        step_s = sum_s + (problem.num_microbatches - 1) * bottleneck_s
-        if best is None or step_s < best.step_s:
-            best = Split(segments=segments, step_s=step_s, bottleneck_s=bottleneck_s)
-    return best
+    repeats, bound = problem.num_microbatches - 1, tightest[_BOTTLENECK]
+    best = unbounded
+    while unbounded[_SUM] + repeats * bound < best[_SUM] + repeats * best[_BOTTLENECK]:
+        search = _Search(problem, bound)
+        state = search.best(_SUM)
+        assert state is not None, "a bound that a split meets admits that split"
+        best = min(best, state, key=lambda one: one[_SUM] + repeats * one[_BOTTLENECK])
+        bound = search.next_bound
+    sum_s, bottleneck_s, segments = best
+    return Split(segments=segments, step_s=sum_s + repeats * bottleneck_s, bottleneck_s=bottleneck_s)
 
 
-def _bounds(problem: SplitProblem) -> list[float]:
-    """Every value that a bottleneck can take, in increasing order."""
-    values = set()
-    for stage, device in _placements(problem):
-        for first in range(problem.num_layers):
-            values |= {problem.stage_s(stage, device, first, last) for last in range(first, problem.num_layers)}
-    for device, following in _links(problem):
-        values |= {problem.cut_s(device, following, layer) for layer in range(problem.num_layers - 1)}
-    return sorted(value for value in values if value < math.inf)
+class _Search:
+    """The dynamic program under one bound; `next_bound` is the smallest value that it had to refuse."""
 
+    def __init__(self, problem: SplitProblem, bound: float) -> None:
+        self.problem = problem
+        self.bound = bound
+        self.next_bound = math.inf
 
-def _placements(problem: SplitProblem) -> list[tuple[int, int]]:
-    """The (stage, device) pairs that leave room for the stages before and after."""
-    spare = 0 if problem.is_uniform else problem.num_devices - problem.num_stages
-    return [(stage, stage + skip) for stage in range(problem.num_stages) for skip in range(spare + 1)]
+    def best(self, criterion: Literal[0, 1]) -> _State | None:
+        """The state of all stages with the least sum, or the least bottleneck, and nothing above the bound."""
+        states: dict[tuple[int, int], _State] = {(-1, 0): (0.0, 0.0, ())}
+        for stage in range(self.problem.num_stages):
+            states = self._place(stage, states, criterion)
+        complete = [state for (_, covered), state in states.items() if covered == self.problem.num_layers]
+        return min(complete, key=lambda state: state[criterion], default=None)
 
-
-def _links(problem: SplitProblem) -> list[tuple[int, int]]:
-    if problem.is_uniform:
-        return [(stage, stage + 1) for stage in range(problem.num_stages - 1)]
-    return [(first, last) for last in range(problem.num_devices) for first in range(last)]
-
-
-def _least_sum(problem: SplitProblem, bound: float) -> _State | None:
-    """The least sum of stage and cut seconds with none of them above the bound."""
-    states: dict[tuple[int, int], _State] = {(-1, 0): (0.0, 0.0, ())}
-    for stage in range(problem.num_stages):
-        states = _place(problem, stage, states, bound)
-    complete = [state for (_, covered), state in states.items() if covered == problem.num_layers]
-    return min(complete, default=None)
-
-
-def _place(
-    problem: SplitProblem, stage: int, states: dict[tuple[int, int], _State], bound: float
-) -> dict[tuple[int, int], _State]:
-    """Extend every state, keyed by (device of the last stage, layers covered), by one stage."""
-    extended: dict[tuple[int, int], _State] = {}
-    devices = [device for at, device in _placements(problem) if at == stage]
-    for (previous, covered), (sum_so_far, bottleneck_so_far, segments) in states.items():
-        for device in (device for device in devices if device > previous):
-            cut_s = problem.cut_s(previous, device, covered - 1) if stage else 0.0
-            if cut_s > bound:
-                continue
-            for last in _ends(problem, stage, covered):
-                stage_s = problem.stage_s(stage, device, covered, last)
-                if stage_s > bound or stage_s == math.inf:
+    def _place(
+        self, stage: int, states: dict[tuple[int, int], _State], criterion: Literal[0, 1]
+    ) -> dict[tuple[int, int], _State]:
+        """Extend every state, keyed by (device of the last stage, layers covered), by one stage."""
+        problem, extended = self.problem, dict[tuple[int, int], _State]()
+        for (previous, covered), (sum_so_far, bottleneck_so_far, segments) in states.items():
+            for device in self._devices(stage, previous):
+                cut_s = problem.cut_s(previous, device, covered - 1) if stage else 0.0
+                if not self._admits(cut_s):
                     continue
-                sum_s = sum_so_far + stage_s + cut_s
-                known = extended.get((device, last + 1))
-                if known is None or sum_s < known[0]:
-                    bottleneck_s = max(bottleneck_so_far, stage_s, cut_s)
-                    extended[device, last + 1] = (sum_s, bottleneck_s, (*segments, Segment(device, covered, last)))
-    return extended
+                for last in self._ends(stage, covered):
+                    stage_s = problem.stage_s(stage, device, covered, last)
+                    if not self._admits(stage_s):
+                        continue
+                    value = (sum_so_far + stage_s + cut_s, max(bottleneck_so_far, stage_s, cut_s))
+                    known = extended.get((device, last + 1))
+                    if known is None or value[criterion] < known[criterion]:
+                        extended[device, last + 1] = (*value, (*segments, Segment(device, covered, last)))
+        return extended
 
+    def _admits(self, seconds: float) -> bool:
+        if seconds <= self.bound < math.inf or seconds < self.bound:
+            return True
+        self.next_bound = min(self.next_bound, seconds)
+        return False
 
-def _ends(problem: SplitProblem, stage: int, first: int) -> range:
-    """The last layers that a stage may have: the last stage takes all, the others leave a layer for each to come."""
-    remaining = problem.num_stages - 1 - stage
-    if remaining == 0:
-        return range(problem.num_layers - 1, problem.num_layers)
-    return range(first, problem.num_layers - remaining)
+    def _devices(self, stage: int, previous: int) -> range:
+        """The devices that leave room for the stages before and after; among equals the first."""
+        if self.problem.is_uniform:
+            return range(stage, stage + 1)
+        spare = self.problem.num_devices - self.problem.num_stages
+        return range(max(stage, previous + 1), stage + spare + 1)
+
+    def _ends(self, stage: int, first: int) -> range:
+        """The last layers that a stage may have: the last stage takes all, others leave a layer for each to come."""
+        remaining = self.problem.num_stages - 1 - stage
+        if remaining == 0:
+            return range(self.problem.num_layers - 1, self.problem.num_layers)
+        return range(first, self.problem.num_layers - remaining)

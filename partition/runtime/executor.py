@@ -49,7 +49,7 @@ class Executor:
     """Runs the row of one rank, step after step."""
 
     def __init__(
-        self, *, rank: int, stages: Mapping[int, Stage], channels: Channels, clock: Clock, update: Callable[[int], None]
+        self, *, rank: int, stages: Mapping[int, Stage], channels: Channels, clock: Clock, update: Callable[[], None]
     ) -> None:
         self.rank = rank
         self.stages = stages
@@ -171,7 +171,7 @@ class Executor:
     def _step(self, action: Action) -> Iterator[None]:
         for stage_index, kind in list(self._sent):
             yield from self._settle(stage_index, kind)
-        self.update(action.stage)
+        self.update()
         self.clock.work(self.step.seconds(action))
 
 

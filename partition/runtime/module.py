@@ -111,7 +111,7 @@ class _ModuleFunction(torch.autograd.Function):
     """The whole network as one node: one kept tensor per layer, all gradients at once."""
 
     @staticmethod
-    def forward(ctx: Any, module: HandWrittenModule, x_BI: Tensor, *parameters: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, module: HandWrittenModule, x_BI: Tensor, *parameters: Tensor) -> Tensor:
         """(B, I) -> (B, O)."""
         ctx.save_for_backward(x_BI, *parameters)  # so that autograd notices when they change before the backward
         stage, frame = _one_stage(module, x_BI)
@@ -124,7 +124,7 @@ class _ModuleFunction(torch.autograd.Function):
         return output
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of the input and of every parameter."""
         x_BI, *_ = ctx.saved_tensors
@@ -173,28 +173,23 @@ def from_torch(sequential: nn.Sequential) -> HandWrittenModule:
 
     Raises PartitionError, naming the place, for anything else.
     """
-    linears, activations = list(sequential)[::2], list(sequential)[1::2]
-    bare = len(linears) > 1 and all(isinstance(module, nn.Linear) for module in sequential)
-    if bare:
-        linears, activations = list(sequential), [nn.Identity()] * (len(sequential) - 1)
-    for index, module in enumerate(linears):
-        if not isinstance(module, nn.Linear):
-            place = index if bare else 2 * index
-            raise PartitionError(f"module {place} is {module}, expected Linear; give Linear, activation, ..., Linear")
-    names = {_activation_name(module) for module in activations} or {"identity"}
-    biases = {module.bias is not None for module in linears}
-    if len(linears) != len(activations) + 1 or len(names) > 1 or len(biases) > 1:
+    linears = [module for module in sequential if isinstance(module, nn.Linear)]
+    between = [module for module in sequential if not isinstance(module, nn.Linear)]
+    _check_order(sequential)
+    names = {_activation_name(module) for module in between} or {"identity"}
+    biases = {linear.bias is not None for linear in linears}
+    if len(names) > 1 or len(biases) > 1:
         raise PartitionError(
-            f"{len(linears)} Linear and activations {sorted(names)}; give one kind of activation between Linear "
-            "layers, none after the last, and a bias in all of them or in none"
+            f"activations {sorted(names)} and bias in {sum(linear.bias is not None for linear in linears)} of "
+            f"{len(linears)} Linear layers; give one kind of activation, and a bias in all layers or in none"
         )
-    config = ModelConfig(
-        in_features=linears[0].in_features,
-        hidden_features=tuple(linear.out_features for linear in linears[:-1]),
-        out_features=linears[-1].out_features,
-        activation=names.pop(),
-        bias=biases.pop(),
-    )
+    config = ModelConfig.model_validate({
+        "in_features": linears[0].in_features,
+        "hidden_features": tuple(linear.out_features for linear in linears[:-1]),
+        "out_features": linears[-1].out_features,
+        "activation": names.pop(),
+        "bias": biases.pop(),
+    })  # fmt: skip
     module = HandWrittenModule(config, dtype=linears[0].weight.dtype).to(linears[0].weight.device)
     with torch.no_grad():
         for (weight, bias), linear in zip(module.pairs(), linears, strict=True):
@@ -202,6 +197,15 @@ def from_torch(sequential: nn.Sequential) -> HandWrittenModule:
             if bias is not None:
                 bias.copy_(linear.bias)
     return module
+
+
+def _check_order(sequential: nn.Sequential) -> None:
+    """Linear layers in a row, or Linear and one other module in turn; Linear at both ends."""
+    is_linear = [isinstance(module, nn.Linear) for module in sequential]
+    in_turn = [index % 2 == 0 for index in range(len(is_linear))]
+    if not is_linear or not is_linear[-1] or (not all(is_linear) and is_linear != in_turn):
+        kinds = ", ".join(type(module).__name__ for module in sequential) or "nothing"
+        raise PartitionError(f"the Sequential holds {kinds}; give Linear, activation, ..., Linear")
 
 
 def _activation_name(module: nn.Module) -> str:

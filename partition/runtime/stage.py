@@ -244,9 +244,7 @@ class StageFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, stage: Stage, frame: Frame, x: Tensor | None, *parameters: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, stage: Stage, frame: Frame, x: Tensor | None, *parameters: Tensor) -> Tensor:
         """The output of the stage, (B, I) -> (B, O), or the loss, a number. `x` is in the frame already."""
         del x
         ctx.stage, ctx.frame, ctx.num_parameters = stage, frame, len(parameters)
@@ -256,7 +254,7 @@ class StageFunction(torch.autograd.Function):
         return frame.tensors[stage.program.output.name]
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """The input gradient; weight gradients are accumulated in place or left for W."""
         del grad_outputs  # in the frame already: received there, or computed with the loss
         stage, frame = ctx.stage, ctx.frame

@@ -66,7 +66,7 @@ class Worker:
         """
         rows = [tensor if tensor.dim() == 2 else tensor.unsqueeze(0) for tensor in tensors]
         norms = self.device.take((sum(map(len, rows)),), Category.WORKSPACE, "norms")
-        parts = norms.split([len(of) for of in rows])
+        parts = torch.split(norms, [len(of) for of in rows])
         for of, part in zip(rows, parts, strict=True):
             torch.linalg.vector_norm(of, dim=1, out=part)
         squares = np.square(norms.cpu().numpy(), dtype=np.float64)
@@ -111,7 +111,7 @@ class Fleet:
                 stages={rank: worker.stage},
                 channels=channels,
                 clock=worker.clock,
-                update=lambda _, worker=worker: worker.update(),
+                update=worker.update,
             )
             for rank, worker in enumerate(self.workers)
         ]

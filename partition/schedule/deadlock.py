@@ -59,7 +59,7 @@ class Deadlock(NamedTuple):
 def find_deadlock(schedule: Schedule, semantics: Semantics) -> Deadlock | None:
     """Run the rows untimed; None if all end, else one place at the root of the standstill."""
     if semantics is Semantics.FIFO:
-        crossed = _find_crossed(schedule)
+        crossed = find_crossed(schedule)
         if crossed is not None:
             return crossed
     run = _Run(schedule, semantics)
@@ -68,7 +68,7 @@ def find_deadlock(schedule: Schedule, semantics: Semantics) -> Deadlock | None:
     return run.root(stuck[0]) if stuck else None
 
 
-def _find_crossed(schedule: Schedule) -> Deadlock | None:
+def find_crossed(schedule: Schedule) -> Deadlock | None:
     """The first receive that is not posted in the order in which its sender sends."""
     sent: dict[tuple[int, int], deque[Action]] = {}
     placement = schedule.placement

@@ -1,4 +1,4 @@
-"""Schedules as text grids, one line a rank, for terminals and error messages."""
+"""The rows of a schedule around one place, for error messages."""
 
 from __future__ import annotations
 

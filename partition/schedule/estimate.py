@@ -13,7 +13,7 @@ import numpy as np
 from partition.errors import ScheduleError
 from partition.schedule.actions import Kind, Schedule
 from partition.schedule.coded import CODED_KINDS, Coded, encode
-from partition.schedule.lanes import Floats, Indices, Integers, find_needs, find_routes, look_up, placement_of
+from partition.schedule.lanes import Flags, Floats, Indices, find_needs, find_routes, look_up, placement_of
 from partition.schedule.lanes_memory import RowWriter, peak_bytes_of
 from partition.schedule.replay_costs import ReplayCosts
 
@@ -58,12 +58,19 @@ def estimate(
     Raises ScheduleError where computations wait for one another.
     """
     coded = encode(schedule) if isinstance(schedule, Schedule) else schedule
+    figures, stuck = estimate_lanes(coded, costs, has_step_barrier, receives_ahead)
+    if stuck.any():
+        raise ScheduleError(f"rank {int(np.flatnonzero(stuck)[0])} stands still; `validate` names the cause")
+    return figures
+
+
+def estimate_lanes(
+    coded: Coded, costs: ReplayCosts, has_step_barrier: bool, receives_ahead: int
+) -> tuple[Figures, Flags]:
+    """Figures of all ranks, and which of them stand still."""
     lanes = _Lanes(coded, costs, receives_ahead)
     lanes.run()
-    if lanes.stuck.any():
-        rank = int(np.flatnonzero(lanes.stuck)[0])
-        raise ScheduleError(f"rank {rank} stands still; `validate` names the cause")
-    return lanes.finish(has_step_barrier)
+    return lanes.finish(has_step_barrier), lanes.stuck
 
 
 class _Lanes:
@@ -75,15 +82,17 @@ class _Lanes:
         self.numbers = coded.rows.reshape(-1)
         self.needs, self.routes = find_needs(coded), find_routes(coded)
         self.size_class = np.asarray(costs.size_class, dtype=np.intp)
+        self.classes = max(costs.size_class) + 1
         self.seconds = seconds_table(coded, costs)
         self.occupancy = _occupancy_table(coded, costs)
         self.place = np.arange(ranks, dtype=np.intp) * width
         self.done = self.needs.done_at_start
-        self.far, self.own = np.zeros(ranks, dtype=np.int32), np.zeros(ranks, dtype=np.int32)
+        self.far, self.own = np.zeros(ranks, dtype=np.intp), np.zeros(ranks, dtype=np.intp)
         self._look_ahead(np.arange(ranks))
         self.arrival = np.zeros(self.needs.num_results)
         self.clock, self.busy, self.last = np.zeros(ranks), np.zeros(ranks), np.zeros(ranks)
         self.first = np.full(ranks, -1.0)
+        self.starting = True
         self.link_free = np.zeros(self.routes.num_links)
         self.channel_done = np.zeros(2 * coded.total_stages)
         self.earlier = [np.zeros(ranks) for _ in range(receives_ahead)]
@@ -92,44 +101,51 @@ class _Lanes:
     def run(self) -> None:
         """Tick until no rank can go on."""
         while True:
-            running = np.flatnonzero(self.done[self.far] & self.done[self.own])
+            running = np.flatnonzero(self.done.take(self.far) & self.done.take(self.own))
             if not len(running):
                 return
             self._tick(running)
 
     def _look_ahead(self, ranks: Indices) -> None:
         """Find what the next computations of these ranks need."""
-        numbers = self.numbers[self.place[ranks]]
+        numbers = self.numbers.take(self.place.take(ranks)).astype(np.intp)
         kind_stage = numbers // self.coded.num_microbatches
         self.far[ranks] = look_up(numbers, kind_stage, self.needs.far_offset, self.needs.far_constant)
         self.own[ranks] = look_up(numbers, kind_stage, self.needs.own_offset, self.needs.own_constant)
 
     @property
-    def stuck(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def stuck(self) -> Flags:
         """Whether each rank stands before a computation that never runs."""
-        return np.asarray(self.numbers[self.place] >= 0)
+        stuck: Flags = self.numbers.take(self.place) >= 0
+        return stuck
 
     def _tick(self, running: Indices) -> None:
-        places = self.place[running]
-        numbers = self.numbers[places]
+        places = self.place.take(running)
+        numbers = self.numbers.take(places).astype(np.intp)
         kind_stage = numbers // self.coded.num_microbatches
-        size = self.size_class[numbers - kind_stage * self.coded.num_microbatches]
-        seconds = self.seconds[kind_stage, size]
+        size = self.size_class.take(numbers - kind_stage * self.coded.num_microbatches)
+        seconds = self.seconds.take(kind_stage * self.classes + size)
         self._remember(running)
-        start = np.maximum(self.clock[running], self.arrival[self.far[running]])
+        start = np.maximum(self.clock.take(running), self.arrival.take(self.far.take(running)))
         end = start + seconds
-        self.first[running] = np.where(self.first[running] < 0, start, self.first[running])
+        if self.starting:
+            self._start(running, start)
         self.clock[running] = self.last[running] = end
         self.busy[running] += seconds
         self.place[running] = places + 1
         self._look_ahead(running)
         made = look_up(numbers, kind_stage, self.needs.makes_offset, self.needs.makes_constant)
         self.done[made] = True
-        sending = np.flatnonzero(self.routes.channel[kind_stage] >= 0)
+        sending = np.flatnonzero(self.routes.channel.take(kind_stage) >= 0)
         self.writer.compute(running, numbers)
         if len(sending):
             self._send(running[sending], kind_stage[sending], size[sending], made[sending])
             self.writer.send(running[sending], numbers[sending], kind_stage[sending])
+
+    def _start(self, running: Indices, start: Floats) -> None:
+        """Note the starts of first computations, until every rank has had one."""
+        self.first[running] = np.where(self.first[running] < 0, start, self.first[running])
+        self.starting = bool(self.first.min() < 0)
 
     def _remember(self, running: Indices) -> None:
         """Keep the clocks before the last computations, at which receives that are posted ahead are posted."""
@@ -138,16 +154,18 @@ class _Lanes:
         if self.earlier:
             self.earlier[0][running] = self.clock[running]
 
-    def _send(self, source: Indices, kind_stage: Integers, size: Indices, made: Integers) -> None:
+    def _send(self, source: Indices, kind_stage: Indices, size: Indices, made: Indices) -> None:
         """Hand results over. A rank posts the receives of lower ranks before its own send, of higher ones after."""
-        channel, link = self.routes.channel[kind_stage], self.routes.link[kind_stage]
-        peer = self.routes.peer[kind_stage]
-        before = self.clock[peer]
-        posted = np.maximum(self.clock[source], self.channel_done[channel])
+        channel, link = self.routes.channel.take(kind_stage), self.routes.link.take(kind_stage)
+        peer = self.routes.peer.take(kind_stage)
+        before = self.clock.take(peer)
+        posted = np.maximum(self.clock.take(source), self.channel_done.take(channel))
         self.clock[source] = posted
-        received = np.where(peer < source, self.clock[peer], before) if not self.earlier else self.earlier[-1][peer]
-        start = np.maximum(np.maximum(posted, received), self.link_free[link])
-        completion = start + self.occupancy[channel, size]
+        received = (
+            np.where(peer < source, self.clock.take(peer), before) if not self.earlier else self.earlier[-1][peer]
+        )
+        start = np.maximum(np.maximum(posted, received), self.link_free.take(link))
+        completion = start + self.occupancy.take(channel * self.classes + size)
         self.link_free[link] = self.channel_done[channel] = self.arrival[made] = completion
 
     def finish(self, has_step_barrier: bool) -> Figures:

@@ -37,14 +37,14 @@ class Needs:
     offset is irrelevant and the constant, otherwise -1, is the number of the result.
     """
 
-    far_offset: Integers
+    far_offset: Indices
     """result of a neighbouring stage"""
-    far_constant: Integers
-    own_offset: Integers
+    far_constant: Indices
+    own_offset: Indices
     """result of the same stage"""
-    own_constant: Integers
-    makes_offset: Integers
-    makes_constant: Integers
+    own_constant: Indices
+    makes_offset: Indices
+    makes_constant: Indices
     num_results: int
 
     @property
@@ -59,13 +59,13 @@ class Needs:
 class Routes:
     """For each kind and stage of a computation, indexed kind * stages + stage: where its result is sent."""
 
-    channel: Integers
+    channel: Indices
     """direction * stages + stage, forward 0, backward 1; -1 where nothing is sent"""
-    peer: Integers
+    peer: Indices
     """rank that receives"""
-    link: Integers
+    link: Indices
     """number of the ordered pair of ranks"""
-    receive: Integers
+    receive: Indices
     """kind * stages + stage of the receive"""
     num_links: int
 
@@ -87,25 +87,24 @@ def find_needs(coded: Coded) -> Needs:
     takes_forward, takes_gradient = (kind == F) & (stage > 0), is_backward & (stage < coded.num_stages - 1)
     to_gradient = total - kind * total
     return Needs(
-        far_offset=_integers(np.where(takes_forward, -count, to_gradient + count)),
-        far_constant=_integers(np.where(is_end, never, np.where(takes_forward | takes_gradient, -1, nothing))),
-        own_offset=_integers(np.where(is_backward, -kind * total, to_gradient)),
-        own_constant=_integers(np.where(is_backward | (kind == W), -1, nothing)),
-        makes_offset=_integers(np.where(is_backward, to_gradient, 0)),
-        makes_constant=_integers(np.where(is_backward | (kind == F), -1, trash)),
+        far_offset=_indices(np.where(takes_forward, -count, to_gradient + count)),
+        far_constant=_indices(np.where(is_end, never, np.where(takes_forward | takes_gradient, -1, nothing))),
+        own_offset=_indices(np.where(is_backward, -kind * total, to_gradient)),
+        own_constant=_indices(np.where(is_backward | (kind == W), -1, nothing)),
+        makes_offset=_indices(np.where(is_backward, to_gradient, 0)),
+        makes_constant=_indices(np.where(is_backward | (kind == F), -1, trash)),
         num_results=2 * total + 3,
     )
 
 
-def look_up(numbers: Integers, kind_stage: Integers, offset: Integers, constant: Integers) -> Integers:
+def look_up(numbers: Indices, kind_stage: Indices, offset: Indices, constant: Indices) -> Indices:
     """Numbers of the results that these computations need or make."""
-    fixed = constant[kind_stage]
-    found: Integers = np.where(fixed < 0, numbers + offset[kind_stage], fixed)
-    return found
+    fixed = constant.take(kind_stage)
+    return np.where(fixed < 0, numbers + offset.take(kind_stage), fixed)
 
 
-def _integers(values: npt.NDArray[np.integer]) -> Integers:
-    return values.astype(np.int32)
+def _indices(values: npt.NDArray[np.integer]) -> Indices:
+    return values.astype(np.intp)
 
 
 def find_routes(coded: Coded) -> Routes:
@@ -113,7 +112,7 @@ def find_routes(coded: Coded) -> Routes:
     stages, per_copy = coded.total_stages, coded.num_stages
     rank = placement_of(coded)
     stage = np.arange(stages)
-    channel, peer, receive = (np.full(4 * stages, -1, dtype=np.int32) for _ in range(3))
+    channel, peer, receive = (np.full(4 * stages, -1, dtype=np.intp) for _ in range(3))
     after, before = np.minimum(stage + 1, stages - 1), np.maximum(stage - 1, 0)
     down = stage[(stage % per_copy < per_copy - 1) & (rank[after] != rank)]
     up = stage[(stage % per_copy > 0) & (rank[before] != rank)]
@@ -127,4 +126,4 @@ def find_routes(coded: Coded) -> Routes:
         receive[kind * stages + sending] = arrives * stages + sending + step
     sender = np.tile(rank, 4)
     pairs, link = np.unique(sender * (rank.max() + 1) + peer, return_inverse=True)
-    return Routes(channel=channel, peer=peer, link=link.astype(np.int32), receive=receive, num_links=len(pairs))
+    return Routes(channel=channel, peer=peer, link=link, receive=receive, num_links=len(pairs))

@@ -29,33 +29,41 @@ class RowWriter:
         self.numbers = np.full(len(coded.rows) * self.width, END, dtype=np.int32)
         self.free = np.arange(len(coded.rows), dtype=np.intp) * self.width
 
-    def compute(self, ranks: Indices, numbers: Integers) -> None:
+    def compute(self, ranks: Indices, numbers: Indices) -> None:
         """Append one computation to each of these rows."""
-        places = self.free[ranks]
+        places = self.free.take(ranks)
         self.numbers[places] = numbers
         self.free[ranks] = places + 1
 
-    def send(self, ranks: Indices, numbers: Integers, kind_stage: Integers) -> None:
+    def send(self, ranks: Indices, numbers: Indices, kind_stage: Indices) -> None:
         """Append a send to each of these rows and its receive to the row of its peer, in order of the senders."""
         count, stages = self.coded.num_microbatches, self.coded.total_stages
         microbatch = numbers - kind_stage * count
         is_forward = kind_stage < (F + 1) * stages
         send = np.where(is_forward, SEND_F, SEND_B) * stages + kind_stage % stages
-        rows = np.stack([ranks, self.routes.peer[kind_stage]], axis=1).reshape(-1)
-        entries = np.stack([send, self.routes.receive[kind_stage]], axis=1) * count + microbatch[:, None]
-        order = np.argsort(rows, kind="stable")
-        rows = rows[order]
-        steps = np.arange(len(rows))
-        is_new = np.concatenate([[True], rows[1:] != rows[:-1]])
-        offset = steps - np.maximum.accumulate(np.where(is_new, steps, 0))
-        places = self.free[rows] + offset
-        self.numbers[places] = entries.reshape(-1)[order]
-        self.free[rows] = places + 1
+        rows, entries = np.empty(2 * len(ranks), dtype=np.intp), np.empty(2 * len(ranks), dtype=np.intp)
+        rows[::2], rows[1::2] = ranks, self.routes.peer.take(kind_stage)
+        entries[::2], entries[1::2] = send * count, self.routes.receive.take(kind_stage) * count
+        entries += np.repeat(microbatch, 2)
+        places = self.free.take(rows) + _counts_before(rows)
+        self.numbers[places] = entries
+        np.maximum.at(self.free, rows, places + 1)
 
     def rows(self) -> Integers:
         """The rows, each padded at its end."""
         matrix: Integers = self.numbers.reshape(-1, self.width)
         return _post_ahead(matrix, self.coded, self.receives_ahead) if self.receives_ahead else matrix
+
+
+def _counts_before(rows: Indices) -> Indices:
+    """How often each entry stands earlier in the array."""
+    order = np.argsort(rows, kind="stable")
+    sorted_rows = rows.take(order)
+    steps = np.arange(len(rows))
+    runs = np.where(sorted_rows != np.roll(sorted_rows, 1), steps, 0)
+    counts = np.empty_like(order)
+    counts[order] = steps - np.maximum.accumulate(runs)
+    return counts
 
 
 def _count_messages(coded: Coded, routes: Routes) -> Indices:

@@ -22,8 +22,8 @@ def interleaved_1f1b(shape: Shape, rank: int) -> list[Slot]:
     """1F1B over v shorter stages a rank, in groups of p microbatches (Narayanan et al. 2021, *Megatron-LM*).
 
     p = 2, v = 2, m = 2; rank r holds stages r and r + 2
-    rank 0  0F0 0F1 2F0 2F1 ..  2B0 --- 2B1 --- 0B0 --- 0B1 ---
-    rank 1  ..  1F0 1F1 3F0 3B0 --- 3F1 3B1 --- 1B0 --- 1B1 ---     idle: (p-1)/v of F+B of a rank
+    rank 0  0F0 0F1 2F0 2F1 ... ... 2B0 --- ... 2B1 --- 0B0 --- 0B1 ---
+    rank 1  ... 1F0 1F1 3F0 3B0 --- 3F1 3B1 --- 1B0 --- 1B1 --- ... ...    idle: (p-1)/v of F+B of a rank
     """
     if shape.stages_per_rank == 1:
         return one_f_one_b(shape, rank)
@@ -46,9 +46,9 @@ def zbv(shape: Shape, rank: int) -> list[Slot]:
     """No idle within a rank's span at the memory of 1F1B (Qi et al. 2024, *Pipeline Parallelism with
     Controllable Memory*, V-ZB); rank r holds stages r and 2p - 1 - r.
 
-    p = 2; rank 1 holds the turn of the V
-    rank 0  0F0 0F1 0F2 3F0 3I0 3W0 3F1 3I1 3W1 0F3 0I0 0W0 ...
-    rank 1  ..  1F0 2F0 1F1 2F1 2I0 2W0 1F2 1I0 1W0 2F2 2I1 ...
+    p = 2, m = 3; rank 1 holds the turn of the V
+    rank 0  0F0 0F1 0F2 3F0 3I0 3W0 3F1 3I1 3W1 0I0 0W0 3F2 3I2 3W2 0I1 0W1 0I2 0W2 ...
+    rank 1  ... 1F0 2F0 1F1 2F1 2I0 2W0 1F2 1I0 1W0 2F2 2I1 2W1 1I1 2I2 1I2 1W1 2W2 1W2
 
     Written for at least 2p - 1 microbatches; with fewer, the others are left out of that row.
     """

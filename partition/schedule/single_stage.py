@@ -24,8 +24,8 @@ def gpipe(shape: Shape, rank: int) -> list[Slot]:
     """All forwards, then all backwards (Huang et al. 2019, *GPipe*); m microbatches in flight.
 
     rank 0  F0 F1 F2 .. .. .. .. .. .. B0 -- B1 -- B2 --
-    rank 1  .. F0 F1 F2 .. .. .. B0 -- B1 -- B2 --
-    rank 2  .. .. F0 F1 F2 B0 -- B1 -- B2 --               idle: (p-1)/(m+p-1) of the makespan
+    rank 1  .. F0 F1 F2 .. .. .. B0 -- B1 -- B2 -- .. ..
+    rank 2  .. .. F0 F1 F2 B0 -- B1 -- B2 -- .. .. .. ..    idle: (p-1)/(m+p-1) of the makespan
     """
     stages = range(rank, shape.num_stages, shape.num_ranks)
     backward = [slot for stage in reversed(stages) for slot in [Slot(stage, Kind.B)] * shape.num_microbatches]
@@ -36,8 +36,8 @@ def one_f_one_b(shape: Shape, rank: int) -> list[Slot]:
     """A backward as soon as there is one (Narayanan et al. 2019, *PipeDream*, flushed); p - r in flight.
 
     rank 0  F0 F1 F2 .. .. .. .. B0 -- F3 B1 -- .. B2 -- .. B3 --
-    rank 1  .. F0 F1 .. .. B0 -- F2 B1 -- F3 B2 -- .. B3 --
-    rank 2  .. .. F0 B0 -- F1 B1 -- F2 B2 -- F3 B3 --             idle: that of GPipe
+    rank 1  .. F0 F1 .. .. B0 -- F2 B1 -- F3 B2 -- .. B3 -- .. ..
+    rank 2  .. .. F0 B0 -- F1 B1 -- F2 B2 -- F3 B3 -- .. .. .. ..    idle: that of GPipe
     """
     forward, backward = [Slot(rank, Kind.F)], [Slot(rank, Kind.B)]
     warmup = min(shape.num_ranks - 1 - rank, shape.num_microbatches)
@@ -47,9 +47,9 @@ def one_f_one_b(shape: Shape, rank: int) -> list[Slot]:
 def zb_h1(shape: Shape, rank: int) -> list[Slot]:
     """1F1B whose W fill the gaps (Qi et al. 2023, *Zero Bubble Pipeline Parallelism*, H1); p in flight.
 
-    rank 0  F0 F1 F2 .. .. I0 W0 F3 I1 W1 .. I2 W2 .. I3 W3
-    rank 1  .. F0 F1 .. I0 F2 I1 W0 F3 I2 W1 .. I3 W2 W3
-    rank 2  .. .. F0 I0 F1 I1 F2 I2 W0 F3 I3 W1 W2 W3            idle: (p-1)(F+I-W), a third of 1F1B's
+    rank 0  F0 F1 F2 .. .. I0 W0 F3 I1 W1 I2 W2 I3 W3
+    rank 1  .. F0 F1 .. I0 F2 I1 W0 F3 I2 W1 I3 W2 W3
+    rank 2  .. .. F0 I0 F1 I1 F2 I2 W0 F3 I3 W1 W2 W3    idle: (p-1)(F+I-W), a third of 1F1B's
     """
     return _split_backward(shape, rank, warmup=shape.num_ranks - 1 - rank, delay=rank)
 
@@ -57,9 +57,9 @@ def zb_h1(shape: Shape, rank: int) -> list[Slot]:
 def zb_h2(shape: Shape, rank: int) -> list[Slot]:
     """More forwards at first, so that no rank ever waits (Qi et al. 2023, H2); 2p - 1 in flight.
 
-    rank 0  F0 F1 F2 F3 F4 I0 W0 F5 I1 W1 ...
-    rank 1  .. F0 F1 F2 I0 F3 I1 F4 I2 W0 ...
-    rank 2  .. .. F0 I0 F1 I1 F2 I2 F3 I3 ...                    idle within each rank's span: (p-1)(F+I-2W)
+    rank 0  F0 F1 F2 F3 F4 I0 W0 I1 W1 I2 W2 I3 W3 I4 W4 .. ..
+    rank 1  .. F0 F1 F2 I0 F3 I1 F4 I2 W0 I3 W1 I4 W2 W3 W4 ..
+    rank 2  .. .. F0 I0 F1 I1 F2 I2 F3 I3 F4 I4 W0 W1 W2 W3 W4    idle in each span: (p-1)(F+I-2W)
     """
     return _split_backward(shape, rank, warmup=2 * (shape.num_ranks - 1 - rank), delay=2 * rank)
 

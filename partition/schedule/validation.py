@@ -25,7 +25,7 @@ from partition.schedule.actions import (
     Schedule,
     matching_receive,
 )
-from partition.schedule.deadlock import SENDING, Semantics, find_deadlock
+from partition.schedule.deadlock import Semantics, find_crossed, find_deadlock
 from partition.schedule.drawing import draw_around
 
 
@@ -50,8 +50,7 @@ def validate(schedule: Schedule, *, is_order_required: bool = True) -> None:
     messages = [action for action in places if action.kind in MESSAGES]
     if messages:
         _check_messages(schedule, places)
-    for semantics in SENDING if messages else (Semantics.UNSENT,):
-        _check_runs(schedule, semantics)
+    _check_runs(schedule, has_messages=bool(messages))
 
 
 def refuse(schedule: Schedule, place: Place, reason: str) -> NoReturn:
@@ -180,7 +179,15 @@ def _uses(receive: Action) -> list[Action]:
     return [Action(receive.stage, kind, receive.microbatch) for kind in kinds]
 
 
-def _check_runs(schedule: Schedule, semantics: Semantics) -> None:
+def _check_runs(schedule: Schedule, *, has_messages: bool) -> None:
+    """Run the rows. What runs when sends wait for their receives also runs when they are buffered."""
+    semantics = Semantics.RENDEZVOUS if has_messages else Semantics.UNSENT
     deadlock = find_deadlock(schedule, semantics)
+    if deadlock is None and has_messages:
+        semantics = Semantics.FIFO
+        deadlock = find_crossed(schedule)
+    elif deadlock is not None and has_messages and find_deadlock(schedule, Semantics.BUFFERED):
+        semantics = Semantics.BUFFERED
+        deadlock = find_deadlock(schedule, semantics)
     if deadlock is not None:
         refuse(schedule, Place(deadlock.rank, deadlock.position), f"{deadlock.reason} ({semantics.value})")
