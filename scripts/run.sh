@@ -16,6 +16,9 @@ if (($# > 0)) && [[ -f $1 || ($1 != -* && $1 != *=*) ]]; then
 fi
 prepare_environment data
 
+# Idle threads sleep instead of spinning: on a machine that does anything else besides, spinning costs most of the time.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+
 # -P: a random.py or partition/ in the folder one happens to be in is not ours to import.
 "$python" -P -m partition plan "$config" "$@"
 exec "$python" -P -m partition train "$config" "$@"

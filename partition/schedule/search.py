@@ -1,6 +1,6 @@
 """The best schedule found for given costs, transfer times and memory limits: "auto".
 
-    1. every generator that is defined on the placement, its backward whole and split
+    1. every generator that is defined on the placement, its backward whole and split (`candidates`)
     2. list scheduling under several policies (`listing`)
     3. on ranks of one stage each, the best warm-up and delay of every rank (`patterns`)
     4. from the best of these, trades of neighbouring actions (`moves`)
@@ -12,24 +12,25 @@ drawn at random and all loops are counted, so that the same question has the sam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
 from partition.errors import ScheduleError
-from partition.schedule.actions import Kind, Schedule
+from partition.schedule.actions import Schedule
 from partition.schedule.batch import Problem, Rows, price
 from partition.schedule.bounds import busiest_rank_s, lower_bound_s
-from partition.schedule.coded import END, KIND_CODE, decode, encode
-from partition.schedule.generators import GENERATORS, generate
-from partition.schedule.listing import Policy, list_schedule
+from partition.schedule.candidates import generated_rows, listed_rows
+from partition.schedule.coded import decode
 from partition.schedule.moves import improve_rows
 from partition.schedule.patterns import improve_pattern, rows_of, starting_patterns
 
-_PATIENCE = (0.0, 0.5, 1.0)
-_MEMORY_SHARES = (1.0, 0.9, 0.8, 0.65)
 _LIST_REPLAYS = 20
 """replays that take as long as one list schedule"""
+_STARTS = 3
+"""candidates from which trades start"""
+_NEAR = 1 + 1e-12
+"""a makespan this close to the lower bound is the bound, but for rounding"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,14 @@ class Found:
         return self.makespan_s / self.lower_bound_s - 1.0 if self.lower_bound_s > 0 else 0.0
 
 
+class _Candidate(NamedTuple):
+    """A schedule with its price."""
+
+    makespan_s: float
+    origin: str
+    rows: Rows
+
+
 def search(problem: Problem, *, iterations: int = 20, most_actions: int = 10_000_000) -> Found:
     """Find a schedule.
 
@@ -62,89 +71,50 @@ def search(problem: Problem, *, iterations: int = 20, most_actions: int = 10_000
     allowed, where no candidate fits the memory.
     """
     allowed = most_actions // (3 * problem.num_stages * problem.num_microbatches)
-    candidates = {**_generated(problem), **_listed(problem, max(2, allowed // _LIST_REPLAYS))}
-    names, rows = list(candidates), list(candidates.values())
-    prices = price(rows, problem)
-    chosen = int(np.argmin(prices.makespan_s))
-    origin, best, best_s = names[chosen], rows[chosen], float(prices.makespan_s[chosen])
-    replayed = len(rows)
-    if len(set(problem.placement)) == problem.num_stages:
-        pattern_rows, pattern_s, tried = _best_pattern(problem, iterations, allowed // 2)
-        replayed += tried
-        if pattern_s < best_s:
-            origin, best, best_s = "pattern", pattern_rows, pattern_s
-    if not np.isfinite(best_s):
-        raise ScheduleError(_explain(problem, float(prices.excess_bytes.min())))
-    best, best_s, tried = improve_rows(best, best_s, problem, iterations, allowed - replayed)
+    bound_s = lower_bound_s(problem.costs, problem.placement, problem.limits_bytes)
+    candidates, replayed = _candidates(problem, bound_s, iterations, allowed)
+    best = candidates[0]
+    for place, start in enumerate(candidates[:_STARTS]):
+        if best.makespan_s > bound_s * _NEAR:
+            most = (allowed - replayed) // (_STARTS - place)
+            rows, makespan_s, tried = improve_rows(start.rows, start.makespan_s, problem, iterations, most)
+            replayed += tried
+            best = min(best, _Candidate(makespan_s, start.origin, rows), key=lambda candidate: candidate.makespan_s)
     return Found(
-        schedule=_schedule(best, problem),
-        origin=origin.split("/")[0],
-        makespan_s=best_s,
-        lower_bound_s=lower_bound_s(problem.costs, problem.placement, problem.limits_bytes),
+        schedule=_schedule(best.rows, problem),
+        origin=best.origin,
+        makespan_s=best.makespan_s,
+        lower_bound_s=bound_s,
         busiest_rank_s=busiest_rank_s(problem.costs, problem.placement),
-        replayed=replayed + tried,
+        replayed=replayed,
     )
 
 
-def _generated(problem: Problem) -> dict[str, Rows]:
-    """Rows of every generator that is defined on the placement and whose actions have costs; split ones beside."""
-    found: dict[str, Rows] = {}
-    for name, generator in GENERATORS.items():
-        if generator.is_forward_only:
-            continue
-        try:
-            schedule = generate(
-                name,
-                num_ranks=problem.num_ranks,
-                num_microbatches=problem.num_microbatches,
-                placement=problem.placement,
-            )
-        except ScheduleError:
-            continue
-        kinds = {action.kind for row in schedule.rows for action in row}
-        rows = tuple(row[row != END] for row in encode(schedule).rows)
-        if kinds <= set(problem.costs.seconds):
-            found[name] = rows
-        if problem.can_split and Kind.B in kinds:
-            found[f"{name}/split"] = _split(rows, problem)
-    return found
-
-
-def _split(rows: Rows, problem: Problem) -> Rows:
-    """Every B as I and W."""
-    per_kind = problem.num_stages * problem.num_microbatches
-    code = {kind: KIND_CODE[kind] * per_kind for kind in (Kind.I, Kind.B, Kind.W)}
-    is_whole = [row // per_kind == KIND_CODE[Kind.B] for row in rows]
-    pairs = [
-        np.stack([np.where(whole, row - code[Kind.B] + code[Kind.I], row), row - code[Kind.B] + code[Kind.W]], axis=1)
-        for row, whole in zip(rows, is_whole, strict=True)
+def _candidates(problem: Problem, bound_s: float, iterations: int, allowed: int) -> tuple[list[_Candidate], int]:
+    """Candidates that fit, of different makespans, the quickest first; and how many schedules were replayed."""
+    rows = {**generated_rows(problem), **listed_rows(problem, max(2, allowed // _LIST_REPLAYS))}
+    prices = price(list(rows.values()), problem)
+    found = [
+        _Candidate(makespan_s, name.split("/")[0], rows[name])
+        for name, makespan_s in zip(rows, prices.makespan_s.tolist(), strict=True)
     ]
-    kept = [np.stack([np.ones_like(whole), whole], axis=1) for whole in is_whole]
-    return tuple(pair[keep].astype(np.int32) for pair, keep in zip(pairs, kept, strict=True))
+    replayed, quickest_s = len(rows), min(candidate.makespan_s for candidate in found)
+    if len(set(problem.placement)) == problem.num_stages and quickest_s > bound_s * _NEAR:
+        patterns, tried = _patterns(problem, iterations, allowed // 2)
+        found, replayed = found + patterns, replayed + tried
+    fitting = [candidate for candidate in found if np.isfinite(candidate.makespan_s)]
+    if not fitting:
+        raise ScheduleError(_explain(problem, float(prices.excess_bytes.min())))
+    distinct = {candidate.makespan_s: candidate for candidate in reversed(fitting)}
+    return sorted(distinct.values(), key=lambda candidate: candidate.makespan_s), replayed
 
 
-def _listed(problem: Problem, most: int) -> dict[str, Rows]:
-    """Rows of list scheduling under the first of the policies, the most useful of which come first."""
-    shares = _MEMORY_SHARES if problem.limits_bytes else (1.0,)
-    splits = [is_split for is_split in (True, False) if (problem.can_split if is_split else problem.can_merge)]
-    policies = [
-        Policy(is_split=is_split, is_weight_first=is_weight_first, patience=patience, memory_share=share)
-        for is_weight_first, patience, share, is_split in product((False, True), _PATIENCE, shares, splits)
-        if is_split or not is_weight_first
-    ]
-    listed = {
-        f"list/{place}": list_schedule(problem.costs, problem.placement, problem.limits_bytes, policy)
-        for place, policy in enumerate(policies[:most])
-    }
-    return {name: rows for name, rows in listed.items() if rows is not None}
-
-
-def _best_pattern(problem: Problem, iterations: int, most: int) -> tuple[Rows, float, int]:
-    """The best pattern reached from any of the starting ones."""
+def _patterns(problem: Problem, iterations: int, most: int) -> tuple[list[_Candidate], int]:
+    """The best pattern reached from each of the starting ones; and how many schedules were replayed."""
     starts = starting_patterns(problem)
     results = [improve_pattern(start, problem, iterations, most // len(starts)) for start in starts]
-    pattern, pattern_s, _ = min(results, key=lambda result: result[1])
-    return rows_of(pattern, problem), pattern_s, sum(tried for _, _, tried in results)
+    found = [_Candidate(makespan_s, "pattern", rows_of(pattern, problem)) for pattern, makespan_s, _ in results]
+    return found, sum(tried for _, _, tried in results)
 
 
 def _schedule(rows: Rows, problem: Problem) -> Schedule:
