@@ -10,7 +10,7 @@ from itertools import pairwise
 from partition.costs import Cluster, CostModel, StageCost
 from partition.graph import Category
 from partition.plan.candidate import Prediction, StageMemory, StagePlan
-from partition.plan.microbatches import microbatch_sizes, size_classes
+from partition.plan.microbatches import size_classes
 from partition.plan.occupancy import Moment, StageOccupancy, moments
 from partition.plan.split import Segment
 from partition.schedule import Kind, Replay, ReplayCosts, Schedule, generate, lower, replay
@@ -24,30 +24,30 @@ class Layout:
 
     schedule_name: str
     num_stages: int
-    minibatch_size: int
-    num_microbatches: int
+    sizes: tuple[int, ...]
+    """Examples of each microbatch."""
 
     @staticmethod
     @cache
-    def of(schedule_name: str, num_stages: int, minibatch_size: int, num_microbatches: int) -> Layout:
+    def of(schedule_name: str, num_stages: int, sizes: tuple[int, ...]) -> Layout:
         """The layout of these figures, made once."""
-        return Layout(
-            schedule_name=schedule_name,
-            num_stages=num_stages,
-            minibatch_size=minibatch_size,
-            num_microbatches=num_microbatches,
-        )
+        return Layout(schedule_name=schedule_name, num_stages=num_stages, sizes=sizes)
+
+    @property
+    def minibatch_size(self) -> int:
+        """Examples of a step."""
+        return sum(self.sizes)
+
+    @property
+    def num_microbatches(self) -> int:
+        """Microbatches of a step."""
+        return len(self.sizes)
 
     @cached_property
     def schedule(self) -> Schedule:
         """The lowered schedule, one stage a rank."""
         compute_only = generate(self.schedule_name, num_ranks=self.num_stages, num_microbatches=self.num_microbatches)
         return lower(compute_only)
-
-    @cached_property
-    def sizes(self) -> tuple[int, ...]:
-        """Examples of each microbatch."""
-        return microbatch_sizes(self.minibatch_size, self.num_microbatches)
 
     @cached_property
     def distinct_sizes(self) -> tuple[int, ...]:

@@ -9,9 +9,17 @@ def microbatch_sizes(minibatch_size: int, num_microbatches: int) -> tuple[int, .
     return (quotient + 1,) * remainder + (quotient,) * (num_microbatches - remainder)
 
 
-def short_minibatch_sizes(minibatch_size: int, microbatch_size: int) -> tuple[int, ...]:
-    """The microbatches of a short minibatch, none above `microbatch_size`: (230, 100) gives (77, 77, 76)."""
-    return microbatch_sizes(minibatch_size, -(-minibatch_size // microbatch_size))
+def short_minibatch_sizes(sizes: tuple[int, ...], num_examples: int) -> tuple[int, ...]:
+    """The first of the planned microbatches, the last one cut: (167, 167, 166) of 230 examples gives (167, 63).
+
+    No microbatch is larger than the planned one in its place, so a short minibatch needs no more memory.
+    """
+    short: list[int] = []
+    for size in sizes:
+        left = num_examples - sum(short)
+        if left > 0:
+            short.append(min(size, left))
+    return tuple(short)
 
 
 def size_classes(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -14,6 +14,7 @@ from partition.costs import Cluster, CostModel, Device, StageCost, build_cluster
 from partition.graph import build_network
 from partition.plan.candidate import Candidate, StagePlan
 from partition.plan.estimate import Layout, predict, stage_plans
+from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
 from partition.units import format_bytes
@@ -36,6 +37,11 @@ class Shape:
     num_microbatches: int
     num_stages: int = 1
     schedule: str = ONE_DEVICE_SCHEDULE
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Examples of each microbatch."""
+        return microbatch_sizes(self.minibatch_size, self.num_microbatches)
 
 
 class Search:
@@ -99,7 +105,7 @@ class Search:
 
     def _fits_alone(self, device: int, microbatch_size: int, num_microbatches: int) -> bool:
         """Whether one device holds the whole network and one microbatch at a time."""
-        alone = Layout.of(ONE_DEVICE_SCHEDULE, 1, microbatch_size, 1)
+        alone = Layout.of(ONE_DEVICE_SCHEDULE, 1, (microbatch_size,))
         whole = self.model.stage(0, self.network.num_layers - 1)
         occupancy = StageOccupancy(whole, (microbatch_size,), num_microbatches)
         return occupancy.peak_bytes(alone.moments[0]) <= self.cluster.devices[device].memory_bytes
@@ -138,7 +144,7 @@ class Search:
         reason = self._no_layout(shape)
         if reason:
             return self._without_layout(shape, reason)
-        layout = Layout.of(shape.schedule, shape.num_stages, shape.minibatch_size, shape.num_microbatches)
+        layout = Layout.of(shape.schedule, shape.num_stages, shape.sizes)
         return self.price(shape, self._split(layout))
 
     def _split(self, layout: Layout) -> tuple[Segment, ...]:
@@ -235,7 +241,7 @@ class Search:
 
     def price(self, shape: Shape, segments: Sequence[Segment]) -> Candidate:
         """The candidate of a shape on given segments."""
-        layout = Layout.of(shape.schedule, shape.num_stages, shape.minibatch_size, shape.num_microbatches)
+        layout = Layout.of(shape.schedule, shape.num_stages, shape.sizes)
         stages = stage_plans(layout, segments, self.cluster, self.model)
         candidate = self._without_layout(shape, "")
         overflow = self._overflow(stages)

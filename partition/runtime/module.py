@@ -129,9 +129,10 @@ class _ModuleFunction(torch.autograd.Function):
         """The gradients of the input and of every parameter."""
         x_BI, *_ = ctx.saved_tensors
         frame, ctx.frame = ctx.frame, None
-        if frame is None:
-            raise RuntimeError("the kept tensors of this forward have been used by an earlier backward; run it again")
-        stage, _ = _one_stage(ctx.module, x_BI)
+        stage, anew = _one_stage(ctx.module, x_BI)
+        if frame is None:  # used by an earlier backward of a retained graph: the same forward gives the same tensors
+            frame = anew
+            stage.run(stage.program.forward, frame)
         program = stage.program
         assert program.grad_output is not None
         assert program.grad_input is not None

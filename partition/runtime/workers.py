@@ -17,7 +17,7 @@ from torch import Tensor
 from partition.errors import RunError
 from partition.graph import Category, build_stage_program
 from partition.plan import Candidate, Layout, Search, Segment, replay_costs
-from partition.plan.microbatches import short_minibatch_sizes
+from partition.plan.microbatches import microbatch_sizes, short_minibatch_sizes
 from partition.runtime.channel import LocalChannels, MessageKey
 from partition.runtime.clock import Clock, SimulatedClock, WallClock
 from partition.runtime.device import RuntimeDevice
@@ -121,12 +121,10 @@ class Fleet:
         return self._result(layout, self._align_clocks() - start_s)
 
     def _layout(self, num_examples: int) -> Layout:
-        """The candidate's layout, or that of a short minibatch whose microbatches are no larger."""
+        """The candidate's layout, or the part of it that a short minibatch needs."""
         of = self.candidate
-        count = of.num_microbatches
-        if num_examples != of.minibatch_size:
-            count = len(short_minibatch_sizes(num_examples, of.microbatch_size))
-        return Layout.of(of.schedule, of.num_stages, num_examples, count)
+        sizes = microbatch_sizes(of.minibatch_size, of.num_microbatches)
+        return Layout.of(of.schedule, of.num_stages, short_minibatch_sizes(sizes, num_examples))
 
     def _align_clocks(self) -> float:
         """A step is over when its last rank is done, and the next begins then."""

@@ -1,0 +1,72 @@
+"""Small experiments for the runtime's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from partition.config import ExperimentConfig
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small products gain nothing from threads, and another number of them gives other bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def build_config(**changes: Any) -> ExperimentConfig:
+    """A small experiment on simulated devices; every part can be changed."""
+    options: dict[str, Any] = {
+        "features": (12, 10, 9, 8, 5),
+        "activation": "gelu",
+        "loss": "cross_entropy",
+        "bias": True,
+        "l2_penalty": 1e-2,
+        "number_format": "float32",
+        "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9},
+        "minibatch_size": 22,
+        "num_devices": 4,
+        "memory_bytes": 2**30,
+        "planner": {},
+        "steps": 4,
+        **changes,
+    }
+    features = options["features"]
+    device = {
+        "kind": "simulated",
+        "memory_bytes": options["memory_bytes"],
+        "flop_per_s": {"default": 1e9},
+        "memory_bytes_per_s": 1e9,
+    }
+    return ExperimentConfig.model_validate(
+        {
+            "name": "small",
+            "model": {
+                "in_features": features[0],
+                "hidden_features": tuple(features[1:-1]),
+                "out_features": features[-1],
+                **{key: options[key] for key in ("activation", "loss", "bias", "l2_penalty")},
+            },
+            "precision": {"parameters": options["number_format"], "compute": options["number_format"]},
+            "data": {"source": "synthetic", "num_examples": 80},
+            "training": {"minibatch_size": options["minibatch_size"], "steps": options["steps"]},
+            "optimizer": options["optimizer"],
+            "cluster": {
+                "devices": (device,) * options["num_devices"],
+                "links": {"intra_node": {"bytes_per_s": 1e8, "latency_s": 1e-5}},
+            },
+            "planner": options["planner"],
+        }
+    )
+
+
+@pytest.fixture
+def make_config() -> Callable[..., ExperimentConfig]:
+    """The builder of small experiments."""
+    return build_config
