@@ -14,8 +14,8 @@ from partition.schedule.replay_costs import uniform_costs
 def draw_grid(schedule: Schedule, *, most_ticks: int = 400) -> str:
     """Every computation at its tick: F, I and W take one, B two, messages none.
 
-    rank 0  F0 F1 .. B0 -- .. B1 --
-    rank 1  .. F0 B0 -- F1 B1 -- ..
+    rank 0  F0 F1 .. .. B0 -- .. B1 --
+    rank 1  .. F0 B0 -- F1 B1 -- .. ..
 
     The stage is shown where a rank holds several. Ticks beyond `most_ticks` are left out. Raises ScheduleError for
     rows that stand still.

@@ -40,3 +40,11 @@ def test_computations_that_wait_for_one_another_are_refused_with_the_place() -> 
     stuck = Schedule(name="stuck", num_stages=2, num_microbatches=1, placement=(0, 1), rows=rows)
     with pytest.raises(ScheduleError, match=r"rank 0, position 0, 0B0 waits(.|\n)*\[0B0\]"):
         lower(stuck)
+
+
+def test_receives_may_be_posted_computations_ahead() -> None:
+    lowered = lower(generate("gpipe", num_ranks=2, num_microbatches=3), receives_ahead=1)
+    assert to_text(lowered, lowered=True).splitlines() == [
+        "0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0F2,0SEND_F2,0RECV_B1,0B0,0RECV_B2,0B1,0B2",
+        "1RECV_F0,1RECV_F1,1F0,1RECV_F2,1F1,1F2,1B0,1SEND_B0,1B1,1SEND_B1,1B2,1SEND_B2",
+    ]
