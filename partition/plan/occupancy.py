@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from partition.costs import MicrobatchCost, StageCost
 from partition.costs.memory import MemoryEffect
@@ -54,30 +54,35 @@ _SENT: dict[Kind, str] = {Kind.SEND_F: "outputs", Kind.SEND_B: "input_grads"}
 def moments(row: Sequence[Action], size_class: Sequence[int], *, is_first: bool, is_last: bool) -> tuple[Moment, ...]:
     """The moments of a lowered row of one stage at which its memory may peak."""
     absent = ({"received", "input_grads"} if is_first else set()) | ({"gradients", "outputs"} if is_last else set())
-    counts = {name: [0] * (max(size_class) + 1) for name in _COUNTERS}
+    classes = max(size_class) + 1
+    # All counters in one list, class by class: there are thousands of actions and a few dozen moments.
+    counts = [0] * (classes * len(_COUNTERS))
+    start = {name: classes * position for position, name in enumerate(_COUNTERS)}
     moves = {
-        kind: [
-            (name, change) for names, change in zip(ends, (-1, 1), strict=True) for name in names if name not in absent
-        ]
+        kind: [(start[name], change) for names, change in zip(ends, (-1, 1), strict=True)
+               for name in names if name not in absent]
         for kind, ends in _MOVES.items()
-    }
+    }  # fmt: skip
     under_way: dict[Kind, int] = {}
-    found: dict[tuple[object, ...], Moment] = {}
+    found: dict[tuple[object, ...], None] = {}
     for _, kind, microbatch in row:
         index = 0 if kind is Kind.STEP else size_class[microbatch]
         if kind in _SENT:
             if kind in under_way:
-                counts[_SENT[kind]][under_way[kind]] -= 1
+                counts[start[_SENT[kind]] + under_way[kind]] -= 1
             under_way[kind] = index
             continue
         if kind is Kind.STEP:
-            counts["outputs"] = counts["input_grads"] = [0] * len(counts["kept"])
-        key = (kind, index, *map(tuple, counts.values()))
-        if key not in found:
-            found[key] = Moment(kind, index, *map(tuple, counts.values()))
-        for name, change in moves.get(kind, ()):
-            counts[name][index] += change
-    return _maximal(found.values())
+            counts[start["outputs"] :] = [0] * (2 * classes)
+        found[(kind, index, *counts)] = None
+        for offset, change in moves.get(kind, ()):
+            counts[offset + index] += change
+    return _maximal(_moment(key, classes) for key in found)
+
+
+def _moment(key: tuple[Any, ...], classes: int) -> Moment:
+    kind, index, *counts = key
+    return Moment(kind, index, *(tuple(counts[at : at + classes]) for at in range(0, len(counts), classes)))
 
 
 def _maximal(found: Iterable[Moment]) -> tuple[Moment, ...]:

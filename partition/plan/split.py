@@ -96,27 +96,25 @@ class _Search:
         self, stage: int, states: dict[tuple[int, int], _State], criterion: Literal[0, 1]
     ) -> dict[tuple[int, int], _State]:
         """Extend every state, keyed by (device of the last stage, layers covered), by one stage."""
-        problem, extended = self.problem, dict[tuple[int, int], _State]()
+        problem, bound, extended = self.problem, self.bound, dict[tuple[int, int], _State]()
+        refused = [self.next_bound]
         for (previous, covered), (sum_so_far, bottleneck_so_far, segments) in states.items():
             for device in self._devices(stage, previous):
                 cut_s = problem.cut_s(previous, device, covered - 1) if stage else 0.0
-                if not self._admits(cut_s):
+                if cut_s > bound:
+                    refused.append(cut_s)
                     continue
                 for last in self._ends(stage, covered):
                     stage_s = problem.stage_s(stage, device, covered, last)
-                    if not self._admits(stage_s):
+                    if stage_s > bound or stage_s == math.inf:
+                        refused.append(stage_s)
                         continue
                     value = (sum_so_far + stage_s + cut_s, max(bottleneck_so_far, stage_s, cut_s))
                     known = extended.get((device, last + 1))
                     if known is None or value[criterion] < known[criterion]:
                         extended[device, last + 1] = (*value, (*segments, Segment(device, covered, last)))
+        self.next_bound = min(refused)
         return extended
-
-    def _admits(self, seconds: float) -> bool:
-        if seconds <= self.bound < math.inf or seconds < self.bound:
-            return True
-        self.next_bound = min(self.next_bound, seconds)
-        return False
 
     def _devices(self, stage: int, previous: int) -> range:
         """The devices that leave room for the stages before and after; among equals the first."""

@@ -91,7 +91,9 @@ class _Run:
 
     def __init__(self, schedule: Schedule, semantics: Semantics) -> None:
         self.schedule = schedule
-        self.semantics = semantics
+        self.has_messages = semantics is not Semantics.UNSENT
+        self.sends_wait = semantics in (Semantics.RENDEZVOUS, Semantics.BLOCKING)
+        self.receives_wait = semantics is Semantics.BLOCKING
         self.position = [0] * schedule.num_ranks
         self.done: set[Action] = set()
         self.waiters: dict[Action, list[int]] = {}
@@ -102,21 +104,27 @@ class _Run:
         while self.ready:
             rank = self.ready.pop()
             row = self.schedule.rows[rank]
-            while self.position[rank] < len(row):
-                action = row[self.position[rank]]
-                if action.kind in MESSAGES:
-                    self._mark(action)
-                needed = self._missing(action)
-                if needed is not None:
-                    self.waiters.setdefault(needed, []).append(rank)
-                    break
-                self._mark(action)
+            while self.position[rank] < len(row) and self._take(rank, row[self.position[rank]]):
                 self.position[rank] += 1
+
+    def _take(self, rank: int, action: Action) -> bool:
+        """Do an action, or note what the rank waits for."""
+        is_message = action.kind in MESSAGES
+        if is_message:
+            self._mark(action)
+        for needed in self._awaited(action):
+            if needed not in self.done:
+                self.waiters.setdefault(needed, []).append(rank)
+                return False
+        if not is_message:
+            self._mark(action)
+        return True
 
     def _mark(self, action: Action) -> None:
         """Note that an action is done and wake who waits for it; I stands for B where a gradient is awaited."""
         self.done.add(action)
-        self.ready.extend(self.waiters.pop(action, ()))
+        if action in self.waiters:
+            self.ready.extend(self.waiters.pop(action))
         if action.kind is Kind.I:
             self._mark(Action(action.stage, Kind.B, action.microbatch))
 
@@ -126,10 +134,9 @@ class _Run:
 
     def _awaited(self, action: Action) -> list[Action]:
         if action.kind in SENDS:
-            waits = self.semantics in (Semantics.RENDEZVOUS, Semantics.BLOCKING)
-            return [matching_receive(action)] if waits else []
+            return [matching_receive(action)] if self.sends_wait else []
         if action.kind in RECEIVES:
-            return [matching_send(action)] if self.semantics is Semantics.BLOCKING else []
+            return [matching_send(action)] if self.receives_wait else []
         return self._needs(action)
 
     def _needs(self, action: Action) -> list[Action]:
@@ -144,7 +151,7 @@ class _Run:
 
     def _cause(self, action: Action, computation: Action) -> Action:
         """What a computation takes from a neighbouring stage: the message if there is one, else the computation."""
-        receive = None if self.semantics is Semantics.UNSENT else self.schedule.consumes(action)
+        receive = self.schedule.consumes(action) if self.has_messages else None
         return computation if receive is None else matching_send(receive)
 
     def root(self, rank: int) -> Deadlock:

@@ -123,29 +123,28 @@ def _check_backward(schedule: Schedule, places: dict[Action, Place], stage: int,
 
 
 def _check_accumulation_order(schedule: Schedule) -> None:
-    latest: dict[int, int] = {}
-    for place, (stage, kind, microbatch) in _walk(schedule):
-        if kind not in (Kind.B, Kind.W):
-            continue
-        if latest.get(stage, -1) > microbatch:
-            reason = f"gradients must be added in increasing microbatch order, {latest[stage]} came before"
-            refuse(schedule, place, reason)
-        latest[stage] = microbatch
+    latest = [-1] * schedule.num_stages
+    for rank, row in enumerate(schedule.rows):
+        for position, (stage, kind, microbatch) in enumerate(row):
+            if kind in (Kind.B, Kind.W):
+                if latest[stage] > microbatch:
+                    reason = f"gradients must be added in increasing microbatch order, {latest[stage]} came before"
+                    refuse(schedule, Place(rank, position), reason)
+                latest[stage] = microbatch
 
 
 def _check_steps(schedule: Schedule, places: dict[Action, Place]) -> None:
-    """A step needs every gradient of its stage, and nothing but steps may follow the first on a rank."""
-    stepping: dict[int, Action] = {}
-    for place, action in _walk(schedule):
-        if action.kind is Kind.STEP:
-            stepping.setdefault(place.rank, action)
-        elif place.rank in stepping and action.kind is not Kind.RESHARD:
-            refuse(schedule, place, f"it comes after {stepping[place.rank]}, which ends the rank's work")
-    steps = [action for action in places if action.kind is Kind.STEP]
+    """All stages step or none, and nothing but steps may follow the first on a rank."""
+    steps = {action: place for action, place in places.items() if action.kind is Kind.STEP}
     for stage in range(schedule.num_stages) if steps else ():
-        if Action(stage, Kind.STEP) not in places:
-            rank = schedule.placement[stage]
+        rank = schedule.placement[stage]
+        if Action(stage, Kind.STEP) not in steps:
             refuse(schedule, Place(rank, len(schedule.rows[rank])), f"{Action(stage, Kind.STEP)} is missing")
+    for step, place in steps.items():
+        row = schedule.rows[place.rank]
+        for position in range(place.position + 1, len(row)):
+            if row[position].kind not in (Kind.STEP, Kind.RESHARD):
+                refuse(schedule, Place(place.rank, position), f"it comes after {step}, which ends the rank's work")
 
 
 def _check_messages(schedule: Schedule, places: dict[Action, Place]) -> None:
