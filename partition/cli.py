@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import shlex
 import signal
 import sys
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(200_000)
     try:
         code: int = options.run(options)
+        sys.stdout.flush()
     except PartitionError as error:
         print(f"partition: {error}", file=sys.stderr)
         return error.exit_code
@@ -49,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("partition: interrupted; what was recorded so far is on disk", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has left, as `head` does; there is nobody to tell.
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+        # The reader of our output has left, as `head` does: what is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
 

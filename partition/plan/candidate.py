@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class StagePlan:
     first_layer: int
     last_layer: int
     """Inclusive index of an affine layer."""
+    limit_bytes: int
+    """What the device has."""
     memory: StageMemory
 
 
@@ -80,7 +82,7 @@ class Candidate:
     predicted: Prediction | None
     """None where no layout exists at all."""
 
-
-def shallow_dict(record: object) -> dict[str, object]:
-    """The fields of a dataclass by name, nested records left as they are."""
-    return {field.name: getattr(record, field.name) for field in fields(record)}  # type: ignore[arg-type]
+    @property
+    def overflow_bytes(self) -> float:
+        """By how much the fullest device is too small, negative where all have room; infinite without a layout."""
+        return max((stage.memory.peak_bytes - stage.limit_bytes for stage in self.stages), default=float("inf"))

@@ -74,8 +74,10 @@ def compare(config: ExperimentConfig) -> Comparison:
 
 
 def _ranking(candidate: Candidate) -> tuple[bool, bool, float, str]:
+    """Feasible first, exact before inexact, by step time; what does not fit by how much is missing."""
     step_s = candidate.predicted.step_s if candidate.predicted else float("inf")
-    return (not candidate.feasible, not candidate.exact_gradient, step_s, candidate.name)
+    value = step_s if candidate.feasible else candidate.overflow_bytes
+    return (not candidate.feasible, not candidate.exact_gradient, value, candidate.name)
 
 
 def choose(candidates: Sequence[Candidate], objective: str) -> Candidate | None:

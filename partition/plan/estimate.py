@@ -94,6 +94,7 @@ def stage_plans(
             rank=index,
             first_layer=segment.first_layer,
             last_layer=segment.last_layer,
+            limit_bytes=cluster.devices[segment.device].memory_bytes,
             memory=stage_memory(layout, index, model.stage(segment.first_layer, segment.last_layer)),
         )
         for index, segment in enumerate(segments)

@@ -14,7 +14,7 @@ from partition.config import ExperimentConfig, resolve
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate
 from partition.plan.compare import SCHEMA_VERSION
-from partition.plan.search import Search, Shape
+from partition.plan.search import SCHEDULES, Search, Shape
 from partition.plan.split import Segment
 
 _FREE_TO_CHANGE = ("name", "data", "planner", "training.epochs", "training.steps", "training.seed")
@@ -111,8 +111,23 @@ def _check_layout(path: Path, candidate: Candidate, search: Search) -> None:
     )
     fits_counts = len(candidate.stages) == candidate.num_stages
     is_cut = 1 <= candidate.num_microbatches <= candidate.minibatch_size
+    _check_step(path, candidate, search)
     if not (is_chain and has_layers and has_devices and fits_counts and is_cut):
         raise PartitionError(
             f"{path}: its stages do not cover layers 0-{search.network.num_layers - 1} in order on distinct devices; "
+            "plan again with `partition plan`"
+        )
+
+
+def _check_step(path: Path, candidate: Candidate, search: Search) -> None:
+    """Refuse schedules that are not known, and another minibatch than the experiment's unless it is a smaller one."""
+    if candidate.schedule not in SCHEDULES:
+        raise PartitionError(
+            f"{path}: schedule {candidate.schedule!r} is not known; take one of {', '.join(SCHEDULES)}"
+        )
+    size, asked = candidate.minibatch_size, search.minibatch_size
+    if not (size == asked or (candidate.strategy == "shrink" and size < asked)):
+        raise PartitionError(
+            f"{path}: minibatch {size} of strategy {candidate.strategy!r} is not the experiment's, {asked}; "
             "plan again with `partition plan`"
         )

@@ -244,34 +244,14 @@ class Search:
         layout = Layout.of(shape.schedule, shape.num_stages, shape.sizes)
         stages = stage_plans(layout, segments, self.cluster, self.model)
         candidate = self._without_layout(shape, "")
-        overflow = self._overflow(stages)
+        overflow = _overflow(stages)
         return replace(
             candidate,
             feasible=not overflow,
-            reason=overflow or self._fit(stages),
+            reason=overflow or _fit(stages),
             stages=stages,
             predicted=predict(layout, segments, stages, self.cluster, self.model),
         )
-
-    def _overflow(self, stages: Sequence[StagePlan]) -> str:
-        for stage in stages:
-            needed, there = stage.memory.peak_bytes, self.cluster.devices[stage.device_index].memory_bytes
-            if needed > there:
-                who = f"stage {stage.stage_index} (layers {stage.first_layer}-{stage.last_layer}) needs"
-                return (
-                    f"{who if len(stages) > 1 else 'needs'} {format_bytes(needed)}, {stage.device} has "
-                    f"{format_bytes(there)}: {format_bytes(needed - there)} too much"
-                    + (", on the split that comes closest" if len(stages) > 1 else "")
-                )
-        return ""
-
-    def _fit(self, stages: Sequence[StagePlan]) -> str:
-        def fill(stage: StagePlan) -> float:
-            return stage.memory.peak_bytes / self.cluster.devices[stage.device_index].memory_bytes
-
-        fullest = max(stages, key=fill)
-        there = format_bytes(self.cluster.devices[fullest.device_index].memory_bytes)
-        return f"fits: at most {format_bytes(fullest.memory.peak_bytes)} of {there}, on {fullest.device}"
 
     def _without_layout(self, shape: Shape, reason: str) -> Candidate:
         is_exact = shape.minibatch_size == self.minibatch_size
@@ -302,6 +282,26 @@ class Search:
         ratio = minibatch_size / self.minibatch_size
         lr = self.config.optimizer.lr
         return lr * ratio if self.config.optimizer.name == "sgd" else lr * math.sqrt(ratio)
+
+
+def _overflow(stages: Sequence[StagePlan]) -> str:
+    """Which device is too small for its stage, and by how much; nothing where all fit."""
+    fullest = max(stages, key=lambda stage: stage.memory.peak_bytes - stage.limit_bytes)
+    too_much = fullest.memory.peak_bytes - fullest.limit_bytes
+    if too_much <= 0:
+        return ""
+    what = f"stage {fullest.stage_index} (layers {fullest.first_layer}-{fullest.last_layer}) needs"
+    return (
+        f"{what if len(stages) > 1 else 'needs'} {format_bytes(fullest.memory.peak_bytes)}, {fullest.device} has "
+        f"{format_bytes(fullest.limit_bytes)}: {format_bytes(too_much)} too much"
+        + (", on the split that comes closest" if len(stages) > 1 else "")
+    )
+
+
+def _fit(stages: Sequence[StagePlan]) -> str:
+    fullest = max(stages, key=lambda stage: stage.memory.peak_bytes / stage.limit_bytes)
+    peak, limit = format_bytes(fullest.memory.peak_bytes), format_bytes(fullest.limit_bytes)
+    return f"fits: at most {peak} of {limit}, on {fullest.device}"
 
 
 def _too_many_microbatches(shape: Shape) -> str:

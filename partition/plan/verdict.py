@@ -43,7 +43,7 @@ def _whole(candidates: Sequence[Candidate]) -> list[str]:
     whole = [candidate for candidate in candidates if candidate.strategy == "whole"]
     if not whole or any(candidate.feasible for candidate in whole):
         return []
-    closest = min(whole, key=_overshoot)
+    closest = min(whole, key=lambda candidate: candidate.overflow_bytes)
     return [f"The whole minibatch of {closest.minibatch_size} does not fit on one device: it {closest.reason}."]
 
 
@@ -66,8 +66,7 @@ def _alternative(candidates: Sequence[Candidate], chosen: Candidate) -> list[str
         if candidate.feasible and candidate.exact_gradient and (candidate.num_devices == 1) != (chosen.num_devices == 1)
     ]
     if not others:
-        where = "on one device" if chosen.num_devices > 1 else "over several devices"
-        return [f"No other exact way {where} fits."] if chosen.num_devices > 1 else []
+        return ["No exact way on one device fits."] if chosen.num_devices > 1 else []
     best = min(others, key=lambda candidate: _predicted(candidate).step_s)
     ratio = _predicted(best).step_s / _predicted(chosen).step_s
     where = "on one device" if best.num_devices == 1 else "over several devices"
@@ -89,18 +88,13 @@ def _shrinking(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
     ]
 
 
-def _overshoot(candidate: Candidate) -> float:
-    """Bytes needed at most by a device of a candidate; infinite where it has no layout."""
-    return max(_predicted(candidate).peak_bytes) if candidate.predicted else float("inf")
-
-
 def _nothing_fits(candidates: Sequence[Candidate]) -> list[str]:
     with_layout = [candidate for candidate in candidates if candidate.predicted]
     if not with_layout:
         reasons = "; ".join(f"{candidate.name}: {candidate.reason}" for candidate in candidates[:3])
         return [f"Nothing can be laid out ({reasons})." if reasons else "No candidate is left to compare."]
-    closest = min(with_layout, key=_overshoot)
+    closest = min(with_layout, key=lambda candidate: candidate.overflow_bytes)
     return [
-        f"Nothing fits. The least memory is needed by {closest.name} ({describe(closest)}): it {closest.reason}. "
+        f"Nothing fits. The closest is {closest.name} ({describe(closest)}): {closest.reason}. "
         "More memory per device, more devices, or a smaller network would change that."
     ]

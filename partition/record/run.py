@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -97,15 +99,20 @@ class RunDirectory:
 
         Raises PartitionError where it cannot be written.
         """
-        try:
+        with self._refusing():
             if (self.path / "metrics.jsonl").exists():
                 self._move_aside()
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._write("config.yaml", config_text)
-            self.write_json("plan.json", plan)
-            self._write("command.txt", " ".join(command) + "\n")
-            self.write_json("environment.json", environment())
+        self._write("config.yaml", config_text)
+        self.write_json("plan.json", plan)
+        self._write("command.txt", shlex.join(command) + "\n")
+        self.write_json("environment.json", environment())
+        with self._refusing():
             self._metrics = (self.path / "metrics.jsonl").open("w", encoding="utf-8")
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise PartitionError(
                 f"{self.path}: cannot be written ({error.strerror}); choose another place with --out"
@@ -120,8 +127,9 @@ class RunDirectory:
     def append(self, metrics: Metrics) -> None:
         """One line of metrics.jsonl, on disk before the next step."""
         assert self._metrics is not None, "a run begins before its first step"
-        self._metrics.write(json.dumps(asdict(metrics)) + "\n")
-        self._metrics.flush()
+        with self._refusing():
+            self._metrics.write(json.dumps(asdict(metrics)) + "\n")
+            self._metrics.flush()
 
     def end(self, summary: Summary) -> None:
         """Write summary.json and close the metrics."""
@@ -139,11 +147,12 @@ class RunDirectory:
         return self._write(name, json.dumps(document, indent=1) + "\n")
 
     def _write(self, name: str, text: str) -> Path:
-        self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / name
         temporary = path.with_suffix(path.suffix + ".part")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        with self._refusing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
         return path
 
 

@@ -32,21 +32,30 @@ def comparison_text(comparison: Comparison, *, is_complete: bool = False) -> str
         ))  # fmt: skip
     hidden = len(comparison.candidates) - len(shown)
     if hidden:
-        parts.append(f"{hidden} more candidates, none better than the best of its kind above; --all shows them.")
+        parts.append(f"{hidden} more candidates, none better than those of its kind above; --all shows them.")
     parts.append(textwrap.fill(f"Verdict: {comparison.verdict}", WIDTH))
     parts.append(_grounds(comparison))
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def best_of_each_kind(comparison: Comparison) -> tuple[Candidate, ...]:
-    """The best feasible candidate of every strategy, number of devices and schedule; else the closest to fitting."""
+    """What a person has to see to follow the verdict.
+
+    The best of every strategy, number of devices and schedule that fits, every smaller minibatch that fits, and of
+    every strategy and number of devices that fits in no form the candidate that comes closest.
+    """
     kept: dict[object, Candidate] = {}
     for candidate in comparison.candidates:
-        kind: tuple[object, ...] = (candidate.strategy, candidate.num_devices, candidate.schedule)
-        if candidate.strategy in ("shrink", "whole"):
-            kind = (candidate.name,)
-        kept.setdefault(kind, candidate)
-    return tuple(candidate for candidate in comparison.candidates if candidate in kept.values())
+        kind: tuple[object, ...] = (candidate.strategy, candidate.num_devices)
+        if candidate.feasible:
+            kind += (candidate.minibatch_size, candidate.schedule)
+        kept.setdefault((candidate.feasible, *kind), candidate)
+    feasible = {(one.strategy, one.num_devices) for one in kept.values() if one.feasible}
+    return tuple(
+        one
+        for one in kept.values()
+        if one.feasible or one.strategy == "whole" or (one.strategy, one.num_devices) not in feasible
+    )
 
 
 def _network(comparison: Comparison) -> str:

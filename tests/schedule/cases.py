@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from partition.schedule import Kind, ReplayCosts, Schedule, generate, lower, replay
 
@@ -42,12 +42,8 @@ def uneven_case(seed: int) -> Case:
     microbatches = draw.randint(ranks, 3 * ranks)
     has_small_last = draw.random() < 0.3
     scales = (1.0, draw.uniform(0.3, 0.9)) if has_small_last else (1.0,)
-    costs = ReplayCosts(
-        size_class=(0,) * (microbatches - 1) + (int(has_small_last),),
-        **_seconds(draw, ranks, scales),
-        **_bytes(draw, ranks, scales),
-        static_bytes=(STATIC_BYTES,) * ranks,
-    )
+    size_class = (0,) * (microbatches - 1) + (int(has_small_last),)
+    costs = _with_bytes(_seconds(draw, ranks, size_class, scales), draw, ranks, scales)
     one_by_one = lower(generate("1f1b", num_ranks=ranks, num_microbatches=microbatches))
     result = replay(one_by_one, costs)
     return Case(
@@ -59,7 +55,7 @@ def uneven_case(seed: int) -> Case:
     )
 
 
-def _seconds(draw: random.Random, ranks: int, scales: Sequence[float]) -> dict[str, object]:
+def _seconds(draw: random.Random, ranks: int, size_class: tuple[int, ...], scales: Sequence[float]) -> ReplayCosts:
     forward = [draw.uniform(0.5, 1.5) for _ in range(ranks)]
     inputs = [value * draw.uniform(0.8, 1.2) for value in forward]
     weights = [value * draw.uniform(0.8, 1.2) for value in forward]
@@ -70,14 +66,15 @@ def _seconds(draw: random.Random, ranks: int, scales: Sequence[float]) -> dict[s
         return tuple(tuple(value * scale for scale in scales) for value in values)
 
     full = [first + second for first, second in zip(inputs, weights, strict=True)]
-    return {
-        "seconds": {Kind.F: table(forward), Kind.I: table(inputs), Kind.W: table(weights), Kind.B: table(full)},
-        "send_forward_s": table(messages),
-        "send_backward_s": table(messages),
-    }
+    return ReplayCosts(
+        size_class=size_class,
+        seconds={Kind.F: table(forward), Kind.I: table(inputs), Kind.W: table(weights), Kind.B: table(full)},
+        send_forward_s=table(messages),
+        send_backward_s=table(messages),
+    )
 
 
-def _bytes(draw: random.Random, ranks: int, scales: Sequence[float]) -> dict[str, object]:
+def _with_bytes(seconds: ReplayCosts, draw: random.Random, ranks: int, scales: Sequence[float]) -> ReplayCosts:
     kept = [draw.randint(500, 1500) for _ in range(ranks)]
     inputs = [0] + [draw.randint(20, 100) for _ in range(ranks - 1)]
     outputs = [*inputs[1:], 0]
@@ -96,11 +93,13 @@ def _bytes(draw: random.Random, ranks: int, scales: Sequence[float]) -> dict[str
     }
     peak = {kind: tuple(tuple(max(value, 0) for value in row) for row in rows) for kind, rows in net.items()}
     peak[Kind.B] = table([into + keep // 4 for keep, into, _ in stages])
-    return {
-        "net_bytes": net,
-        "peak_bytes": peak,
-        "send_hold_bytes": {Kind.SEND_F: table(outputs), Kind.SEND_B: table(inputs)},
-    }
+    return replace(
+        seconds,
+        net_bytes=net,
+        peak_bytes=peak,
+        send_hold_bytes={Kind.SEND_F: table(outputs), Kind.SEND_B: table(inputs)},
+        static_bytes=(STATIC_BYTES,) * ranks,
+    )
 
 
 def arbitrary_costs(schedule: Schedule, seed: int, classes: int = 2) -> ReplayCosts:

@@ -6,8 +6,8 @@ from partition.errors import ScheduleError
 from partition.schedule import GENERATORS, Action, Kind, generate, lower, validate
 
 
-def grid(name: str, num_ranks: int, num_microbatches: int, **more: int) -> list[str]:
-    schedule = generate(name, num_ranks=num_ranks, num_microbatches=num_microbatches, **more)
+def grid(name: str, num_ranks: int, num_microbatches: int, num_stages: int | None = None) -> list[str]:
+    schedule = generate(name, num_ranks=num_ranks, num_microbatches=num_microbatches, num_stages=num_stages)
     return [" ".join(map(str, row)) for row in schedule.rows]
 
 

@@ -1,11 +1,14 @@
 """Patterns of warm-up and delay: the known ones, and what improving them does."""
 
+from dataclasses import replace
+
 import pytest
 
-from partition.schedule import generate, uniform_costs
+from partition.schedule import Kind, generate, uniform_costs
 from partition.schedule.batch import Problem, price
 from partition.schedule.coded import END, encode
 from partition.schedule.patterns import WHOLE, Habit, improve_pattern, rows_of, starting_patterns
+from partition.schedule.replay_costs import SecondsTable
 from tests.schedule.cases import uneven_case
 
 
@@ -41,16 +44,8 @@ def test_improving_a_pattern_never_makes_it_worse_and_replays_no_more_than_allow
 def test_a_backward_without_costs_of_its_parts_stays_whole() -> None:
     schedule = generate("1f1b", num_ranks=2, num_microbatches=3)
     costs = uniform_costs(schedule)
-    whole = {kind: table for kind, table in costs.seconds.items() if kind in ("F", "B")}
-    problem = Problem(
-        costs=type(costs)(
-            size_class=costs.size_class,
-            seconds=whole,
-            send_forward_s=costs.send_forward_s,
-            send_backward_s=costs.send_backward_s,
-        ),
-        placement=(0, 1),
-    )
+    whole: dict[Kind, SecondsTable] = {kind: costs.seconds[kind] for kind in (Kind.F, Kind.B)}
+    problem = Problem(costs=replace(costs, seconds=whole), placement=(0, 1))
     assert starting_patterns(problem) == [(Habit(1, WHOLE), Habit(0, WHOLE))]
     pattern, _, _ = improve_pattern(starting_patterns(problem)[0], problem, iterations=3, most_replayed=500)
     assert {habit.delay for habit in pattern} == {WHOLE}

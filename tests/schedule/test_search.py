@@ -1,12 +1,14 @@
 """The search: never worse than a generator that fits, within memory, the same every time, near the best there is."""
 
+from dataclasses import replace
 from statistics import median
 
 import pytest
 
 from partition.errors import ScheduleError
-from partition.schedule import GENERATORS, Kind, generate, lower, replay, uniform_costs, validate
+from partition.schedule import GENERATORS, Kind, ReplayCosts, generate, lower, replay, uniform_costs, validate
 from partition.schedule.batch import Problem
+from partition.schedule.replay_costs import SecondsTable
 from partition.schedule.search import Found, search
 from tests.schedule.brute_force import best_makespan_s
 from tests.schedule.cases import Case, uneven_case
@@ -101,7 +103,7 @@ def test_the_same_question_has_the_same_answer() -> None:
 def test_the_best_of_all_schedules_is_found_on_tiny_pipelines() -> None:
     for seed in range(12):
         case = uneven_case(seed)
-        costs = type(case.costs)(
+        costs = ReplayCosts(
             size_class=(0, 0),
             seconds={kind: table[:2] for kind, table in case.costs.seconds.items()},
             send_forward_s=case.costs.send_forward_s[:2],
@@ -119,13 +121,8 @@ def test_a_found_optimum_has_no_gap() -> None:
 
 def test_costs_of_whole_backwards_alone_give_whole_backwards() -> None:
     case = uneven_case(1)
-    seconds = {kind: table for kind, table in case.costs.seconds.items() if kind in (Kind.F, Kind.B)}
-    costs = type(case.costs)(
-        size_class=case.costs.size_class,
-        seconds=seconds,
-        send_forward_s=case.costs.send_forward_s,
-        send_backward_s=case.costs.send_backward_s,
-    )
+    whole: dict[Kind, SecondsTable] = {kind: case.costs.seconds[kind] for kind in (Kind.F, Kind.B)}
+    costs = replace(case.costs, seconds=whole)
     found = search(Problem(costs=costs, placement=case.placement), iterations=2)
     assert {action.kind for row in found.schedule.rows for action in row} == {Kind.F, Kind.B}
 

@@ -1,0 +1,99 @@
+"""The few moments of a row against a replay of the whole row."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+
+from partition.config import ModelConfig, OptimizerConfig
+from partition.costs import CostModel, StageCost, optimizer_record
+from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS, build_network
+from partition.plan.microbatches import microbatch_sizes, short_minibatch_sizes, size_classes
+from partition.plan.occupancy import StageOccupancy, action_effects, moments
+from partition.schedule import Kind, ReplayCosts, Schedule, from_text, generate, lower, memory_peak
+
+
+def model_of(choose: random.Random) -> CostModel:
+    features = [choose.randint(1, 20) for _ in range(choose.randint(5, 8))]
+    model = ModelConfig.model_validate({
+        "in_features": features[0],
+        "hidden_features": tuple(features[1:-1]),
+        "out_features": features[-1],
+        "activation": choose.choice(list(ACTIVATION_RECORDS)),
+        "loss": choose.choice(list(LOSS_RECORDS)),
+        "bias": choose.random() < 0.5,
+    })  # fmt: skip
+    return CostModel(build_network(model), optimizer_record(OptimizerConfig(lr=0.1)), choose.choice([4, 8]))
+
+
+def tables(stages: Sequence[StageCost], sizes: tuple[int, ...]) -> ReplayCosts:
+    """The same costs as the replay of whole rows takes them."""
+    distinct, classes = size_classes(sizes)
+    effects = [[action_effects(stage.microbatch(rows), stage.step.memory) for rows in distinct] for stage in stages]
+    costs = [[stage.microbatch(rows) for rows in distinct] for stage in stages]
+    return ReplayCosts(
+        size_class=classes,
+        seconds={},
+        send_forward_s=((0.0,) * len(distinct),) * len(stages),
+        send_backward_s=((0.0,) * len(distinct),) * len(stages),
+        net_bytes={kind: tuple(tuple(of[kind].net_bytes for of in row) for row in effects) for kind in effects[0][0]},
+        peak_bytes={kind: tuple(tuple(of[kind].peak_bytes for of in row) for row in effects) for kind in effects[0][0]},
+        send_hold_bytes={
+            Kind.SEND_F: tuple(tuple(0 if of.is_output_kept else of.output_bytes for of in row) for row in costs),
+            Kind.SEND_B: tuple(tuple(of.grad_input_bytes for of in row) for row in costs),
+        },
+    )
+
+
+def check(model: CostModel, schedule: Schedule, sizes: tuple[int, ...], cuts: list[int]) -> None:
+    ends = [0, *cuts, model.network.num_layers]
+    stages = [model.stage(first, last - 1) for first, last in pairwise(ends)]
+    costs = tables(stages, sizes)
+    distinct, classes = size_classes(sizes)
+    for index, (row, stage) in enumerate(zip(schedule.rows, stages, strict=True)):
+        found = moments(row, classes, is_first=index == 0, is_last=index == len(stages) - 1)
+        occupancy = StageOccupancy(stage, distinct, len(sizes))
+        static = sum(stage.static_bytes(len(sizes)).values())
+        assert occupancy.peak_bytes(found) == memory_peak(row, costs, static)
+        assert sum(occupancy.composition(found).values()) == occupancy.peak_bytes(found)
+        assert min(occupancy.composition(found).values()) >= 0
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_equals_the_replay_of_whole_rows(seed: int) -> None:
+    choose = random.Random(seed)
+    model = model_of(choose)
+    count = choose.randint(1, 9)
+    sizes = microbatch_sizes(choose.randint(count, 40), count)
+    num_stages = choose.randint(1, 4)
+    schedule = lower(generate(choose.choice(["gpipe", "1f1b"]), num_ranks=num_stages, num_microbatches=count))
+    cuts = sorted(choose.sample(range(1, model.network.num_layers), num_stages - 1))
+    check(model, schedule, sizes, cuts)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_equals_the_replay_where_weight_gradients_are_deferred(seed: int) -> None:
+    choose = random.Random(seed)
+    text = "0F0,0F1,0F2,0I0,0I1,0W0,0I2,0W1,0W2\n1F0,1I0,1F1,1I1,1F2,1I2,1W0,1W1,1W2"
+    check(model_of(choose), lower(from_text(text)), (5, 5, 4), [choose.randint(1, 3)])
+
+
+def test_a_long_row_has_few_moments() -> None:
+    schedule = lower(generate("1f1b", num_ranks=4, num_microbatches=200))
+    for rank, row in enumerate(schedule.rows):
+        assert len(moments(row, (0,) * 200, is_first=rank == 0, is_last=rank == 3)) < 12
+
+
+@pytest.mark.parametrize(("size", "count"), [(500, 3), (7, 7), (1, 1), (10, 4)])
+def test_microbatches_are_as_equal_as_can_be_and_short_ones_no_larger(size: int, count: int) -> None:
+    sizes = microbatch_sizes(size, count)
+    assert sum(sizes) == size
+    assert len(sizes) == count
+    assert max(sizes) - min(sizes) <= 1
+    for num_examples in range(1, size + 1):
+        short = short_minibatch_sizes(sizes, num_examples)
+        assert sum(short) == num_examples
+        assert all(0 < one <= planned for one, planned in zip(short, sizes, strict=False))

@@ -1,0 +1,204 @@
+"""The command line: exit codes, messages, files; never a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from partition.cli import main
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENT = """\
+model: {in_features: 12, hidden_features: [10, 9], out_features: 5, activation: gelu}
+data: {source: synthetic, num_examples: 60}
+training: {minibatch_size: 20, steps: 6}
+optimizer: {lr: 1e-1, momentum: 0.9}
+cluster:
+  devices: {count: 2, kind: simulated, memory: %s, compute: 1 GFLOP/s, memory_bandwidth: 1 GB/s}
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run directories land in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    path = tmp_path / "small.yaml"
+    path.write_text(EXPERIMENT % "1 MiB")
+    return str(path)
+
+
+@pytest.fixture
+def tight(tmp_path: Path) -> str:
+    """A device that holds neither the whole minibatch nor much more than the parameters."""
+    path = tmp_path / "tight.yaml"
+    path.write_text(EXPERIMENT % "6000 B")
+    return str(path)
+
+
+def test_plan_ends_with_a_command_that_trains_it(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", small, "training.seed=3"]) == 0
+    command = capsys.readouterr().out.strip().splitlines()[-1].split()
+    assert command[:2] == ["partition", "train"]
+    assert main(command[1:]) == 0
+    assert "Peak memory, bytes" in capsys.readouterr().out
+
+
+def test_train_writes_the_run(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", small, "--out", "run"]) == 0
+    run = tmp_path / "run"
+    names = {path.name for path in run.iterdir()}
+    assert {"config.yaml", "plan.json", "command.txt", "environment.json", "metrics.jsonl", "summary.json"} <= names
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert all(float.fromhex(line["loss_hex"]) == line["loss"] for line in lines)
+    assert all(line["objective"] == line["loss"] + line["penalty"] for line in lines)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["step_time"]["clock"] == "simulated"
+    assert all(one["predicted_peak_bytes"] == one["measured_peak_bytes"] for one in summary["per_device"])
+    assert "not a measurement" in capsys.readouterr().out
+
+
+def test_an_earlier_run_is_moved_aside(small: str, tmp_path: Path) -> None:
+    for _ in range(3):
+        assert main(["train", small, "--out", "run", "--json"]) == 0
+    assert all((tmp_path / name / "summary.json").exists() for name in ("run", "run.1", "run.2"))
+
+
+@pytest.mark.parametrize("verb", ["plan", "train", "validate", "config"])
+def test_json_is_one_document_and_nothing_else(verb: str, small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, small, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schema_version"] == 1
+
+
+def test_resolved_config_is_a_config(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", small, "--set", "training.minibatch_size=10"]) == 0
+    first = capsys.readouterr().out
+    (tmp_path / "again").mkdir()
+    again = tmp_path / "again" / "small.yaml"
+    again.write_text(first)
+    assert main(["config", str(again)]) == 0
+    assert capsys.readouterr().out == first
+    assert "minibatch_size: 10" in first
+
+
+def test_infeasible_strategy_is_refused_and_stopped_when_forced(tight: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", tight, "--strategy", "whole"]) == 3
+    assert "--force tries" in capsys.readouterr().err
+    assert main(["train", tight, "--strategy", "whole", "--force"]) == 4
+    message = capsys.readouterr().err
+    assert "device simulated:0 is out of memory in stage 0, action 0F0" in message
+    assert "bytes are free" in message
+
+
+def test_nothing_fits_has_an_exit_code_of_its_own(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", small, "cluster.devices.memory=1 KiB"]) == 3
+    assert "Nothing fits" in capsys.readouterr().out
+    assert main(["train", small, "cluster.devices.memory=1 KiB"]) == 3
+
+
+def test_all_errors_of_a_file_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text((EXPERIMENT % "1 MiB").replace("lr: 1e-1", "lr: fast, batch_size: 3").replace("gelu", "gelo"))
+    assert main(["validate", str(path)]) == 2
+    errors = capsys.readouterr().err
+    for expected in ("wrong.yaml:1: model.activation", "wrong.yaml:4: optimizer.lr", "optimizer.batch_size"):
+        assert expected in errors
+    assert main(["validate", str(path), "--json"]) == 2
+    assert len(json.loads(capsys.readouterr().out)["problems"]) == 3
+
+
+def test_data_and_model_must_agree(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", small, "data.source=mnist5k", "data.num_examples=null"]) == 2
+    errors = capsys.readouterr().err
+    assert "model.in_features: is 12, but an example of mnist5k has 784 features" in errors
+    assert "model.out_features" in errors
+
+
+HOSTILE: list[list[str]] = [
+    [],
+    ["fly", "{small}"],
+    ["plan"],
+    ["plan", "missing.yaml"],
+    ["plan", "."],
+    ["plan", "/dev/null"],
+    ["plan", sys.executable],
+    ["plan", "{small}", "training.minibatch_size=0"],
+    ["plan", "{small}", "training.minibatch_size=1000"],
+    ["plan", "{small}", "training.minibatch_size=1e30"],
+    ["plan", "{small}", "model.hidden_features={{width: 1, depth: 1000000000}}"],
+    ["plan", "{small}", "nonsense"],
+    ["plan", "{small}", "a.b.c=1"],
+    ["train", "{small}", "cluster.devices.kind=cuda"],
+    ["plan", "{small}", "cluster.devices={{name: B9000}}"],
+    ["plan", "{small}", "model=" + "[" * 5000],
+    ["plan", "{small}", "--out", "/proc/nowhere"],
+    ["train", "{small}", "--out", "/proc/nowhere"],
+    ["train", "{small}", "--strategy", "magic"],
+    ["train", "{small}", "--plan", "missing.json"],
+    ["train", "{small}", "--plan", "{small}"],
+    ["train", "{small}", "--plan", "missing.json", "--strategy", "whole"],
+    ["train", "{small}", "cluster.devices={{name: RTX-4090}}"],
+    ["train", "{small}", "optimizer.lr=1e30"],
+    ["validate", "{small}", "--set", "optimizer.lr"],
+]
+
+
+@pytest.mark.parametrize("arguments", HOSTILE, ids=lambda arguments: " ".join(arguments)[:60])
+def test_bad_input_ends_in_a_message_and_a_code(
+    arguments: list[str], small: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Never a traceback: an exception other than SystemExit would fail the test."""
+    try:
+        code: Any = main([argument.format(small=small) for argument in arguments])
+    except SystemExit as exit_:
+        code = exit_.code
+    assert code in (2, 3, 4)
+    error = capsys.readouterr().err
+    assert error.strip()
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_planning_imports_no_torch(path: Path, tmp_path: Path) -> None:
+    """Nor NumPy, which alone takes a tenth of a second."""
+    code = (
+        "import sys; from partition.cli import main; code = main(['plan', sys.argv[1], '--json']); "
+        "sys.exit(code or 10 * ('torch' in sys.modules or 'numpy' in sys.modules))"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["chosen"]
+
+
+def test_reader_that_leaves_is_no_error(small: str) -> None:
+    command = f"{sys.executable} -m partition plan {small} --all | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], env={"PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_signals_end_a_run_with_their_codes(name: str, code: int, small: str, tmp_path: Path) -> None:
+    import signal
+
+    command = [sys.executable, "-m", "partition", "train", small, "training.steps=1000000", "--out", "run"]
+    run = subprocess.Popen(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE,
+                           stdout=subprocess.PIPE, text=True)  # fmt: skip
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while run.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        pass
+    run.send_signal(getattr(signal, name))
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == code
+    assert "what was recorded so far is on disk" in error
+    assert "Traceback" not in error
+    json.loads(metrics.read_text().splitlines()[0])
