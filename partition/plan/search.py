@@ -174,7 +174,7 @@ class Search:
         if fitting is not None:
             return fitting.segments
         # So large a number makes the largest fill decide, and the sum of all fills among equals only.
-        closest = replace(problem, stage_s=cache(fill), cut_s=lambda *_: 0.0, num_microbatches=10**9)
+        closest = replace(problem, stage_s=cache(fill), cut_s=_no_seconds, once_s=_no_seconds, num_microbatches=10**9)
         split = optimal_split(closest)
         assert split is not None, "a chain with enough layers always has a split"
         return split.segments
@@ -220,6 +220,10 @@ class Search:
 
         return seconds
 
+    def _once_s(self, index: int, device: int, first: int, last: int) -> float:
+        """The optimizer step of the first stage, which has the last backward of all and so ends last."""
+        return self.model.stage(first, last).step.seconds(self.cluster.devices[device]) if index == 0 else 0.0
+
     def _split_problem(self, num_stages: int, num_microbatches: int, rows: int) -> SplitProblem:
         @cache
         def cut_s(device: int, following: int, layer: int) -> float:
@@ -234,6 +238,7 @@ class Search:
             num_microbatches=num_microbatches,
             stage_s=self._seconds(rows),
             cut_s=cut_s,
+            once_s=self._once_s,
             is_uniform=self.cluster.is_uniform,
         )
 
@@ -282,6 +287,10 @@ class Search:
         ratio = minibatch_size / self.minibatch_size
         lr = self.config.optimizer.lr
         return lr * ratio if self.config.optimizer.name == "sgd" else lr * math.sqrt(ratio)
+
+
+def _no_seconds(*_: int) -> float:
+    return 0.0
 
 
 def _overflow(stages: Sequence[StagePlan]) -> str:

@@ -1,6 +1,6 @@
 """The optimal contiguous split of a chain of layers over devices in a given order.
 
-    step       = sum of stage seconds + sum of cut seconds + (M - 1) * bottleneck
+    step       = sum of stage seconds + sum of cut seconds + (M - 1) * bottleneck + seconds paid once
     bottleneck = the largest stage seconds or cut seconds
 
 For a fixed bound on the bottleneck the sums are minimised by dynamic programming over (stages placed, device of the
@@ -31,6 +31,8 @@ class SplitProblem:
     """Infinite where a stage does not fit its device."""
     cut_s: Callable[[int, int, int], float]
     """Seconds of one microbatch's two messages between (device, next device) for a cut after a layer."""
+    once_s: StageSeconds
+    """Seconds that a stage adds to the step once, whatever the number of microbatches."""
     is_uniform: bool
     """Devices and links are all alike: stage k may as well take device k."""
 
@@ -109,7 +111,8 @@ class _Search:
                     if stage_s > bound or stage_s == math.inf:
                         refused.append(stage_s)
                         continue
-                    value = (sum_so_far + stage_s + cut_s, max(bottleneck_so_far, stage_s, cut_s))
+                    once_s = problem.once_s(stage, device, covered, last)
+                    value = (sum_so_far + stage_s + cut_s + once_s, max(bottleneck_so_far, stage_s, cut_s))
                     known = extended.get((device, last + 1))
                     if known is None or value[criterion] < known[criterion]:
                         extended[device, last + 1] = (*value, (*segments, Segment(device, covered, last)))

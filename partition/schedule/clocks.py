@@ -12,7 +12,6 @@ from partition.schedule.actions import (
     Action,
     Kind,
     Schedule,
-    matching_receive,
     matching_send,
 )
 from partition.schedule.drawing import draw_around
@@ -40,7 +39,8 @@ class Timed(NamedTuple):
 class _Link:
     """Messages from one rank to another, in the order of their sends."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: int, destination: int) -> None:
+        self.source, self.destination = source, destination
         self.queue: list[Action] = []
         self.moved = 0
         self.free_s = 0.0
@@ -59,7 +59,7 @@ class Clocks:
         self._receive_posted_s: dict[Action, float] = {}
         self._completion_s: dict[Action, float] = {}
         self._latest_sends: list[dict[tuple[int, Kind], Action]] = [{} for _ in schedule.rows]
-        self._links: dict[tuple[int, int], _Link] = {}
+        self._links = self._find_links()
         self._waiting: dict[Action, list[int]] = {}
         self._ready: list[int] = []
 
@@ -94,12 +94,13 @@ class Clocks:
         row, timeline = self.schedule.rows[rank], self.timelines[rank]
         while len(timeline) < len(row):
             action = row[len(timeline)]
-            awaited = self._awaited(rank, action)
-            missing = next((send for send in awaited if send not in self._completion_s), None)
-            if missing is not None:
-                self._waiting.setdefault(missing, []).append(rank)
-                return False
-            start = max([self.clock_s[rank], *(self._completion_s[send] for send in awaited)])
+            start = self.clock_s[rank]
+            for send in self._awaited(rank, action):
+                completion = self._completion_s.get(send)
+                if completion is None:
+                    self._waiting.setdefault(send, []).append(rank)
+                    return False
+                start = max(start, completion)
             if action.kind is Kind.STEP and is_stopped_by_steps:
                 self.clock_s[rank] = start
                 return True
@@ -127,28 +128,32 @@ class Clocks:
         if action.kind in SENDS:
             self._latest_sends[rank][action.stage, action.kind] = action
             self._send_posted_s[action] = end_s
-            self._link_of(action).queue.append(action)
+            self._links[action.stage, action.kind].queue.append(action)
             self._move(action)
         elif action.kind in RECEIVES:
             self._receive_posted_s[matching_send(action)] = end_s
             self._move(matching_send(action))
 
-    def _ends_of(self, send: Action) -> tuple[int, int]:
-        placement = self.schedule.placement
-        return placement[send.stage], placement[matching_receive(send).stage]
-
-    def _link_of(self, send: Action) -> _Link:
-        return self._links.setdefault(self._ends_of(send), _Link())
+    def _find_links(self) -> dict[tuple[int, Kind], _Link]:
+        """The link of each stage and direction; those between the same ranks share one."""
+        links: dict[tuple[int, int], _Link] = {}
+        found = {}
+        for stage, source in enumerate(self.schedule.placement):
+            for kind, neighbour in ((Kind.SEND_F, stage + 1), (Kind.SEND_B, stage - 1)):
+                if 0 <= neighbour < self.schedule.num_stages:
+                    ends = source, self.schedule.placement[neighbour]
+                    found[stage, kind] = links.setdefault(ends, _Link(*ends))
+        return found
 
     def _move(self, send: Action) -> None:
         """Transfer what both sides have posted on the link of a message, in order, and wake who waits for it."""
-        link = self._link_of(send)
+        link = self._links[send.stage, send.kind]
         while link.moved < len(link.queue) and link.queue[link.moved] in self._receive_posted_s:
             message = link.queue[link.moved]
             start_s = max(self._send_posted_s[message], self._receive_posted_s[message], link.free_s)
             link.free_s = self._completion_s[message] = start_s + self._occupancy_s(message)
             link.moved += 1
-            self.transfers.append(Transfer(message, *self._ends_of(message), start_s, link.free_s))
+            self.transfers.append(Transfer(message, link.source, link.destination, start_s, link.free_s))
             self._ready.extend(self._waiting.pop(message, ()))
 
     def _occupancy_s(self, send: Action) -> float:

@@ -71,7 +71,7 @@ class Replay:
 
 
 def replay(schedule: Schedule, costs: ReplayCosts, *, has_step_barrier: bool = False) -> Replay:
-    """Replay a lowered schedule.
+    """Replay a lowered schedule that `validate` passes.
 
     With `has_step_barrier` the first steps of all ranks start together, as they do where the norm of the whole
     gradient is taken before the step. Raises ScheduleError for rows that stand still.

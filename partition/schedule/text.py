@@ -40,6 +40,9 @@ def from_text(text: str, *, name: str = "file", is_forward_only: bool = False) -
     rows = tuple(_parse_row(line, rank) for rank, line in enumerate(lines))
     if not any(rows):
         raise ScheduleError("the text holds no action; write one row a rank, such as 0F0,0F1,0B0,0B1")
+    empty = next((rank for rank, row in enumerate(rows) if not row), None)
+    if empty is not None:
+        raise ScheduleError(f"rank {empty} has no action; every line is the row of a rank, so leave out empty lines")
     placement = _read_placement(rows)
     return Schedule(
         name=name,

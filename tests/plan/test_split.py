@@ -38,6 +38,9 @@ def random_problem(seed: int) -> SplitProblem:
     def cut_s(device: int, following: int, layer: int) -> float:
         return cut[layer] * (1 if is_uniform else 1 + 0.3 * (following - device))
 
+    def once_s(stage: int, device: int, first: int, last: int) -> float:
+        return 0.7 * (last + 1 - first) / speed[device] * (stage == 0)
+
     return SplitProblem(
         num_layers=layers,
         num_stages=stages,
@@ -45,6 +48,7 @@ def random_problem(seed: int) -> SplitProblem:
         num_microbatches=choose.choice([1, 2, 5, 40]),
         stage_s=stage_s,
         cut_s=cut_s,
+        once_s=once_s,
         is_uniform=is_uniform,
     )
 
@@ -63,7 +67,9 @@ def brute_force(problem: SplitProblem) -> float:
                 for index in range(problem.num_stages - 1)
             ]
             bottleneck = max(*stages, *crossings, 0.0)
-            best = min(best, sum(stages) + sum(crossings) + (problem.num_microbatches - 1) * bottleneck)
+            once = problem.once_s(0, devices[0], 0, ends[1] - 1)
+            total = sum(stages) + sum(crossings) + once
+            best = min(best, total + (problem.num_microbatches - 1) * bottleneck)
     return best
 
 

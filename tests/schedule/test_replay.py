@@ -1,5 +1,7 @@
 """Replay: hand-computed clocks and published formulas."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -117,3 +119,9 @@ def test_rows_that_stand_still_are_refused_with_the_place() -> None:
 
 def test_actions_are_plain_tuples() -> None:
     assert Action(0, Kind.F, 1) == (0, "F", 1)
+
+
+def test_schedules_are_made_and_replayed_without_numpy() -> None:
+    """Importing it would take a good part of the second in which a plan must end."""
+    code = "import sys, partition.schedule; print('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

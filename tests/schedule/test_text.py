@@ -54,6 +54,7 @@ def test_a_pair_is_read_as_its_two_actions() -> None:
         ("0F0,999999999F0\n", "at most 65536 stages"),
         ("", "holds no action"),
         ("\n,,\n", "holds no action"),
+        ("0F0,0B0\n\n1F0,1B0\n", "rank 1 has no action"),
         ("\x00\x01binary", "is not an action"),
     ],
 )
