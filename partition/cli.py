@@ -37,7 +37,7 @@ INTERRUPTED, TERMINATED = 130, 143
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code: 0 done, 2 bad input, 3 nothing fits, 4 a run failed, 130 and 143 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = build_parser().parse_args(given)
+    options = parse(given)
     signal.signal(signal.SIGTERM, _terminate)
     # Planning makes many small tuples that live on and no cycles: looking for those took a quarter of its time.
     gc.set_threshold(200_000)
@@ -55,6 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
+
+
+def parse(given: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line; overrides may stand before and after options."""
+    parser = build_parser()
+    options, rest = parser.parse_known_args(given)
+    unknown = [argument for argument in rest if argument.startswith("-")]
+    if unknown:
+        parser.error(f"unknown option {', '.join(unknown)}")
+    options.overrides += rest
+    return options
 
 
 def _terminate(*_: object) -> None:
@@ -241,7 +252,8 @@ def _progress(total: int, candidate: Candidate, *, is_quiet: bool) -> Iterator[S
     else:
         print(f"Training {candidate.name}: {total} steps", flush=True)
         every = -(-total // 10)
-        yield lambda metrics: None if metrics.step % every else print(_line(metrics, total), flush=True)
+        clock = " (simulated)" if candidate.stages[0].device.startswith("simulated") else ""
+        yield lambda metrics: None if metrics.step % every else print(_line(metrics, total) + clock, flush=True)
 
 
 def _bar() -> Progress:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,101 @@ def test_resolved_config_is_a_config(small: str, tmp_path: Path, capsys: pytest.
     assert "minibatch_size: 10" in first
 
 
+def test_overrides_may_stand_anywhere(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """argparse alone refuses what follows an option: `plan FILE --out DIR key=value` was an unrecognized argument."""
+    size = "training.minibatch_size=10"
+    printed = []
+    for arguments in ([small, size, "--json"], [small, "--json", size], [small, "--json", "--set", size]):
+        assert main(["config", *arguments]) == 0
+        printed.append(capsys.readouterr().out)
+    assert json.loads(printed[0])["experiment"]["training"]["minibatch_size"] == 10
+    assert printed[0] == printed[1] == printed[2]
+
+
+def test_unknown_option_is_named(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", small, "--bogus", "training.seed=1"])
+    assert "unknown option --bogus" in capsys.readouterr().err
+
+
+def test_small_numbers_may_be_written_as_people_do(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """YAML reads 1e-3 as text."""
+    Path(small).write_text(Path(small).read_text().replace("lr: 1e-1", "lr: 1e-3"))
+    assert main(["config", small, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["experiment"]["optimizer"]["lr"] == 0.001
+
+
+def test_unknown_key_says_where_it_stands(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(small)
+    path.write_text(path.read_text().replace("steps: 6", "stepz: 6"))
+    assert main(["plan", small]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "small.yaml:3: training.stepz: " in line
+
+
+def test_unknown_strategy_lists_those_that_there_are(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", small, "--strategy", "magic"]) == 2
+    error = capsys.readouterr().err
+    assert "--strategy magic: no such candidate; there are " in error
+    assert "accumulate-" in error
+    assert "partition plan --all" in error
+
+
+def test_plan_and_strategy_together_are_refused(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", small, "--strategy", "whole", "--plan", "plan.json"]) == 2
+    assert "--plan and --strategy both name what to train" in capsys.readouterr().err
+
+
+def test_plan_of_another_experiment_is_refused(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", small]) == 0
+    assert main(["train", small, "--plan", "runs/small/plan.json", "training.minibatch_size=21"]) == 2
+    error = capsys.readouterr().err
+    assert "was made for training.minibatch_size = 20, the experiment says 21" in error
+
+
+def test_trained_strategy_is_the_one_named(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", small, "--strategy", "accumulate-2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["candidate"] == "accumulate-2"
+    assert json.loads(Path("runs/small/plan.json").read_text())["candidate"]["num_microbatches"] == 2
+
+
+def test_progress_calls_simulated_speed_simulated(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", small]) == 0
+    steps = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  step ")]
+    assert len(steps) == 6
+    assert all(line.endswith("samples/s (simulated)") for line in steps)
+
+
+def test_failed_run_leaves_an_earlier_one_alone(small: str, tmp_path: Path) -> None:
+    assert main(["train", small, "--out", "run"]) == 0
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    assert main(["train", small, "--out", "run", "optimizer.lr=1e30"]) == 4
+    assert (tmp_path / "run.1" / "metrics.jsonl").read_bytes() == before
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("verb", ["plan", "train", "validate", "config"])
+def test_help_of_a_verb_is_a_sentence_and_explains_every_option(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    printed = capsys.readouterr().out
+    assert f"usage: partition {verb} " in printed
+    assert re.search(r"^[A-Z][a-z, ]+\.$", printed, re.MULTILINE)
+    entries = [line for line in printed.splitlines() if re.match(r"  \S", line)]
+    assert len(entries) >= 5
+    assert all(re.match(r"  .+\S {2,}\S", line) for line in entries)
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert all(re.search(rf"^    {verb}  ", printed, re.MULTILINE) for verb in ("plan", "train", "validate", "config"))
+
+
 def test_infeasible_strategy_is_refused_and_stopped_when_forced(tight: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", tight, "--strategy", "whole"]) == 3
     assert "--force tries" in capsys.readouterr().err
@@ -140,6 +237,22 @@ HOSTILE: list[list[str]] = [
     ["train", "{small}", "cluster.devices.kind=cuda"],
     ["plan", "{small}", "cluster.devices={{name: B9000}}"],
     ["plan", "{small}", "model=" + "[" * 5000],
+    ["plan", "{small}", "training=" + "{{a: " * 500 + "1" + "}}" * 500],
+    ["plan", "{small}", "optimizer.lr=" + "9" * 5000],
+    ["plan", "{small}", "optimizer.lr=nan"],
+    ["plan", "{small}", "model.hidden_features=[]", "planner.num_stages=[2]", "planner.strategies=[pipeline]"],
+    ["plan", "{small}", "planner.strategies=[]"],
+    ["plan", "{small}", "cluster.devices=[]"],
+    ["plan", "{small}", "=1"],
+    ["plan", "{small}", "training.minibatch_size"],
+    ["plan", "{small}", "--out", "{small}"],
+    ["plan", "x" * 5000],
+    ["plan", "a\0b"],
+    ["plan", ""],
+    ["train", "{small}", "--plan", "/dev/zero"],
+    ["train", "{small}", "--plan", "a\0b"],
+    ["train", "{small}", "--plan", "."],
+    ["train", "{small}", "--out", "a\0b"],
     ["plan", "{small}", "--out", "/proc/nowhere"],
     ["train", "{small}", "--out", "/proc/nowhere"],
     ["train", "{small}", "--strategy", "magic"],
@@ -195,7 +308,7 @@ def test_signals_end_a_run_with_their_codes(name: str, code: int, small: str, tm
                            stdout=subprocess.PIPE, text=True)  # fmt: skip
     metrics = tmp_path / "run" / "metrics.jsonl"
     while run.poll() is None and not (metrics.exists() and metrics.stat().st_size):
-        pass
+        time.sleep(0.05)
     run.send_signal(getattr(signal, name))
     _, error = run.communicate(timeout=60)
     assert run.returncode == code

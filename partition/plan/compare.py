@@ -34,10 +34,10 @@ class Certificate:
     cost_source: str
     lower_bound_s: float
     """No exact candidate on these devices can take a shorter step: all arithmetic at all devices' peak rates."""
-    gap: float
-    """Chosen step time over the lower bound, less 1."""
+    gap: float | None
+    """Chosen step time over the lower bound, less 1; None for an inexact gradient, which the bound says nothing of."""
     cost_error_margin: float | None
-    """Largest relative error e of two step times, one up and one down, that leaves the choice best; None: no rival."""
+    """Largest relative error of two candidates, one up and one down, that leaves the choice best; None: no rival."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +82,20 @@ def _ranking(candidate: Candidate) -> tuple[bool, bool, float, str]:
 
 def choose(candidates: Sequence[Candidate], objective: str) -> Candidate | None:
     """The best feasible candidate; an inexact one only where no exact one fits, and then the largest minibatch."""
-    feasible = [candidate for candidate in candidates if candidate.feasible]
-    exact = [candidate for candidate in feasible if candidate.exact_gradient]
+    exact = _eligible(candidates, objective)
     if not exact:
+        feasible = [candidate for candidate in candidates if candidate.feasible]
         return max(feasible, key=lambda candidate: candidate.minibatch_size, default=None)
-    if objective == "fewest_devices":
-        fewest = min(candidate.num_devices for candidate in exact)
-        exact = [candidate for candidate in exact if candidate.num_devices == fewest]
     best = min(_value(candidate, objective) for candidate in exact)
     tied = [candidate for candidate in exact if _value(candidate, objective) <= best * (1 + TIE)]
     return min(tied, key=_preference)
+
+
+def _eligible(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
+    """The feasible exact candidates; where the fewest devices are asked for, those alone."""
+    exact = [candidate for candidate in candidates if candidate.feasible and candidate.exact_gradient]
+    fewest = min((candidate.num_devices for candidate in exact), default=0)
+    return [candidate for candidate in exact if objective != "fewest_devices" or candidate.num_devices == fewest]
 
 
 def _value(candidate: Candidate, objective: str) -> float:
@@ -108,21 +112,17 @@ def _preference(candidate: Candidate) -> tuple[int, int, str]:
 
 def _certificate(search: Search, candidates: Sequence[Candidate], chosen: Candidate) -> Certificate:
     assert chosen.predicted is not None
-    bound_s = lower_bound_s(search)
-    rivals = [
-        candidate.predicted.step_s
-        for candidate in candidates
-        if candidate.feasible and candidate.exact_gradient and candidate.predicted and candidate is not chosen
-    ]
-    step_s, rival_s = chosen.predicted.step_s, min(rivals, default=None)
-    margin = None if rival_s is None else max(0.0, (rival_s - step_s) / (rival_s + step_s))
+    bound_s, objective = lower_bound_s(search), search.config.planner.objective
+    rivals = [_value(rival, objective) for rival in _eligible(candidates, objective) if rival is not chosen]
+    best, rival_s = _value(chosen, objective), min(rivals, default=None)
+    margin = None if rival_s is None else max(0.0, (rival_s - best) / (rival_s + best))
     return Certificate(
         claim="bounded",
-        objective=search.config.planner.objective,
+        objective=objective,
         method=f"all {len(candidates)} candidates priced; splits by dynamic programming; schedules replayed",
         cost_source=chosen.cost_source,
         lower_bound_s=bound_s,
-        gap=step_s / bound_s - 1 if chosen.exact_gradient else 0.0,
+        gap=chosen.predicted.step_s / bound_s - 1 if chosen.exact_gradient else None,
         cost_error_margin=margin,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +15,12 @@ from partition.config import ExperimentConfig, resolve
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate
 from partition.plan.compare import SCHEMA_VERSION
-from partition.plan.search import SCHEDULES, Search, Shape
+from partition.plan.search import SCHEDULES, STRATEGIES, Search, Shape
 from partition.plan.split import Segment
 
 _FREE_TO_CHANGE = ("name", "data", "planner", "training.epochs", "training.steps", "training.seed")
 """Keys of an experiment that a plan does not depend on."""
+_NAME = re.compile(r"[A-Za-z0-9@:._+-]{1,100}")
 MOST_BYTES = 64 * 2**20
 """A plan file is far smaller; anything larger is not one."""
 
@@ -65,12 +67,15 @@ def read_plan(path: Path, search: Search) -> Candidate:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise PartitionError(f"{path}: {path.stat().st_size} bytes is too large for a plan; plan again")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise PartitionError(f"{path}: cannot be read ({error.strerror}); make it with `partition plan`") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    if len(content) > MOST_BYTES:
+        raise PartitionError(f"{path}: more than {MOST_BYTES} bytes are too many for a plan; plan again")
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):  # no UTF-8, no JSON, or a number of thousands of digits
         raise PartitionError(f"{path}: is not a plan file (no JSON); make one with `partition plan`") from None
     if not isinstance(document, dict):
         raise PartitionError(f"{path}: is not a plan file (no JSON object); make one with `partition plan`")
@@ -83,9 +88,16 @@ def _check_experiment(path: Path, planned: object, config: ExperimentConfig) -> 
     before, now = dict(_flat(planned)), dict(_flat(resolve(config)))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not key.startswith(_FREE_TO_CHANGE):
+            planned, asked = _short(repr(before.get(key))), _short(repr(now.get(key)))
             raise PartitionError(
-                f"{path}: was made for {key} = {before.get(key)!r}, the experiment says {now.get(key)!r}; plan again"
+                f"{path}: was made for {_short(key)} = {planned}, the experiment says {asked}; plan again"
             )
+
+
+def _short(text: str) -> str:
+    """On one line, and not longer than a person reads."""
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -110,9 +122,8 @@ def _check_layout(path: Path, candidate: Candidate, search: Search) -> None:
         0 <= device < len(search.cluster.devices) for device in devices
     )
     fits_counts = len(candidate.stages) == candidate.num_stages
-    is_cut = 1 <= candidate.num_microbatches <= candidate.minibatch_size
     _check_step(path, candidate, search)
-    if not (is_chain and has_layers and has_devices and fits_counts and is_cut):
+    if not (is_chain and has_layers and has_devices and fits_counts):
         raise PartitionError(
             f"{path}: its stages do not cover layers 0-{search.network.num_layers - 1} in order on distinct devices; "
             "plan again with `partition plan`"
@@ -120,14 +131,23 @@ def _check_layout(path: Path, candidate: Candidate, search: Search) -> None:
 
 
 def _check_step(path: Path, candidate: Candidate, search: Search) -> None:
-    """Refuse schedules that are not known, and another minibatch than the experiment's unless it is a smaller one."""
-    if candidate.schedule not in SCHEDULES:
-        raise PartitionError(
-            f"{path}: schedule {candidate.schedule!r} is not known; take one of {', '.join(SCHEDULES)}"
-        )
+    """Refuse what is not known by name, and another minibatch than the experiment's unless it is a smaller one."""
+    if not _NAME.fullmatch(candidate.name):
+        raise PartitionError(f"{path}: {_short(repr(candidate.name))} is no candidate's name; plan again")
+    for what, given, known in (
+        ("strategy", candidate.strategy, STRATEGIES),
+        ("schedule", candidate.schedule, SCHEDULES),
+    ):
+        if given not in known:
+            raise PartitionError(f"{path}: {what} {_short(repr(given))} is not known; take one of {', '.join(known)}")
     size, asked = candidate.minibatch_size, search.minibatch_size
     if not (size == asked or (candidate.strategy == "shrink" and size < asked)):
         raise PartitionError(
             f"{path}: minibatch {size} of strategy {candidate.strategy!r} is not the experiment's, {asked}; "
+            "plan again with `partition plan`"
+        )
+    if not 1 <= candidate.num_microbatches <= size:
+        raise PartitionError(
+            f"{path}: num_microbatches is {candidate.num_microbatches}, a minibatch of {size} takes 1 to {size}; "
             "plan again with `partition plan`"
         )

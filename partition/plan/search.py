@@ -90,7 +90,7 @@ class Search:
         size, asked = self.minibatch_size, self.config.planner.minibatch_sizes
         if asked is not None:
             return [smaller for smaller in asked if smaller != size]
-        num_fitting = bisect_left(range(1, size), True, key=lambda smaller: not self._fits_alone(device, smaller, 1))
+        num_fitting = bisect_left(range(1, size + 1), True, key=lambda some: not self._fits_alone(device, some, 1))
         halves = {size >> shift for shift in range(1, 4)}
         return sorted({smaller for smaller in (*halves, max(num_fitting, 1)) if 0 < smaller < size}, reverse=True)
 
@@ -299,12 +299,16 @@ def _overflow(stages: Sequence[StagePlan]) -> str:
     too_much = fullest.memory.peak_bytes - fullest.limit_bytes
     if too_much <= 0:
         return ""
-    what = f"stage {fullest.stage_index} (layers {fullest.first_layer}-{fullest.last_layer}) needs"
-    return (
-        f"{what if len(stages) > 1 else 'needs'} {format_bytes(fullest.memory.peak_bytes)}, {fullest.device} has "
-        f"{format_bytes(fullest.limit_bytes)}: {format_bytes(too_much)} too much"
-        + (", on the split that comes closest" if len(stages) > 1 else "")
+    needs = (
+        f"needs {format_bytes(fullest.memory.peak_bytes)}, {fullest.device} has {format_bytes(fullest.limit_bytes)} "
+        f"({format_bytes(too_much)} too much)"
     )
+    if len(stages) == 1:
+        return needs
+    layers = f"layer {fullest.first_layer}"
+    if fullest.last_layer > fullest.first_layer:
+        layers = f"layers {fullest.first_layer}-{fullest.last_layer}"
+    return f"stage {fullest.stage_index} ({layers}) {needs}, on the split that comes closest"
 
 
 def _fit(stages: Sequence[StagePlan]) -> str:

@@ -10,17 +10,18 @@ from partition.units import format_bytes, format_seconds
 
 def describe(candidate: Candidate) -> str:
     """What a candidate does, as a phrase."""
-    batch = f"minibatch {candidate.minibatch_size}"
-    pieces = f"{candidate.num_microbatches} microbatches of at most {candidate.microbatch_size}"
+    batch = f"minibatch of {candidate.minibatch_size}"
+    is_even = candidate.num_microbatches * candidate.microbatch_size == candidate.minibatch_size
+    pieces = f"{candidate.num_microbatches} microbatches of {'' if is_even else 'at most '}{candidate.microbatch_size}"
     match candidate.strategy:
         case "whole":
             return f"the whole {batch} on one device"
         case "shrink":
-            return f"a smaller {batch} on one device (learning rate {candidate.learning_rate:g})"
+            return f"a smaller {batch} on one device, learning rate {candidate.learning_rate:.4g}"
         case "accumulate":
-            return f"{batch} accumulated on one device over {pieces}"
+            return f"the {batch} in {pieces} on one device"
         case _:
-            return f"{batch} through {candidate.num_stages} stages on as many devices, {pieces}, {candidate.schedule}"
+            return f"the {batch} in {pieces} through {candidate.num_stages} stages, one a device, {candidate.schedule}"
 
 
 def verdict(candidates: Sequence[Candidate], chosen: Candidate | None) -> str:
@@ -50,7 +51,12 @@ def _whole(candidates: Sequence[Candidate]) -> list[str]:
 def _choice(chosen: Candidate) -> str:
     predicted = _predicted(chosen)
     gradient = "the exact gradient" if chosen.exact_gradient else "NOT the gradient of the whole minibatch"
-    words = {"whole": "Do neither", "shrink": "Shrink", "accumulate": "Accumulate", "pipeline": "Split the graph"}
+    words = {
+        "whole": "Neither split nor shrink",
+        "shrink": "Shrink the minibatch",
+        "accumulate": "Accumulate",
+        "pipeline": "Split the graph",
+    }
     return (
         f"{words[chosen.strategy]}: {chosen.name} ({describe(chosen)}), {format_seconds(predicted.step_s)} a step "
         f"and {predicted.samples_per_s:,.0f} samples/s predicted, {gradient}, "
@@ -70,7 +76,7 @@ def _alternative(candidates: Sequence[Candidate], chosen: Candidate) -> list[str
     best = min(others, key=lambda candidate: _predicted(candidate).step_s)
     ratio = _predicted(best).step_s / _predicted(chosen).step_s
     where = "on one device" if best.num_devices == 1 else "over several devices"
-    speed = f"{ratio:.2f} times as long" if ratio >= 1 else f"{1 / ratio:.2f} times faster"
+    speed = f"{ratio:.2f} times as long" if ratio >= 1 else f"{1 / ratio:.2f} times as fast"
     return [f"The best exact way {where} is {best.name}: {format_seconds(_predicted(best).step_s)} a step, {speed}."]
 
 
@@ -78,7 +84,7 @@ def _shrinking(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
     """What a smaller minibatch would take, kept apart because its gradient is another one."""
     shrunk = [candidate for candidate in candidates if candidate.strategy == "shrink" and candidate.feasible]
     if not chosen.exact_gradient:
-        return ["Nothing that keeps the minibatch fits, and the price of a smaller one in steps has not been measured."]
+        return ["Nothing that keeps the minibatch fits; how many more steps a smaller one needs has not been measured."]
     if not shrunk:
         return []
     best = max(shrunk, key=lambda candidate: _predicted(candidate).samples_per_s)
@@ -91,10 +97,11 @@ def _shrinking(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
 def _nothing_fits(candidates: Sequence[Candidate]) -> list[str]:
     with_layout = [candidate for candidate in candidates if candidate.predicted]
     if not with_layout:
-        reasons = "; ".join(f"{candidate.name}: {candidate.reason}" for candidate in candidates[:3])
-        return [f"Nothing can be laid out ({reasons})." if reasons else "No candidate is left to compare."]
+        reasons = " Or: ".join(dict.fromkeys(f"{candidate.reason}." for candidate in candidates))
+        return [f"Nothing can be laid out: {reasons}" if reasons else "The planner section leaves nothing to compare."]
     closest = min(with_layout, key=lambda candidate: candidate.overflow_bytes)
+    enough = format_bytes(max(_predicted(closest).peak_bytes))
     return [
         f"Nothing fits. The closest is {closest.name} ({describe(closest)}): {closest.reason}. "
-        "More memory per device, more devices, or a smaller network would change that."
+        f"Devices of {enough} would do for it; so may more devices, or a smaller network."
     ]

@@ -14,12 +14,12 @@ WIDTH = 100
 
 def comparison_text(comparison: Comparison, *, is_complete: bool = False) -> str:
     """The comparison in words and tables; `is_complete` shows every candidate, not the best of each kind."""
-    config = comparison.config
+    config, num_devices = comparison.config, len(comparison.config.cluster.devices)
     shown = comparison.candidates if is_complete else best_of_each_kind(comparison)
     feasible = [candidate for candidate in shown if candidate.feasible]
     parts = [
         f"{config.name}: {_network(comparison)}, minibatch {config.training.minibatch_size}, "
-        f"{len(config.cluster.devices)} device(s)",
+        f"{num_devices} device{'s' * (num_devices > 1)}",
     ]
     for title, is_exact in (("Exact gradient", True), ("Another gradient (smaller minibatch)", False)):
         rows = [candidate for candidate in feasible if candidate.exact_gradient is is_exact]
@@ -75,7 +75,7 @@ def _run_lengths(features: Sequence[int]) -> list[str]:
 
 
 def _feasible_table(candidates: Sequence[Candidate], chosen: Candidate | None) -> str:
-    header = ("candidate", "devices", "microbatch", "step", "samples/s", "idle", "peak/device", "")
+    header = ("candidate", "devices", "microbatches", "step", "samples/s", "idle", "peak/device", "")
     rows = []
     for candidate in candidates:
         predicted = candidate.predicted
@@ -97,10 +97,18 @@ def _grounds(comparison: Comparison) -> str:
     certificate = comparison.certificate
     if certificate is None:
         return ""
-    margin = "no rival" if certificate.cost_error_margin is None else f"{certificate.cost_error_margin:.1%}"
+    bound, gap = format_seconds(certificate.lower_bound_s), certificate.gap
+    above = "" if gap is None else f", and the chosen one takes {1 + gap:.2f} times that"
     grounds = (
-        f"Grounds: {certificate.method}; costs from {certificate.cost_source}. Lower bound of an exact step "
-        f"{format_seconds(certificate.lower_bound_s)}, gap {certificate.gap:.0%}; the choice stands while costs are "
-        f"wrong by less than {margin}."
+        f"Grounds: {certificate.method}; costs from {certificate.cost_source}. No step with the exact gradient can be "
+        f"shorter than {bound} on these devices{above}. {_margin(certificate.cost_error_margin)}"
     )
     return textwrap.fill(grounds, WIDTH)
+
+
+def _margin(margin: float | None) -> str:
+    if margin is None:
+        return "There is no rival."
+    if margin < 0.0005:
+        return "A rival is as good, to less than 0.1%."
+    return f"The choice stands as long as costs are wrong by less than {margin:.1%}."

@@ -20,9 +20,8 @@ def _learned(summary: Summary) -> str:
         pieces.append(f"test loss {final.test_loss:.4f}")
     if final.test_accuracy is not None:
         pieces.append(f"test accuracy {final.test_accuracy:.2%} on held-out examples")
-    return f"Trained {summary.candidate}: {summary.num_steps} steps in {format_seconds(summary.wall_s)}; " + ", ".join(
-        pieces
-    )
+    trained = f"Trained {summary.candidate}: {summary.num_steps} steps in {format_seconds(summary.wall_s)}"
+    return f"{trained}\n{', '.join(pieces)}"
 
 
 def _memory(summary: Summary) -> str:

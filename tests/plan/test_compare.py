@@ -240,6 +240,17 @@ def test_plan_file_round_trip(tmp_path: Path, config: ExperimentConfig) -> None:
         ({"candidate__num_microbatches": 10**9}, "do not cover layers 0-3|microbatches"),
         ({"candidate__schedule": "nonsense"}, "nonsense"),
         ({"candidate__minibatch_size": 21}, "minibatch"),
+        ({"candidate__minibatch_size": -1, "candidate__strategy": "shrink"}, "a minibatch of -1 takes"),
+        ({"candidate__minibatch_size": 10**30, "candidate__strategy": "shrink"}, "is not the experiment's, 22"),
+        ({"candidate__num_microbatches": 0}, "num_microbatches is 0, a minibatch of 22 takes 1 to 22"),
+        ({"candidate__strategy": "magic"}, "strategy 'magic' is not known; take one of whole, shrink"),
+        ({"candidate__name": "two\nlines"}, "is no candidate's name"),
+        ({"candidate__name": "\x1b[31m"}, "is no candidate's name"),
+        ({"candidate__name": "\ud800"}, "is no candidate's name"),
+        ({"candidate__stages__0__memory": 3}, r"candidate\.stages\.0\.memory"),
+        ({"candidate__stages__0__first_layer": 0.5}, r"candidate\.stages\.0\.first_layer"),
+        ({"experiment__model__activation": "x" * 10**6}, r"made for model\.activation = 'xxx.*\.\.\., the experiment"),
+        ({"experiment__a\nb": 3}, r"made for 'a\\nb' = 3"),
         ({"experiment": 3}, "no experiment"),
         ({"experiment__training__minibatch_size": 23}, "was made for training.minibatch_size = 23"),
     ],
@@ -251,9 +262,10 @@ def test_damaged_or_foreign_plan_is_refused(
         read_plan(written(tmp_path, config, **changes), Search(config))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\x00\xff", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\x00\xff", b"[" * 100_000, b"9" * 5000])
 def test_what_is_no_plan_is_refused(tmp_path: Path, config: ExperimentConfig, content: bytes) -> None:
     path = tmp_path / "plan.json"
     path.write_bytes(content)
@@ -264,3 +276,22 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, config: ExperimentConfig, co
 def test_missing_plan_is_refused(tmp_path: Path, config: ExperimentConfig) -> None:
     with pytest.raises(PartitionError, match="cannot be read"):
         read_plan(tmp_path / "none.json", Search(config))
+
+
+@pytest.mark.parametrize("name", ["missing.json", "."])
+def test_plan_that_cannot_be_read_is_named(tmp_path: Path, config: ExperimentConfig, name: str) -> None:
+    with pytest.raises(PartitionError, match=r"cannot be read .*; make it with `partition plan`"):
+        read_plan(tmp_path / name, Search(config))
+
+
+def test_two_stages_on_one_device_are_refused(tmp_path: Path) -> None:
+    config = build_config(planner={"strategies": ("pipeline",), "num_stages": (2,)})
+    path = written(tmp_path, config, candidate__stages__1__device_index=0)
+    with pytest.raises(PartitionError, match="on distinct devices"):
+        read_plan(path, Search(config))
+
+
+def test_a_plan_outlives_changes_that_it_does_not_depend_on(tmp_path: Path, config: ExperimentConfig) -> None:
+    path = written(tmp_path, config)
+    longer = build_config(training={"minibatch_size": 22, "steps": 9, "seed": 5}, planner={"strategies": ("whole",)})
+    assert read_plan(path, Search(longer)).name == compare(config).chosen.name  # type: ignore[union-attr]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from partition.errors import PartitionError
-from partition.record import Metrics, RunDirectory
+from partition.record import DeviceBytes, Final, Metrics, RunDirectory, StepTime, Summary
 from partition.record.run import environment, median_step_s
 
 
@@ -65,3 +65,81 @@ def test_environment_names_machine_and_versions() -> None:
     found = environment()
     assert found["processor"]
     assert found["packages"]["torch"]
+
+
+def test_begin_writes_what_is_known_before_the_first_step(tmp_path: Path) -> None:
+    begin(tmp_path / "deep" / "run").close()
+    run = tmp_path / "deep" / "run"
+    names = {"config.yaml", "plan.json", "command.txt", "environment.json", "metrics.jsonl"}
+    assert {path.name for path in run.iterdir()} == names
+    assert (run / "config.yaml").read_text() == "a: 1\n"
+    assert json.loads((run / "plan.json").read_text()) == {"x": 1}
+
+
+def test_document_that_cannot_be_finished_leaves_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.write_json("plan.json", {"x": 1})
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("partition.record.run.os.replace", refuse)
+    with pytest.raises(PartitionError, match="No space left on device"):
+        directory.write_json("plan.json", {"x": 2})
+    assert json.loads((tmp_path / "plan.json").read_text()) == {"x": 1}
+
+
+def test_earlier_runs_are_numbered_in_order_and_untouched(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        directory = begin(tmp_path / "run")
+        directory.append(metrics(step))
+        directory.close()
+    steps = [json.loads((tmp_path / name / "metrics.jsonl").read_text())["step"] for name in ("run.1", "run.2", "run")]
+    assert steps == [1, 2, 3]
+
+
+def test_plan_alone_is_no_run_to_move_aside(tmp_path: Path) -> None:
+    """`plan` writes its file where `train` will put the run."""
+    RunDirectory(tmp_path / "run").write_json("plan.json", {"x": 0})
+    begin(tmp_path / "run").close()
+    assert not (tmp_path / "run.1").exists()
+
+
+def test_every_line_of_metrics_is_one_step_with_its_exact_loss(tmp_path: Path) -> None:
+    directory = begin(tmp_path)
+    directory.append(metrics(1))
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    keys = {"step", "loss", "loss_hex", "objective", "penalty", "step_s", "samples_per_s", "grad_norm"}
+    assert record.keys() == keys
+    assert float.fromhex(record["loss_hex"]) == record["loss"]
+    directory.close()
+
+
+def test_summary_holds_what_others_read(tmp_path: Path) -> None:
+    directory = begin(tmp_path)
+    directory.end(
+        Summary(
+            schema_version=1,
+            candidate="whole",
+            num_steps=3,
+            wall_s=1.0,
+            final=Final(train_loss=0.5, test_loss=None, test_accuracy=None),
+            per_device=(DeviceBytes(device="cpu:0", predicted_peak_bytes=2, measured_peak_bytes=3),),
+            step_time=StepTime(predicted_s=0.1, measured_s=0.2, clock="wall"),
+        )
+    )
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["final"] == {"train_loss": 0.5, "test_loss": None, "test_accuracy": None}
+    assert summary["per_device"] == [{"device": "cpu:0", "predicted_peak_bytes": 2, "measured_peak_bytes": 3}]
+    assert summary["step_time"] == {"predicted_s": 0.1, "measured_s": 0.2, "clock": "wall"}
+
+
+def test_a_run_may_be_closed_twice(tmp_path: Path) -> None:
+    """Once by its end, once by whoever cleans up after it."""
+    directory = begin(tmp_path)
+    directory.close()
+    directory.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == ""

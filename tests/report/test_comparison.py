@@ -1,0 +1,99 @@
+"""What `plan` prints."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from partition.config import ExperimentConfig
+from partition.plan import compare
+from partition.report import comparison_text
+from partition.report.comparison import WIDTH, best_of_each_kind
+
+
+def build_config(*limits: int, **planner: Any) -> ExperimentConfig:
+    rates = {"flop_per_s": {"default": 1e9}, "memory_bytes_per_s": 1e9}
+    return ExperimentConfig.model_validate({
+        "name": "small",
+        "model": {"in_features": 12, "hidden_features": (10, 10), "out_features": 5, "activation": "gelu"},
+        "data": {"source": "synthetic"},
+        "training": {"minibatch_size": 22},
+        "optimizer": {"lr": 0.1},
+        "cluster": {"devices": tuple({"kind": "simulated", "memory_bytes": limit, **rates} for limit in limits)},
+        "planner": planner,
+    })  # fmt: skip
+
+
+def text(*limits: int, is_complete: bool = False, **planner: Any) -> str:
+    return comparison_text(compare(build_config(*limits, **planner)), is_complete=is_complete)
+
+
+PLENTY = 2**20
+
+
+def test_first_line_says_what_was_compared() -> None:
+    first = text(PLENTY, PLENTY).splitlines()[0]
+    assert first == "small: 12 -> 2 x 10 -> 5 (gelu, float32), minibatch 22, 2 devices"
+    assert text(PLENTY).splitlines()[0].endswith("minibatch 22, 1 device")
+
+
+def test_exactly_one_row_is_chosen() -> None:
+    comparison = compare(build_config(PLENTY, PLENTY))
+    assert comparison.chosen is not None
+    (row,) = [line for line in comparison_text(comparison).splitlines() if line.endswith("<- chosen")]
+    assert row.startswith(f"{comparison.chosen.name} ")
+
+
+def test_exact_and_inexact_stand_apart() -> None:
+    exact, inexact = text(PLENTY).split("Another gradient (smaller minibatch)")
+    assert "shrink-" not in exact
+    assert "accumulate-" not in inexact.split("Verdict")[0]
+
+
+def test_complete_text_shows_every_candidate() -> None:
+    comparison = compare(build_config(PLENTY, 6000))
+    shown = comparison_text(comparison, is_complete=True)
+    assert all(re.search(rf"^{re.escape(one.name)} ", shown, re.MULTILINE) for one in comparison.candidates)
+    assert "--all" not in shown
+
+
+@pytest.mark.parametrize("limits", [(PLENTY,) * 4, (7000,) * 4, (1000,) * 4, (7000, 6000, 5000, 4000)])
+def test_short_text_counts_what_it_leaves_out(limits: tuple[int, ...]) -> None:
+    comparison = compare(build_config(*limits))
+    shown = best_of_each_kind(comparison)
+    hidden = len(comparison.candidates) - len(shown)
+    assert f"\n{hidden} more candidates" in comparison_text(comparison)
+
+
+@pytest.mark.parametrize("limits", [(PLENTY,) * 4, (7000,) * 4, (1000,) * 4, (7000, 6000, 5000, 4000)])
+def test_short_text_keeps_the_choice_and_the_best_of_every_strategy(limits: tuple[int, ...]) -> None:
+    comparison = compare(build_config(*limits))
+    shown = best_of_each_kind(comparison)
+    assert comparison.chosen is None or comparison.chosen in shown
+    for strategy in ("whole", "shrink", "accumulate", "pipeline"):
+        kind = [one for one in comparison.candidates if one.strategy == strategy]
+        assert next(iter(kind)) in shown
+
+
+def test_unlike_devices_that_all_refuse_do_not_fill_the_screen() -> None:
+    refused = text(1000, 1100, 1200, 1300).split("Does not fit\n")[1].split("\n\n")[0]
+    assert len(refused.splitlines()) < 14
+
+
+def test_nothing_is_said_of_a_choice_where_there_is_none() -> None:
+    shown = text(1000)
+    assert "Grounds" not in shown
+    assert "<- chosen" not in shown
+    assert shown.rstrip().endswith(".")
+
+
+def test_grounds_of_an_inexact_choice_claim_no_gap() -> None:
+    shown = " ".join(text(PLENTY, strategies=("shrink",)).split())
+    assert "on these devices. There is no rival." in shown
+
+
+def test_prose_fits_the_width() -> None:
+    prose = text(7000, 6000).split("Verdict")[1]
+    assert max(map(len, prose.splitlines())) <= WIDTH
