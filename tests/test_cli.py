@@ -93,7 +93,7 @@ def test_resolved_config_is_a_config(small: str, tmp_path: Path, capsys: pytest.
 
 
 def test_overrides_may_stand_anywhere(small: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """argparse alone refuses what follows an option: `plan FILE --out DIR key=value` was an unrecognized argument."""
+    """By itself argparse refuses what follows an option: `plan FILE --out DIR key=value` was unrecognized."""
     size = "training.minibatch_size=10"
     printed = []
     for arguments in ([small, size, "--json"], [small, "--json", size], [small, "--json", "--set", size]):
@@ -199,6 +199,8 @@ def test_infeasible_strategy_is_refused_and_stopped_when_forced(tight: str, caps
 def test_nothing_fits_has_an_exit_code_of_its_own(small: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", small, "cluster.devices.memory=1 KiB"]) == 3
     assert "Nothing fits" in capsys.readouterr().out
+    assert main(["plan", small, "planner.num_stages=[9]", "planner.strategies=[pipeline]"]) == 3
+    assert "9 stages, but the network has 3 layers; take num_stages <= 3" in capsys.readouterr().out
     assert main(["train", small, "cluster.devices.memory=1 KiB"]) == 3
 
 
@@ -240,7 +242,6 @@ HOSTILE: list[list[str]] = [
     ["plan", "{small}", "training=" + "{{a: " * 500 + "1" + "}}" * 500],
     ["plan", "{small}", "optimizer.lr=" + "9" * 5000],
     ["plan", "{small}", "optimizer.lr=nan"],
-    ["plan", "{small}", "model.hidden_features=[]", "planner.num_stages=[2]", "planner.strategies=[pipeline]"],
     ["plan", "{small}", "planner.strategies=[]"],
     ["plan", "{small}", "cluster.devices=[]"],
     ["plan", "{small}", "=1"],
@@ -250,9 +251,7 @@ HOSTILE: list[list[str]] = [
     ["plan", "a\0b"],
     ["plan", ""],
     ["train", "{small}", "--plan", "/dev/zero"],
-    ["train", "{small}", "--plan", "a\0b"],
     ["train", "{small}", "--plan", "."],
-    ["train", "{small}", "--out", "a\0b"],
     ["plan", "{small}", "--out", "/proc/nowhere"],
     ["train", "{small}", "--out", "/proc/nowhere"],
     ["train", "{small}", "--strategy", "magic"],
