@@ -118,7 +118,7 @@ def _load(options: argparse.Namespace) -> ExperimentConfig:
 
 
 def _out(options: argparse.Namespace, config: ExperimentConfig) -> Path:
-    return options.out or Path("runs") / config.name
+    return options.out or Path("runs") / (config.name.strip(".") or "experiment")
 
 
 def _print_json(document: object) -> None:

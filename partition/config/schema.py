@@ -41,9 +41,12 @@ LARGEST_WIDTH = 2**24
 LARGEST_DEPTH = 100_000
 LARGEST_MINIBATCH = 2**30
 LARGEST_VALUE_COUNT = 2**50
+LARGEST_MICROBATCH_COUNT = 2**14
+LARGEST_PENALTY = 1e30
 
 Width = Annotated[int, Field(ge=1, le=LARGEST_WIDTH)]
 Examples = Annotated[int, Field(ge=1, le=LARGEST_MINIBATCH)]
+MicrobatchCount = Annotated[int, Field(ge=1, le=LARGEST_MICROBATCH_COUNT)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -57,7 +60,7 @@ class ModelConfig(Section):
     out_features: Width
     activation: Activation = "relu"
     bias: bool = True
-    l2_penalty: Weight = 0.0
+    l2_penalty: Annotated[Weight, Field(le=LARGEST_PENALTY)] = 0.0
     """lambda of lambda/2 ‖W‖², over weights only, once per step."""
     loss: Loss = "cross_entropy"
 
@@ -186,7 +189,7 @@ class PlannerConfig(Section):
     strategies: Annotated[tuple[Strategy, ...], *_SomeOf] | None = None
     schedules: Annotated[tuple[Schedule, ...], *_SomeOf] | None = None
     num_stages: Annotated[tuple[Annotated[int, Field(ge=1, le=LARGEST_DEPTH + 1)], ...], *_SomeOf] | None = None
-    num_microbatches: Annotated[tuple[Examples, ...], *_SomeOf] | None = None
+    num_microbatches: Annotated[tuple[MicrobatchCount, ...], *_SomeOf] | None = None
     minibatch_sizes: Annotated[tuple[Examples, ...], *_SomeOf] | None = None
 
 

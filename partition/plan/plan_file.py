@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,15 @@ def read_plan(path: Path, search: Search) -> Candidate:
         num_stages=candidate.num_stages,
         schedule=candidate.schedule,
     )
-    return search.price(
+    priced = search.price(
         shape, [Segment(stage.device_index, stage.first_layer, stage.last_layer) for stage in candidate.stages]
     )
+    if priced != candidate:
+        different = next(
+            field.name for field in fields(Candidate) if getattr(priced, field.name) != getattr(candidate, field.name)
+        )
+        raise PartitionError(f"{path}: candidate.{different} is not what this experiment gives; plan again")
+    return priced
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

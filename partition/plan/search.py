@@ -10,7 +10,9 @@ from functools import cache
 from itertools import accumulate
 
 from partition.config import ExperimentConfig
+from partition.config.schema import LARGEST_MICROBATCH_COUNT
 from partition.costs import Cluster, CostModel, Device, StageCost, build_cluster, optimizer_record
+from partition.errors import PartitionError
 from partition.graph import build_network
 from partition.plan.candidate import Candidate, StagePlan
 from partition.plan.estimate import Layout, predict, stage_plans
@@ -24,6 +26,8 @@ ONE_DEVICE_SCHEDULE = "1f1b"
 """On one rank: F0 B0 F1 B1 ..., one microbatch in flight."""
 MOST_MICROBATCHES = 64
 """The largest number of microbatches tried unless the experiment names others."""
+MOST_SPLIT_WORK = 1_000_000
+"""Layers squared times devices: about ten seconds of search."""
 STRATEGIES = ("whole", "shrink", "accumulate", "pipeline")
 
 
@@ -53,9 +57,27 @@ class Search:
         self.cluster: Cluster = build_cluster(config.cluster, config.precision.compute)
         self.model = CostModel(self.network, optimizer_record(config.optimizer), config.precision.itemsize)
         self.minibatch_size = config.training.minibatch_size
+        self._check_size()
         # Neither depends on the schedule, so both of a layout's schedules share them.
         self._seconds = cache(self._stage_seconds)
         self._fastest = cache(self._fastest_split)
+
+    def _check_size(self) -> None:
+        """Refuse what makes no sense to search, and what could only be searched in minutes."""
+        layers, devices = self.network.num_layers, len(self.cluster.devices)
+        admitted = self.config.planner.strategies or STRATEGIES
+        if "pipeline" in admitted and devices > 1 and layers * layers * devices > MOST_SPLIT_WORK:
+            raise PartitionError(
+                f"model and cluster: the splits of {layers} layers over {devices} devices are too many to search "
+                f"(layers² x devices is at most {MOST_SPLIT_WORK:,}); take fewer layers or devices, or leave pipeline "
+                "out of planner.strategies"
+            )
+        largest = max(self.config.planner.minibatch_sizes or (0,))
+        if largest >= self.minibatch_size:
+            raise PartitionError(
+                f"planner.minibatch_sizes: {largest} is not smaller than training.minibatch_size, "
+                f"{self.minibatch_size}; give smaller sizes"
+            )
 
     def candidates(self) -> tuple[Candidate, ...]:
         """All candidates that the experiment's planner section admits, in a fixed order."""
@@ -89,7 +111,7 @@ class Search:
     def _smaller_minibatches(self, device: int) -> list[int]:
         size, asked = self.minibatch_size, self.config.planner.minibatch_sizes
         if asked is not None:
-            return [smaller for smaller in asked if smaller != size]
+            return list(asked)
         num_fitting = bisect_left(range(1, size + 1), True, key=lambda some: not self._fits_alone(device, some, 1))
         halves = {size >> shift for shift in range(1, 4)}
         return sorted({smaller for smaller in (*halves, max(num_fitting, 1)) if 0 < smaller < size}, reverse=True)
@@ -98,10 +120,10 @@ class Search:
         size, asked = self.minibatch_size, self.config.planner.num_microbatches
         if asked is not None:
             return [count for count in asked if count > 1]
-        counts = range(1, size + 1)
-        below = bisect_left(counts, True, key=lambda count: self._fits_alone(device, -(-size // count), count))
-        fewest = [counts[below]] if below < size else []
-        return sorted({*_powers_of_two(size), *fewest} - {1})
+        fewest = next(
+            (count for count in _counts_that_matter(size) if self._fits_alone(device, -(-size // count), count)), 1
+        )
+        return sorted({*_powers_of_two(size), fewest} - {1})
 
     def _fits_alone(self, device: int, microbatch_size: int, num_microbatches: int) -> bool:
         """Whether one device holds the whole network and one microbatch at a time."""
@@ -287,6 +309,20 @@ class Search:
         ratio = minibatch_size / self.minibatch_size
         lr = self.config.optimizer.lr
         return lr * ratio if self.config.optimizer.name == "sgd" else lr * math.sqrt(ratio)
+
+
+def _counts_that_matter(size: int) -> Iterator[int]:
+    """Numbers of microbatches in increasing order, each the least for its largest microbatch.
+
+    Whether they fit is not monotone: more microbatches are smaller, but each has a loss to be kept.
+    """
+    count = 1
+    while count <= min(size, LARGEST_MICROBATCH_COUNT):
+        yield count
+        largest = -(-size // count)
+        if largest == 1:
+            return
+        count = -(-size // (largest - 1))
 
 
 def _no_seconds(*_: int) -> float:

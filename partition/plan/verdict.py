@@ -72,7 +72,8 @@ def _alternative(candidates: Sequence[Candidate], chosen: Candidate) -> list[str
         if candidate.feasible and candidate.exact_gradient and (candidate.num_devices == 1) != (chosen.num_devices == 1)
     ]
     if not others:
-        return ["No exact way on one device fits."] if chosen.num_devices > 1 else []
+        was_compared = any(candidate.num_devices == 1 and candidate.exact_gradient for candidate in candidates)
+        return ["No exact way on one device fits."] if chosen.num_devices > 1 and was_compared else []
     best = min(others, key=lambda candidate: _predicted(candidate).step_s)
     ratio = _predicted(best).step_s / _predicted(chosen).step_s
     where = "on one device" if best.num_devices == 1 else "over several devices"
@@ -84,7 +85,9 @@ def _shrinking(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
     """What a smaller minibatch would take, kept apart because its gradient is another one."""
     shrunk = [candidate for candidate in candidates if candidate.strategy == "shrink" and candidate.feasible]
     if not chosen.exact_gradient:
-        return ["Nothing that keeps the minibatch fits; how many more steps a smaller one needs has not been measured."]
+        others = [candidate for candidate in candidates if candidate.exact_gradient]
+        nothing = "Nothing that keeps the minibatch fits" if others else "Nothing that keeps the minibatch was compared"
+        return [f"{nothing}; how many more steps a smaller one needs has not been measured."]
     if not shrunk:
         return []
     best = max(shrunk, key=lambda candidate: _predicted(candidate).samples_per_s)

@@ -111,6 +111,12 @@ def host_loss(name: str, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
     return float(torch.nn.functional.cross_entropy(o, y))
 
 
+def _whole_steps(metrics: list[Metrics], candidate: Candidate) -> list[float]:
+    """Seconds of the steps on a whole minibatch, which the prediction is for; of all steps where there is none."""
+    whole = [one.step_s for one in metrics if round(one.samples_per_s * one.step_s) == candidate.minibatch_size]
+    return whole or [one.step_s for one in metrics]
+
+
 def _summary(fleet: Fleet, metrics: list[Metrics], final: Final, wall_s: float) -> Summary:
     candidate = fleet.candidate
     assert candidate.predicted is not None
@@ -131,7 +137,7 @@ def _summary(fleet: Fleet, metrics: list[Metrics], final: Final, wall_s: float) 
         ),
         step_time=StepTime(
             predicted_s=candidate.predicted.step_s,
-            measured_s=median_step_s([one.step_s for one in metrics]),
+            measured_s=median_step_s(_whole_steps(metrics, candidate)),
             clock="simulated" if is_simulated else "wall",
         ),
     )

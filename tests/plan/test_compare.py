@@ -295,3 +295,42 @@ def test_a_plan_outlives_changes_that_it_does_not_depend_on(tmp_path: Path, conf
     path = written(tmp_path, config)
     longer = build_config(training={"minibatch_size": 22, "steps": 9, "seed": 5}, planner={"strategies": ("whole",)})
     assert read_plan(path, Search(longer)).name == compare(config).chosen.name  # type: ignore[union-attr]
+
+
+def test_accumulation_is_found_although_many_microbatches_fit_no_better() -> None:
+    """Each microbatch keeps a loss: 182 to 619 of them fit here, 4,000 do not, and a bisection missed them all."""
+    config = build_config(
+        model={"in_features": 7, "hidden_features": (9,), "out_features": 3},
+        training={"minibatch_size": 4000},
+        optimizer={"momentum": 0.9},
+    )
+    comparison = compare(with_memory(config, peak(build_config(
+        model={"in_features": 7, "hidden_features": (9,), "out_features": 3},
+        training={"minibatch_size": 4000},
+        optimizer={"momentum": 0.9},
+        planner={"num_microbatches": (300,)},
+    ), "accumulate-300")))  # fmt: skip
+    assert comparison.chosen is not None
+    assert comparison.chosen.strategy == "accumulate"
+    assert comparison.chosen.num_microbatches <= 300
+
+
+def test_edited_figures_of_a_plan_are_refused(tmp_path: Path, config: ExperimentConfig) -> None:
+    with pytest.raises(PartitionError, match=r"candidate\.learning_rate is not what this experiment gives"):
+        read_plan(written(tmp_path, config, candidate__learning_rate=77.0), Search(config))
+
+
+def test_search_of_minutes_is_refused_with_numbers() -> None:
+    with pytest.raises(PartitionError, match="601 layers over 4 devices are too many"):
+        Search(build_config(model={"hidden_features": (3,) * 600}))
+
+
+def test_sizes_that_are_not_smaller_are_refused() -> None:
+    with pytest.raises(PartitionError, match=r"22 is not smaller than training\.minibatch_size, 22"):
+        Search(build_config(planner={"minibatch_sizes": (11, 22)}))
+
+
+def test_what_was_not_compared_is_not_said_to_be_too_large() -> None:
+    assert "No exact way" not in compare(build_config(planner={"strategies": ("pipeline",)})).verdict
+    shrink = {"strategies": ("shrink",)}
+    assert "was compared" in compare(build_config(planner=shrink)).verdict

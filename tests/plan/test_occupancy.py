@@ -25,6 +25,7 @@ def model_of(choose: random.Random) -> CostModel:
         "activation": choose.choice(list(ACTIVATION_RECORDS)),
         "loss": choose.choice(list(LOSS_RECORDS)),
         "bias": choose.random() < 0.5,
+        "l2_penalty": choose.choice([0.0, 0.1]),
     })  # fmt: skip
     return CostModel(build_network(model), optimizer_record(OptimizerConfig(lr=0.1)), choose.choice([4, 8]))
 
@@ -79,6 +80,15 @@ def test_equals_the_replay_where_weight_gradients_are_deferred(seed: int) -> Non
     choose = random.Random(seed)
     text = "0F0,0F1,0F2,0I0,0I1,0W0,0I2,0W1,0W2\n1F0,1I0,1F1,1I1,1F2,1I2,1W0,1W1,1W2"
     check(model_of(choose), lower(from_text(text)), (5, 5, 4), [choose.randint(1, 3)])
+
+
+def test_buffers_under_way_are_given_back_before_the_step() -> None:
+    """Wide layers, one example: norms of the step beside a buffer that had stayed would be the peak."""
+    features = {"in_features": 1, "hidden_features": (2, 40, 2), "out_features": 1}
+    model = ModelConfig.model_validate({**features, "activation": "gelu", "l2_penalty": 0.1, "bias": False})
+    costs = CostModel(build_network(model), optimizer_record(OptimizerConfig(lr=0.1)), 4)
+    schedule = lower(generate("1f1b", num_ranks=2, num_microbatches=1))
+    check(costs, schedule, (1,), [2])
 
 
 def test_a_long_row_has_few_moments() -> None:

@@ -121,7 +121,7 @@ def test_a_reason_is_not_repeated() -> None:
 
 
 def test_nothing_to_compare_names_the_section_that_narrows() -> None:
-    comparison = compare(build_config(planner={"strategies": ("shrink",), "minibatch_sizes": (22,)}))
+    comparison = compare(build_config(planner={"strategies": ("pipeline",), "num_stages": (1,)}))
     assert comparison.candidates == ()
     assert comparison.verdict == "The planner section leaves nothing to compare."
 

@@ -10,6 +10,7 @@ from partition.errors import ScheduleError
 from partition.schedule import GENERATORS, Schedule, from_text, generate, lower, to_text, validate
 from partition.schedule.deadlock import SENDING, Semantics, find_deadlock
 
+MADE = list(GENERATORS.items())
 SOUND = "0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n"
 
 
@@ -18,24 +19,41 @@ def refused(text: str, message: str) -> None:
         validate(from_text(text))
 
 
-@pytest.mark.parametrize("ranks", range(1, 9))
-@pytest.mark.parametrize(
-    ("name", "stages_per_rank"),
-    [
-        (name, number)
-        for name, made in GENERATORS.items()
-        for number in ((1, 2, 3) if made.is_any_number else (made.usual_stages_per_rank,))
-    ],
-)
-def test_every_shape_is_complete_ordered_and_free_of_deadlock(name: str, stages_per_rank: int, ranks: int) -> None:
-    """One global order of messages lets them run even where both sides of a message wait for one another."""
+def runs_whatever_waits(name: str, ranks: int, stages_per_rank: int, microbatches: int) -> None:
+    """One global order of messages lets a schedule run even where both sides of a message wait for one another."""
     stages = ranks * stages_per_rank
+    lowered = lower(generate(name, num_ranks=ranks, num_stages=stages, num_microbatches=microbatches))
+    validate(lowered)
+    assert find_deadlock(lowered, Semantics.BLOCKING) is None
+
+
+@pytest.mark.parametrize("ranks", range(1, 9))
+@pytest.mark.parametrize(("name", "stages_per_rank"), [(name, made.usual_stages_per_rank) for name, made in MADE])
+def test_every_shape_is_complete_ordered_and_free_of_deadlock(name: str, stages_per_rank: int, ranks: int) -> None:
     for microbatches in range(1, 25):
-        schedule = generate(name, num_ranks=ranks, num_stages=stages, num_microbatches=microbatches)
-        validate(schedule)
-        lowered = lower(schedule)
-        validate(lowered)
-        assert find_deadlock(lowered, Semantics.BLOCKING) is None
+        runs_whatever_waits(name, ranks, stages_per_rank, microbatches)
+
+
+UNUSUAL = [
+    (name, number)
+    for name, made in MADE
+    for number in (1, 2, 3)
+    if made.is_any_number and number != made.usual_stages_per_rank
+]
+
+
+@pytest.mark.parametrize(("name", "stages_per_rank"), UNUSUAL)
+def test_so_are_shapes_with_an_unusual_number_of_stages(name: str, stages_per_rank: int) -> None:
+    for ranks, microbatches in ((1, 5), (2, 1), (2, 7), (3, 3), (4, 9), (5, 13), (8, 5), (8, 24)):
+        runs_whatever_waits(name, ranks, stages_per_rank, microbatches)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", range(1, 9))
+@pytest.mark.parametrize(("name", "stages_per_rank"), UNUSUAL)
+def test_so_is_every_shape_with_an_unusual_number_of_stages(name: str, stages_per_rank: int, ranks: int) -> None:
+    for microbatches in range(1, 25):
+        runs_whatever_waits(name, ranks, stages_per_rank, microbatches)
 
 
 @given(st.sampled_from(sorted(GENERATORS)), st.integers(1, 5), st.integers(1, 9), st.integers(0, 4))

@@ -1,0 +1,46 @@
+"""The rows of a minibatch, microbatch by microbatch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from partition.runtime.feed import MinibatchFeed
+
+X = np.arange(12, dtype=np.float32).reshape(6, 2)
+CLASSES = np.arange(6, dtype=np.int64) * 10
+EXAMPLES = np.array([5, 0, 3, 1], dtype=np.int64)
+
+
+@pytest.fixture
+def feed() -> MinibatchFeed:
+    """Four of six examples, shuffled, in microbatches of 3 and 1."""
+    return MinibatchFeed(X, CLASSES, EXAMPLES, (3, 1))
+
+
+def test_every_microbatch_gets_its_own_rows_in_order(feed: MinibatchFeed) -> None:
+    first, second = torch.empty(3, 2), torch.empty(1, 2)
+    feed("x", 0, first)
+    feed("x", 1, second)
+    assert torch.equal(torch.cat([first, second]), torch.from_numpy(X[EXAMPLES]))
+
+
+def test_targets_keep_their_type(feed: MinibatchFeed) -> None:
+    targets = torch.empty(3, dtype=torch.int64)
+    feed("targets", 0, targets)
+    assert targets.tolist() == [50, 0, 30]
+
+
+def test_the_data_set_is_copied_not_lent(feed: MinibatchFeed) -> None:
+    rows = torch.empty(3, 2)
+    feed("x", 0, rows)
+    rows.zero_()
+    assert X[5, 1] == 11
+
+
+def test_features_need_not_be_contiguous() -> None:
+    columns = np.asfortranarray(X)[:, ::-1]
+    rows = torch.empty(4, 2)
+    MinibatchFeed(columns, CLASSES, EXAMPLES, (4,))("x", 0, rows)
+    assert np.array_equal(rows.numpy(), columns[EXAMPLES])
