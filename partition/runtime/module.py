@@ -129,7 +129,7 @@ class _ModuleFunction(torch.autograd.Function):
         """The gradients of the input and of every parameter."""
         x_BI, *_ = ctx.saved_tensors
         frame, ctx.frame = ctx.frame, None
-        stage, anew = _one_stage(ctx.module, x_BI)
+        stage, anew = _one_stage(ctx.module, x_BI, has_grads=True)
         if frame is None:  # used by an earlier backward of a retained graph: the same forward gives the same tensors
             frame = anew
             stage.run(stage.program.forward, frame)
@@ -143,14 +143,15 @@ class _ModuleFunction(torch.autograd.Function):
         return (None, frame.tensors[program.grad_input.name], *(grad for grad in grads if grad is not None))
 
 
-def _one_stage(module: HandWrittenModule, x_BI: Tensor) -> tuple[Stage, Frame]:
-    """The module as a stage with gradient buffers of its own, and a frame that holds its input."""
+def _one_stage(module: HandWrittenModule, x_BI: Tensor, *, has_grads: bool = False) -> tuple[Stage, Frame]:
+    """The module as a stage, with gradient buffers where a backward will fill them, and its input's frame."""
+    buffer = torch.empty_like if has_grads else Tensor.detach  # a forward touches no gradient
     layers = {
         index: Parameters(
             weight_OI=weight,
-            grad_weight_OI=torch.empty_like(weight),
+            grad_weight_OI=buffer(weight),
             bias_O=bias,
-            grad_bias_O=None if bias is None else torch.empty_like(bias),
+            grad_bias_O=None if bias is None else buffer(bias),
         )
         for index, (weight, bias) in enumerate(module.pairs())
     }
