@@ -2,6 +2,7 @@
 
 from partition.schedule.actions import Action, Kind, Schedule
 from partition.schedule.generators import GENERATORS, generate
+from partition.schedule.grid import draw
 from partition.schedule.lowering import lower
 from partition.schedule.memory import MemoryPeak, find_memory_peak, memory_over_row, memory_peak
 from partition.schedule.replay import Replay, replay
@@ -17,6 +18,7 @@ __all__ = [
     "Replay",
     "ReplayCosts",
     "Schedule",
+    "draw",
     "find_memory_peak",
     "from_text",
     "generate",

@@ -8,14 +8,24 @@ gradients the same, bit for bit, under every schedule.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from partition.errors import ScheduleError
-from partition.schedule.actions import Schedule
-from partition.schedule.folding import fold, relabelling
-from partition.schedule.multi_stage import interleaved_1f1b, looped, v_shaped, zbv
-from partition.schedule.single_stage import forward_only, gpipe, one_f_one_b, zb_h1, zb_h2
-from partition.schedule.slots import Shape, Slot, count_microbatches
+from partition.schedule.actions import BACKWARD, Action, Kind, Schedule
+from partition.schedule.rows import (
+    Shape,
+    Slot,
+    count_microbatches,
+    forward_only,
+    gpipe,
+    interleaved_1f1b,
+    looped,
+    one_f_one_b,
+    v_shaped,
+    zb_h1,
+    zb_h2,
+    zbv,
+)
 
 MOST_ACTIONS = 50_000_000
 """Computations of the largest schedule that is generated."""
@@ -157,3 +167,51 @@ def _explain(name: str, generator: Generator, shape: Shape) -> str:
         f"schedule {name} holds {holds} on every rank: got {stages} stages for {ranks} ranks; "
         f"take {usual * ranks} stages ({instead})"
     )
+
+
+def relabelling(schedule: Schedule, placement: tuple[int, ...]) -> Schedule | None:
+    """The same schedule with its ranks renamed so that stages lie as asked; None where no renaming does it."""
+    names = dict(zip(schedule.placement, placement, strict=True))
+    if tuple(names[rank] for rank in schedule.placement) != placement or len(set(names.values())) != len(names):
+        return None
+    owner = {new: old for old, new in names.items()}
+    rows = tuple(schedule.rows[owner[rank]] for rank in range(schedule.num_ranks))
+    return replace(schedule, placement=placement, rows=rows)
+
+
+def fold(schedule: Schedule, placement: tuple[int, ...]) -> Schedule:
+    """Put the stages of a schedule with one stage a rank onto fewer ranks.
+
+    Every stage keeps its own order. In each tick a rank takes, of the next actions of its stages that can run,
+    a backward before a forward before a weight gradient, then the earliest microbatch, then the latest stage:
+
+        stage 0   0F0 0F1 0B0 0B1          rank 0   0F0 1F0 1B0 0F1 0B0 1F1 1B1 0B1
+        stage 1   1F0 1B0 1F1 1B1
+    """
+    position = [0] * schedule.num_stages
+    done: set[Action] = set()
+    rows: list[list[Action]] = [[] for _ in range(max(placement) + 1)]
+    while any(position[stage] < len(row) for stage, row in enumerate(schedule.rows)):
+        heads = [row[position[stage]] for stage, row in enumerate(schedule.rows) if position[stage] < len(row)]
+        ready = [head for head in heads if _is_ready(head, done, schedule.num_stages)]
+        for rank, row in enumerate(rows):
+            mine = [head for head in ready if placement[head.stage] == rank]
+            if mine:
+                row.append(min(mine, key=_urgency))
+                position[row[-1].stage] += 1
+        done.update(row[-1] for row in rows if row)
+    return replace(schedule, placement=placement, rows=tuple(map(tuple, rows)))
+
+
+def _is_ready(action: Action, done: set[Action], num_stages: int) -> bool:
+    stage, kind, microbatch = action
+    if kind is Kind.F:
+        return stage == 0 or Action(stage - 1, Kind.F, microbatch) in done
+    if kind in BACKWARD and stage < num_stages - 1:
+        return any(Action(stage + 1, before, microbatch) in done for before in BACKWARD)
+    return True
+
+
+def _urgency(action: Action) -> tuple[int, int, int]:
+    order = 0 if action.kind in BACKWARD else 1 if action.kind is Kind.F else 2
+    return order, action.microbatch, -action.stage

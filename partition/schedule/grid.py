@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from partition.schedule.actions import COMPUTE, Kind, Schedule
-from partition.schedule.clocks import Timed
 from partition.schedule.lowering import lower
-from partition.schedule.replay import replay
+from partition.schedule.replay import Timed, replay
 from partition.schedule.replay_costs import uniform_costs
 
 
-def draw_grid(schedule: Schedule, *, most_ticks: int = 400) -> str:
+def draw(schedule: Schedule, *, most_ticks: int = 400) -> str:
     """Every computation at its tick: F, I and W take one, B two, messages none.
 
     rank 0  F0 F1 .. .. B0 -- .. B1 --

@@ -20,9 +20,19 @@ All of it is maxima and sums in a fixed order, so a runtime that keeps the same 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from partition.schedule.actions import COMPUTE, Kind, Schedule
-from partition.schedule.clocks import Clocks, Timed, Transfer
+from partition.errors import ScheduleError
+from partition.schedule.actions import (
+    COMPUTE,
+    RECEIVES,
+    SENDS,
+    Action,
+    Kind,
+    Schedule,
+    matching_send,
+)
+from partition.schedule.drawing import draw_around
 from partition.schedule.memory import find_memory_peak
 from partition.schedule.replay_costs import ReplayCosts
 
@@ -101,3 +111,155 @@ def _rank_replay(clocks: Clocks, rank: int) -> RankReplay:
         peak_bytes=peak.peak_bytes,
         peak_position=peak.position,
     )
+
+
+class Transfer(NamedTuple):
+    """One message on its link."""
+
+    send: Action
+    source: int
+    destination: int
+    start_s: float
+    end_s: float
+
+
+class Timed(NamedTuple):
+    """One action of a row in time."""
+
+    action: Action
+    start_s: float
+    end_s: float
+
+
+class _Link:
+    """Messages from one rank to another, in the order of their sends."""
+
+    def __init__(self, source: int, destination: int) -> None:
+        self.source, self.destination = source, destination
+        self.queue: list[Action] = []
+        self.moved = 0
+        self.free_s = 0.0
+
+
+class Clocks:
+    """How far each rank and each link is."""
+
+    def __init__(self, schedule: Schedule, costs: ReplayCosts) -> None:
+        self.schedule = schedule
+        self.costs = costs
+        self.clock_s = [0.0] * schedule.num_ranks
+        self.timelines: list[list[Timed]] = [[] for _ in schedule.rows]
+        self.transfers: list[Transfer] = []
+        self._send_posted_s: dict[Action, float] = {}
+        self._receive_posted_s: dict[Action, float] = {}
+        self._completion_s: dict[Action, float] = {}
+        self._latest_sends: list[dict[tuple[int, Kind], Action]] = [{} for _ in schedule.rows]
+        self._links = self._find_links()
+        self._waiting: dict[Action, list[int]] = {}
+        self._ready: list[int] = []
+
+    def run(self, *, is_stopped_by_steps: bool = False) -> None:
+        """Advance every rank to the end of its row, or up to its first step.
+
+        Raises ScheduleError if some rank stands still before that.
+        """
+        stopped: set[int] = set()
+        self._ready.extend(range(self.schedule.num_ranks))
+        while self._ready:
+            rank = self._ready.pop()
+            if self._advance(rank, is_stopped_by_steps):
+                stopped.add(rank)
+        for rank in range(self.schedule.num_ranks):
+            if rank not in stopped:
+                self._refuse(rank)
+
+    def meet_before_steps(self) -> None:
+        """Let every rank wait for the latest, as a norm over all gradients makes them."""
+        self.clock_s = [max(self.clock_s)] * len(self.clock_s)
+
+    def seconds_of(self, action: Action) -> float:
+        """Duration of a computation or step; 0 for what has no table."""
+        table = self.costs.seconds.get(action.kind)
+        if table is None:
+            return 0.0
+        return table[action.stage][self.costs.size_class[action.microbatch] if action.kind in COMPUTE else 0]
+
+    def _advance(self, rank: int, is_stopped_by_steps: bool) -> bool:
+        """Take actions of one rank until it must wait; whether it got where it should."""
+        row, timeline = self.schedule.rows[rank], self.timelines[rank]
+        while len(timeline) < len(row):
+            action = row[len(timeline)]
+            start = self.clock_s[rank]
+            for send in self._awaited(rank, action):
+                completion = self._completion_s.get(send)
+                if completion is None:
+                    self._waiting.setdefault(send, []).append(rank)
+                    return False
+                start = max(start, completion)
+            if action.kind is Kind.STEP and is_stopped_by_steps:
+                self.clock_s[rank] = start
+                return True
+            self._take(rank, action, start)
+        return True
+
+    def _awaited(self, rank: int, action: Action) -> list[Action]:
+        """Messages that must have been transferred before the action starts."""
+        if action.kind in COMPUTE:
+            receive = self.schedule.consumes(action)
+            return [] if receive is None else [matching_send(receive)]
+        if action.kind in SENDS:
+            previous = self._latest_sends[rank].get((action.stage, action.kind))
+            return [] if previous is None else [previous]
+        if action.kind is Kind.STEP:
+            return list(self._latest_sends[rank].values())
+        return []
+
+    def _take(self, rank: int, action: Action, start_s: float) -> None:
+        """Do one action whose waiting is over."""
+        before_s = self.clock_s[rank]
+        self.clock_s[rank] = end_s = start_s + self.seconds_of(action)
+        is_message = action.kind in SENDS or action.kind in RECEIVES
+        self.timelines[rank].append(Timed(action, before_s if is_message else start_s, end_s))
+        if action.kind in SENDS:
+            self._latest_sends[rank][action.stage, action.kind] = action
+            self._send_posted_s[action] = end_s
+            self._links[action.stage, action.kind].queue.append(action)
+            self._move(action)
+        elif action.kind in RECEIVES:
+            self._receive_posted_s[matching_send(action)] = end_s
+            self._move(matching_send(action))
+
+    def _find_links(self) -> dict[tuple[int, Kind], _Link]:
+        """The link of each stage and direction; those between the same ranks share one."""
+        links: dict[tuple[int, int], _Link] = {}
+        found = {}
+        for stage, source in enumerate(self.schedule.placement):
+            for kind, neighbour in ((Kind.SEND_F, stage + 1), (Kind.SEND_B, stage - 1)):
+                if 0 <= neighbour < self.schedule.num_stages:
+                    ends = source, self.schedule.placement[neighbour]
+                    found[stage, kind] = links.setdefault(ends, _Link(*ends))
+        return found
+
+    def _move(self, send: Action) -> None:
+        """Transfer what both sides have posted on the link of a message, in order, and wake who waits for it."""
+        link = self._links[send.stage, send.kind]
+        while link.moved < len(link.queue) and link.queue[link.moved] in self._receive_posted_s:
+            message = link.queue[link.moved]
+            start_s = max(self._send_posted_s[message], self._receive_posted_s[message], link.free_s)
+            link.free_s = self._completion_s[message] = start_s + self._occupancy_s(message)
+            link.moved += 1
+            self.transfers.append(Transfer(message, link.source, link.destination, start_s, link.free_s))
+            self._ready.extend(self._waiting.pop(message, ()))
+
+    def _occupancy_s(self, send: Action) -> float:
+        table = self.costs.send_forward_s if send.kind is Kind.SEND_F else self.costs.send_backward_s
+        return table[send.stage][self.costs.size_class[send.microbatch]]
+
+    def _refuse(self, rank: int) -> None:
+        position = len(self.timelines[rank])
+        action = self.schedule.rows[rank][position]
+        waits = ", ".join(str(send) for send in self._awaited(rank, action) if send not in self._completion_s)
+        raise ScheduleError(
+            f"schedule {self.schedule.name}: rank {rank}, position {position}, {action} waits for {waits}, which is "
+            f"never transferred; `validate` names the cause\n{draw_around(self.schedule, rank, position)}"
+        )

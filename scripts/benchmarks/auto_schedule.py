@@ -16,9 +16,9 @@ from typing import Any
 
 from partition.errors import ScheduleError
 from partition.schedule import GENERATORS, generate
-from partition.schedule.batch import Problem
-from partition.schedule.estimate import estimate
-from partition.schedule.search import search
+from partition.schedule.auto.problem import Problem
+from partition.schedule.auto.search import search
+from partition.schedule.fast.estimate import estimate
 from scripts.benchmarks.replay import write_result
 from tests.schedule.cases import Case, uneven_case
 

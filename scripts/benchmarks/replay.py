@@ -42,8 +42,8 @@ def main() -> None:
 
 def measure(num_ranks: int, num_microbatches: int) -> dict[str, Any]:
     """Seconds of one core to write the rows as integers and to replay them, at the quickest of a few repeats."""
-    from partition.schedule.coded import generate_coded
-    from partition.schedule.estimate import estimate
+    from partition.schedule.fast.coded import generate_coded
+    from partition.schedule.fast.estimate import estimate
 
     costs = _costs(num_ranks, num_microbatches)
     generating, replaying = [], []

@@ -1,9 +1,12 @@
-"""Generators: literal grids, refused shapes, placements."""
+"""Generators: literal grids, refused shapes, placements, stages that share ranks."""
+
+import re
 
 import pytest
 
 from partition.errors import ScheduleError
 from partition.schedule import GENERATORS, Action, Kind, generate, lower, validate
+from partition.schedule.generators import fold, relabelling
 
 
 def grid(name: str, num_ranks: int, num_microbatches: int, num_stages: int | None = None) -> list[str]:
@@ -105,6 +108,27 @@ def test_a_shape_that_does_not_suit_is_answered_with_what_does(name: str, stages
         generate(name, num_ranks=4, num_stages=stages, num_microbatches=8)
 
 
+def refusal(name: str, ranks: int, stages: int) -> str | None:
+    """Why a shape is refused; None where it is not."""
+    try:
+        generate(name, num_ranks=ranks, num_stages=stages, num_microbatches=3)
+    except ScheduleError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_every_shape_is_defined_or_answered_with_one_that_is(name: str) -> None:
+    """Up to three stages a rank and what lies between."""
+    for ranks in range(1, 9):
+        for stages in range(3 * ranks + 1):
+            reason = refusal(name, ranks, stages)
+            if reason is not None:
+                advised = re.search(rf"got {stages} stages for {ranks} ranks; take (\d+) stages", reason)
+                assert advised is not None, reason
+                assert refusal(name, ranks, int(advised[1])) is None
+
+
 @pytest.mark.parametrize("placement", [(0, 0, 1, 1), (1, 0), (0, 1, 1, 0), (2, 0, 1, 0), (0,) * 3])
 @pytest.mark.parametrize("name", [name for name, made in GENERATORS.items() if made.usual_stages_per_rank == 1])
 def test_schedules_of_one_stage_a_rank_take_any_placement(name: str, placement: tuple[int, ...]) -> None:
@@ -129,3 +153,25 @@ def test_ranks_may_be_renamed() -> None:
 def test_a_placement_that_cannot_be_is_refused(placement: tuple[int, ...], reason: str) -> None:
     with pytest.raises(ScheduleError, match=reason):
         generate("zbv", num_ranks=2, num_microbatches=3, placement=placement)
+
+
+def test_two_stages_on_one_rank_go_back_as_soon_as_they_can() -> None:
+    folded = fold(generate("1f1b", num_ranks=2, num_microbatches=2), (0, 0))
+    assert " ".join(map(str, folded.rows[0])) == "0F0 1F0 1B0 0F1 0B0 1F1 1B1 0B1"
+
+
+def test_each_stage_keeps_its_own_order() -> None:
+    spread = generate("zb_h2", num_ranks=4, num_microbatches=6)
+    folded = fold(spread, (0, 1, 1, 0))
+    for stage, row in enumerate(spread.rows):
+        rank = folded.rows[folded.placement[stage]]
+        assert tuple(action for action in rank if action.stage == stage) == row
+
+
+def test_only_a_renaming_of_ranks_is_a_relabelling() -> None:
+    schedule = generate("interleaved_1f1b", num_ranks=2, num_microbatches=2)
+    assert relabelling(schedule, (0, 1, 1, 0)) is None
+    assert relabelling(schedule, (0, 0, 0, 0)) is None
+    renamed = relabelling(schedule, (1, 0, 1, 0))
+    assert renamed is not None
+    assert renamed.rows == schedule.rows[::-1]

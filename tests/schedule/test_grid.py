@@ -2,8 +2,7 @@
 
 import pytest
 
-from partition.schedule import GENERATORS, from_text, generate, lower
-from partition.schedule.grid import draw_grid
+from partition.schedule import GENERATORS, draw, from_text, generate, lower
 
 
 @pytest.mark.parametrize(
@@ -20,16 +19,16 @@ from partition.schedule.grid import draw_grid
 )
 def test_what_a_generator_draws_is_what_it_makes(name: str, ranks: int, microbatches: int) -> None:
     documented = GENERATORS[name].row.__doc__ or ""
-    for line in draw_grid(generate(name, num_ranks=ranks, num_microbatches=microbatches)).splitlines():
+    for line in draw(generate(name, num_ranks=ranks, num_microbatches=microbatches)).splitlines():
         assert line in documented
 
 
 def test_messages_and_steps_are_not_drawn() -> None:
     schedule = generate("1f1b", num_ranks=2, num_microbatches=2)
     lines = ["rank 0  F0 F1 .. .. B0 -- .. B1 --", "rank 1  .. F0 B0 -- F1 B1 -- .. .."]
-    assert draw_grid(schedule).splitlines() == draw_grid(lower(schedule)).splitlines() == lines
-    assert all(line in (draw_grid.__doc__ or "") for line in lines)
+    assert draw(schedule).splitlines() == draw(lower(schedule)).splitlines() == lines
+    assert all(line in (draw.__doc__ or "") for line in lines)
 
 
 def test_late_ticks_are_cut_off() -> None:
-    assert draw_grid(from_text("0F0,0B0,0F1,0B1\n"), most_ticks=3) == "rank 0  F0 B0 -- ..."
+    assert draw(from_text("0F0,0B0,0F1,0B1\n"), most_ticks=3) == "rank 0  F0 B0 -- ..."

@@ -2,8 +2,8 @@
 
     1. every generator that is defined on the placement, its backward whole and split (`candidates`)
     2. list scheduling under several policies (`listing`)
-    3. on ranks of one stage each, the best warm-up and delay of every rank (`patterns`)
-    4. from the best of these, trades of neighbouring actions (`moves`)
+    3. on ranks of one stage each, the best warm-up and delay of every rank (`improvement`)
+    4. from the best of these, trades of neighbouring actions (`improvement`)
 
 All candidates are replayed exactly, and the best is taken: it is never worse than a generator that fits. Nothing is
 drawn at random and all loops are counted, so that the same question has the same answer.
@@ -18,12 +18,11 @@ import numpy as np
 
 from partition.errors import ScheduleError
 from partition.schedule.actions import Schedule
-from partition.schedule.batch import Problem, Rows, price
-from partition.schedule.bounds import busiest_rank_s, lower_bound_s
-from partition.schedule.candidates import generated_rows, listed_rows
-from partition.schedule.coded import decode
-from partition.schedule.moves import improve_rows
-from partition.schedule.patterns import improve_pattern, rows_of, starting_patterns
+from partition.schedule.auto.bounds import busiest_rank_s, lower_bound_s
+from partition.schedule.auto.candidates import generated_rows, listed_rows
+from partition.schedule.auto.improvement import improve_pattern, improve_rows, rows_of, starting_patterns
+from partition.schedule.auto.problem import Problem, Rows, price
+from partition.schedule.fast.coded import decode
 
 _LIST_REPLAYS = 20
 """replays that take as long as one list schedule"""

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from partition.errors import ScheduleError
 from partition.schedule import GENERATORS, Schedule, from_text, generate, lower, replay, uniform_costs
-from partition.schedule.coded import decode, encode, generate_coded
-from partition.schedule.estimate import estimate
+from partition.schedule.fast.coded import decode, encode, generate_coded
+from partition.schedule.fast.estimate import estimate
 from tests.schedule.cases import arbitrary_costs
 
 
@@ -70,8 +70,8 @@ def test_microbatches_out_of_order_are_refused() -> None:
 LARGE = """
 import resource, time
 from partition.schedule.actions import Kind
-from partition.schedule.coded import generate_coded
-from partition.schedule.estimate import estimate
+from partition.schedule.fast.coded import generate_coded
+from partition.schedule.fast.estimate import estimate
 from partition.schedule.replay_costs import ReplayCosts
 ranks, microbatches = 1024, 4096
 one = lambda value: ((value,),) * ranks

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from partition.schedule.actions import Kind
-from partition.schedule.coded import END, Coded, Integers
-from partition.schedule.estimate import estimate_lanes
-from partition.schedule.lanes import Floats
+from partition.schedule.fast.coded import END, Coded, Floats, Integers
+from partition.schedule.fast.estimate import estimate_lanes
 from partition.schedule.replay_costs import ReplayCosts
 
 Rows = tuple[Integers, ...]

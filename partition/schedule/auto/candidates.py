@@ -8,10 +8,10 @@ import numpy as np
 
 from partition.errors import ScheduleError
 from partition.schedule.actions import Kind
-from partition.schedule.batch import Problem, Rows
-from partition.schedule.coded import END, KIND_CODE, encode
+from partition.schedule.auto.listing import Policy, list_schedule
+from partition.schedule.auto.problem import Problem, Rows
+from partition.schedule.fast.coded import END, KIND_CODE, encode
 from partition.schedule.generators import GENERATORS, generate
-from partition.schedule.listing import Policy, list_schedule
 
 _PATIENCE = (0.0, 0.5, 1.0)
 _MEMORY_SHARES = (1.0, 0.9, 0.8, 0.65)

@@ -3,9 +3,9 @@
 import pytest
 
 from partition.schedule import Schedule, generate, lower, replay, uniform_costs, validate
-from partition.schedule.batch import Rows
-from partition.schedule.coded import decode
-from partition.schedule.listing import Policy, list_schedule
+from partition.schedule.auto.listing import Policy, list_schedule
+from partition.schedule.auto.problem import Rows
+from partition.schedule.fast.coded import decode
 from tests.schedule.cases import uneven_case
 
 

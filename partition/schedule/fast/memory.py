@@ -8,8 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from partition.schedule.actions import Kind
-from partition.schedule.coded import CODED_KINDS, END, Coded
-from partition.schedule.lanes import RECV_F, SEND_B, SEND_F, F, I, Indices, Integers, Routes, placement_of
+from partition.schedule.fast.coded import (
+    CODED_KINDS,
+    END,
+    RECV_F,
+    SEND_B,
+    SEND_F,
+    Coded,
+    F,
+    I,
+    Indices,
+    Integers,
+    Routes,
+    placement_of,
+)
 from partition.schedule.replay_costs import BytesTable, ReplayCosts
 
 Bytes = npt.NDArray[np.int64]

@@ -12,9 +12,19 @@ import numpy as np
 
 from partition.errors import ScheduleError
 from partition.schedule.actions import Kind, Schedule
-from partition.schedule.coded import CODED_KINDS, Coded, encode
-from partition.schedule.lanes import Flags, Floats, Indices, find_needs, find_routes, look_up, placement_of
-from partition.schedule.lanes_memory import RowWriter, peak_bytes_of
+from partition.schedule.fast.coded import (
+    CODED_KINDS,
+    Coded,
+    Flags,
+    Floats,
+    Indices,
+    encode,
+    find_needs,
+    find_routes,
+    look_up,
+    placement_of,
+)
+from partition.schedule.fast.memory import RowWriter, peak_bytes_of
 from partition.schedule.replay_costs import ReplayCosts
 
 

@@ -8,8 +8,8 @@ from itertools import product
 import numpy as np
 
 from partition.schedule.actions import Kind
-from partition.schedule.batch import Problem, Rows, price
-from partition.schedule.coded import KIND_CODE
+from partition.schedule.auto.problem import Problem, Rows, price
+from partition.schedule.fast.coded import KIND_CODE
 
 SPLIT = ((Kind.F, Kind.I, Kind.W), (Kind.F, Kind.B))
 

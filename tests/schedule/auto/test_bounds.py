@@ -3,9 +3,9 @@
 import pytest
 
 from partition.schedule import GENERATORS, generate, lower, replay, uniform_costs
-from partition.schedule.batch import Problem
-from partition.schedule.bounds import busiest_rank_s, lower_bound_s
-from tests.schedule.brute_force import best_makespan_s
+from partition.schedule.auto.bounds import busiest_rank_s, lower_bound_s
+from partition.schedule.auto.problem import Problem
+from tests.schedule.auto.brute_force import best_makespan_s
 from tests.schedule.cases import arbitrary_costs, uneven_case
 
 ROUNDING = 1 + 1e-12

@@ -7,10 +7,10 @@ import pytest
 
 from partition.errors import ScheduleError
 from partition.schedule import GENERATORS, Kind, ReplayCosts, generate, lower, replay, uniform_costs, validate
-from partition.schedule.batch import Problem
+from partition.schedule.auto.problem import Problem
+from partition.schedule.auto.search import Found, search
 from partition.schedule.replay_costs import SecondsTable
-from partition.schedule.search import Found, search
-from tests.schedule.brute_force import best_makespan_s
+from tests.schedule.auto.brute_force import best_makespan_s
 from tests.schedule.cases import Case, uneven_case
 
 ROUNDING = 1 + 1e-9

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from partition.schedule import generate, lower, replay
-from partition.schedule.batch import Problem, Rows, price
-from partition.schedule.coded import END, encode
+from partition.schedule.auto.problem import Problem, Rows, price
+from partition.schedule.fast.coded import END, encode
 from tests.schedule.cases import arbitrary_costs
 
 NAMES = ("gpipe", "1f1b", "zb_h1", "zb_h2")
