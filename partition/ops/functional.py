@@ -21,7 +21,7 @@ from partition.ops.affine import affine_bias_grad, affine_input_grad, affine_wei
 from partition.ops.losses import LOSSES
 
 
-def _refuse_second_derivatives() -> None:
+def refuse_second_derivatives() -> None:
     """Stop create_graph=True, called first in every backward; without it no gradient is tracked there.
 
     Torch's `once_differentiable` is not enough: where the incoming gradient is a constant, as at the loss, it returns a
@@ -47,7 +47,7 @@ class _Affine(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_z_BO: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         x_BI, weight_OI = ctx.saved_tensors
         grad_z_BO = grad_z_BO.contiguous()
         grad_x_BI = grad_weight_OI = grad_bias_O = None
@@ -77,7 +77,7 @@ class _Activate(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_h_BO: Tensor) -> tuple[None, Tensor]:
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         (kept_BO,) = ctx.saved_tensors
         grad_z_BO = grad_h_BO.clone(memory_format=torch.contiguous_format)
         ACTIVATIONS[ctx.name].backward(grad_z_BO, kept_BO)
@@ -98,7 +98,7 @@ class _Loss(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[None, Tensor, None]:
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         (grad_o_Bq,) = ctx.saved_tensors
         return None, grad_o_Bq * grad_loss, None
 

@@ -10,16 +10,17 @@ def microbatch_sizes(minibatch_size: int, num_microbatches: int) -> tuple[int, .
 
 
 def short_minibatch_sizes(sizes: tuple[int, ...], num_examples: int) -> tuple[int, ...]:
-    """The first of the planned microbatches, the last one cut: (167, 167, 166) of 230 examples gives (167, 63).
+    """The last of the planned microbatches, the first of them cut: (167, 167, 166) of 230 examples gives (64, 166).
 
-    No microbatch is larger than the planned one in its place, so a short minibatch needs no more memory.
+    A stage then goes through the end of its planned row, on microbatches that are no larger, and the output that it
+    sends last, which stays until STEP, is the planned one: a short minibatch needs no more memory.
     """
     short: list[int] = []
-    for size in sizes:
+    for size in reversed(sizes):
         left = num_examples - sum(short)
         if left > 0:
             short.append(min(size, left))
-    return tuple(short)
+    return tuple(reversed(short))
 
 
 def size_classes(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

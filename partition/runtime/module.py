@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from partition.config import ModelConfig
 from partition.errors import PartitionError
 from partition.graph import ACTIVATION_RECORDS, Category, Network, build_module_program, build_network
+from partition.ops.functional import refuse_second_derivatives
 from partition.runtime.parameters import initialise
 from partition.runtime.stage import Frame, Parameters, Stage
 
@@ -78,9 +80,9 @@ class HandWrittenModule(nn.Module):
         parameters = [tensor for pair in self.pairs() for tensor in pair if tensor is not None]
         if not torch.is_grad_enabled():
             stage, frame = _one_stage(self, flat_BI)
-            return stage.predict(frame).view(*x.shape[:-1], -1)
+            return stage.predict(frame).view(*x.shape[:-1], self.config.out_features)
         logits: Tensor = _ModuleFunction.apply(self, flat_BI, *parameters)  # type: ignore[no-untyped-call]
-        return logits.view(*x.shape[:-1], -1)
+        return logits.view(*x.shape[:-1], self.config.out_features)
 
     def penalty(self) -> Tensor:
         """The L2 penalty s = lambda/2 * sum of squared weights, to be added to a loss."""
@@ -124,9 +126,9 @@ class _ModuleFunction(torch.autograd.Function):
         return output
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of the input and of every parameter."""
+        refuse_second_derivatives()
         x_BI, *_ = ctx.saved_tensors
         frame, ctx.frame = ctx.frame, None
         stage, anew = _one_stage(ctx.module, x_BI, has_grads=True)
@@ -178,6 +180,11 @@ def from_torch(sequential: nn.Sequential) -> HandWrittenModule:
     linears = [module for module in sequential if isinstance(module, nn.Linear)]
     between = [module for module in sequential if not isinstance(module, nn.Linear)]
     _check_order(sequential)
+    for before, after in pairwise(linears):
+        if before.out_features != after.in_features or before.weight.dtype != after.weight.dtype:
+            raise PartitionError(
+                f"{before} is followed by {after}; give layers whose widths meet, all of one number format"
+            )
     names = {_activation_name(module) for module in between} or {"identity"}
     biases = {linear.bias is not None for linear in linears}
     if len(names) > 1 or len(biases) > 1:

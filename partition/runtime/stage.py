@@ -99,17 +99,6 @@ class Stage:
         self.one = source.take((), Category.WORKSPACE, "dJ/dL = 1").fill_(1.0)
         num_losses = num_microbatches if program.is_last else 0
         self.losses_M = source.take((num_losses,), Category.WORKSPACE, "the losses of a step")
-        self._run: dict[type, Callable[[Any, Frame], None]] = {
-            Take: self._take,
-            Give: self._give,
-            Load: self._load,
-            Affine: self._affine,
-            Activate: self._activate,
-            ActivationGrad: self._activation_grad,
-            InputGrad: self._input_grad,
-            WeightGrad: self._weight_grad,
-            LossAndGrad: self._loss_and_grad,
-        }
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -164,9 +153,8 @@ class Stage:
 
     def run(self, program: Program, frame: Frame) -> None:
         """Interpret a program on the tensors of a frame."""
-        methods = self._run
         for instruction in program:
-            methods[type(instruction)](instruction, frame)
+            _METHODS[type(instruction)](self, instruction, frame)
 
     # Instructions
 
@@ -222,6 +210,20 @@ class Stage:
             frame.tensors[workspace.name] if workspace else None,
             self.losses_M[frame.microbatch],
         )
+
+
+# Not bound to a stage: one that held its own methods would live, with its tensors, until the cyclic collector runs.
+_METHODS: dict[type, Callable[[Stage, Any, Frame], None]] = {
+    Take: Stage._take,
+    Give: Stage._give,
+    Load: Stage._load,
+    Affine: Stage._affine,
+    Activate: Stage._activate,
+    ActivationGrad: Stage._activation_grad,
+    InputGrad: Stage._input_grad,
+    WeightGrad: Stage._weight_grad,
+    LossAndGrad: Stage._loss_and_grad,
+}
 
 
 def take_parameters(layer: Layer, source: TensorSource) -> Parameters:

@@ -106,4 +106,5 @@ def test_microbatches_are_as_equal_as_can_be_and_short_ones_no_larger(size: int,
     for num_examples in range(1, size + 1):
         short = short_minibatch_sizes(sizes, num_examples)
         assert sum(short) == num_examples
-        assert all(0 < one <= planned for one, planned in zip(short, sizes, strict=False))
+        pairs = zip(reversed(short), reversed(sizes), strict=False)
+        assert all(0 < one <= planned for one, planned in pairs)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.profiler import profile
 
 from partition.config import ModelConfig
 from partition.errors import PartitionError
@@ -131,3 +135,155 @@ def test_round_trip_through_torch(activation: str) -> None:
 def test_what_has_no_counterpart_is_refused(modules: list[nn.Module], message: str) -> None:
     with pytest.raises(PartitionError, match=message):
         from_torch(nn.Sequential(*modules))
+
+
+def test_gradcheck_of_relu_away_from_its_kink() -> None:
+    module = build_module(model(activation="relu"), dtype=torch.float64)
+    x = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    hidden = [step(x) for step in (module.to_torch()[:1], module.to_torch()[:3])]
+    assert min(float(z.detach().abs().min()) for z in hidden) > 1e-3
+    assert torch.autograd.gradcheck(lambda x, *_: module(x), (x, *module.parameters()))
+
+
+@pytest.mark.parametrize("lead", [(), (1,), (2, 3), (2, 1, 3)], ids=str)
+def test_every_leading_shape_is_that_of_the_sequential(lead: tuple[int, ...]) -> None:
+    module = build_module(model(), dtype=torch.float64)
+    x = torch.randn(*lead, 5, dtype=torch.float64, requires_grad=True)
+    y, expected = module(x), module.to_torch()(x)
+    assert y.shape == expected.shape
+    (one,), (other,) = torch.autograd.grad(y.sum(), x), torch.autograd.grad(expected.sum(), x)
+    assert one.shape == x.shape
+    assert relative(one, other) <= 1e-12
+
+
+@pytest.mark.parametrize("has_grad", [True, False])
+def test_no_examples_give_no_logits(has_grad: bool) -> None:
+    with torch.set_grad_enabled(has_grad):
+        assert build_module(model())(torch.empty(0, 5)).shape == (0, 4)
+
+
+def test_frozen_parameters_get_no_gradient() -> None:
+    module = build_module(model())
+    module.pairs()[0][0].requires_grad_(False)
+    module(torch.randn(2, 5)).sum().backward()
+    assert [weight.grad is None for weight, _ in module.pairs()] == [True, False, False]
+
+
+def test_inputs_are_left_alone() -> None:
+    module, x = build_module(model()), torch.randn(2, 5)
+    before = x.clone()
+    module(x).sum().backward()
+    with torch.no_grad():
+        module(x)
+    assert torch.equal(x, before)
+
+
+def test_input_changed_before_the_backward_is_noticed() -> None:
+    module, x = build_module(model()), torch.randn(2, 5)
+    y = module(x).sum()
+    x.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+
+
+def test_gradients_of_two_forwards_add_up() -> None:
+    """Frames of one module do not share tensors."""
+    module = build_module(model(), dtype=torch.float64)
+    x, other_x = torch.randn(2, 3, 5, dtype=torch.float64)
+    parameters = list(module.parameters())
+    apart = [torch.autograd.grad(module(each).sum(), parameters) for each in (x, other_x)]
+    together = torch.autograd.grad(module(x).sum() + module(other_x).sum(), parameters)
+    for one, first, second in zip(together, *apart, strict=True):
+        assert relative(one, first + second) <= 1e-12
+
+
+@pytest.mark.parametrize("is_constant", [False, True], ids=["varying", "constant"])
+def test_a_second_derivative_is_refused(is_constant: bool) -> None:
+    """A penalty on gradients must not be left out without a word."""
+    module, x = build_module(model()), torch.randn(2, 5, requires_grad=True)
+    y = module(x)
+    loss = y.sum() if is_constant else y.square().sum()
+    with pytest.raises((RuntimeError, PartitionError)):
+        (loss + torch.autograd.grad(loss, x, create_graph=True)[0].square().sum()).backward()
+
+
+def kept_bytes(forward: Callable[[], torch.Tensor]) -> int:
+    """Bytes that live on after a forward, of the allocator's own counting."""
+    with profile(profile_memory=True) as session:
+        output = forward()
+    events = [event for event in session.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert output.requires_grad
+    return sum(event.nbytes() for event in events)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu", "relu", "tanh", "sigmoid"])
+def test_one_tensor_per_layer_is_kept(activation: str) -> None:
+    """The pre-activation or the output of each hidden layer, and the logits that the caller holds."""
+    module, x = build_module(model(activation=activation, hidden_features=(64, 64, 64))), torch.randn(100, 5)
+    assert kept_bytes(lambda: module(x)) == 100 * (3 * 64 + 4) * 4
+
+
+def test_autograd_keeps_two_for_gelu() -> None:
+    """What the test above would find without the hand-written backward."""
+    module, x = build_module(model(hidden_features=(64, 64, 64))).to_torch(), torch.randn(100, 5)
+    assert kept_bytes(lambda: module(x)) == 100 * (2 * 3 * 64 + 4) * 4
+
+
+def test_nothing_is_kept_without_gradients() -> None:
+    module, x = build_module(model(hidden_features=(64, 64))), torch.randn(100, 5)
+    with torch.no_grad(), profile(profile_memory=True) as session:
+        output = module(x)
+    events = [event for event in session.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert sum(event.nbytes() for event in events) == output.numel() * 4
+
+
+def test_a_step_leaves_one_set_of_gradients() -> None:
+    """As autograd does; a gradient that someone else still holds would be copied."""
+    module = build_module(model(hidden_features=(64, 64)))
+    x = torch.randn(10, 5)
+    with profile(profile_memory=True) as session:
+        module(x).sum().backward()
+    events = [event for event in session.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert sum(event.nbytes() for event in events) == 4 * sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_to_torch_copies() -> None:
+    module = build_module(model())
+    with torch.no_grad():
+        module.to_torch()[0].weight.zero_()
+    assert module.pairs()[0][0].abs().min() > 0
+
+
+def test_from_torch_copies_format_and_values() -> None:
+    sequential = nn.Sequential(nn.Linear(3, 2, dtype=torch.float64), nn.Tanh(), nn.Linear(2, 4, dtype=torch.float64))
+    module, x = from_torch(sequential), torch.randn(5, 3, dtype=torch.float64)
+    assert relative(module(x), sequential(x)) <= 1e-12
+    sequential[0].weight.data.zero_()
+    assert module.pairs()[0][0].abs().min() > 0
+
+
+@pytest.mark.parametrize("sizes", [((3, 4),), ((3, 4), (4, 2))], ids=["one", "two"])
+def test_linear_layers_in_a_row_have_the_identity_between(sizes: tuple[tuple[int, int], ...]) -> None:
+    assert from_torch(nn.Sequential(*(nn.Linear(*size) for size in sizes))).config.activation == "identity"
+
+
+def test_widths_that_do_not_meet_are_refused() -> None:
+    with pytest.raises(PartitionError):
+        from_torch(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(1, 2)))
+
+
+@pytest.mark.parametrize("is_pickled", [False, True])
+def test_copies_compute_the_same(is_pickled: bool) -> None:
+    module, x = build_module(model()), torch.randn(2, 5)
+    again = pickle.loads(pickle.dumps(module)) if is_pickled else copy.deepcopy(module)
+    assert torch.equal(again(x), module(x))
+
+
+def test_gradients_of_the_penalty_are_lambda_times_the_weights() -> None:
+    module = build_module(model(l2_penalty=0.5), dtype=torch.float64)
+    module.penalty().backward()
+    for weight, bias in module.pairs():
+        assert weight.grad is not None
+        assert bias is not None
+        assert bias.grad is None
+        assert relative(weight.grad, 0.5 * weight) <= 1e-12
