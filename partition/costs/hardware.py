@@ -50,9 +50,14 @@ class Cluster:
     links: LinksConfig
 
     @property
-    def is_uniform(self) -> bool:
-        """All devices alike and all links alike: only how many are used matters."""
-        return len({device.figures for device in self.devices}) == 1 and self.links.inter_node is None
+    def first_alike(self) -> tuple[int, ...]:
+        """For each device the first of its run of neighbours that differ in nothing: any of a run will do."""
+        firsts: list[int] = []
+        for index, device in enumerate(self.devices):
+            before = self.devices[index - 1]
+            is_alike = index > 0 and device.figures == before.figures and self.links.inter_node is None
+            firsts.append(firsts[-1] if is_alike else index)
+        return tuple(firsts)
 
     def transfer_s(self, source: int, destination: int, num_bytes: int) -> float:
         """Seconds a message occupies the link between two devices, latency included."""

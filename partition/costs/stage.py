@@ -100,11 +100,20 @@ class StageCost:
         self.network = network
         self.optimizer = optimizer
         self.itemsize = itemsize
-        self.program: StageProgram = build_stage_program(network, first_layer, last_layer)
+        self.layers = network.layers[first_layer : last_layer + 1]
+        self.is_last = last_layer == network.num_layers - 1
         self._microbatches: dict[int, MicrobatchCost] = {}
+
+    @cached_property
+    def program(self) -> StageProgram:
+        """The programs of the stage; its parameters and its optimizer step are priced without them."""
+        return build_stage_program(self.network, self.layers[0].index, self.layers[-1].index)
+
+    @cached_property
+    def _actions(self) -> dict[str, PricedProgram]:
         program = self.program
         received = None if program.is_first else program.input
-        self._actions = {
+        return {
             "forward": self._priced(program.forward),
             "backward": self._priced(program.backward),
             "input_grad": self._priced(program.input_grad),
@@ -119,19 +128,19 @@ class StageCost:
     @cached_property
     def parameter_elements(self) -> int:
         """Elements of all parameters of the stage."""
-        return sum(layer.parameter_elements for layer in self.program.layers)
+        return sum(layer.parameter_elements for layer in self.layers)
 
     @cached_property
     def parameter_tensors(self) -> int:
         """One per weight and per bias."""
-        return sum(1 + layer.has_bias for layer in self.program.layers)
+        return sum(1 + layer.has_bias for layer in self.layers)
 
     def static_bytes(self, num_microbatches: int) -> dict[Category, int]:
         """Bytes that live as long as the stage, for steps of at most `num_microbatches` microbatches."""
         parameters = self.parameter_elements * self.itemsize
         state = self.optimizer.state_bytes(self.parameter_elements, self.parameter_tensors, self.itemsize)
         # The 1 that a backward starts from; the last stage keeps the loss of every microbatch of a step beside it.
-        numbers = 1 + (num_microbatches if self.program.is_last else 0)
+        numbers = 1 + (num_microbatches if self.is_last else 0)
         return {
             Category.PARAMETERS: parameters,
             Category.GRADIENTS: parameters,
@@ -171,12 +180,10 @@ class StageCost:
     @cached_property
     def num_norms(self) -> int:
         """Numbers that the step reads back: a norm for each row of a gradient, and of a weight that is penalised."""
-        return sum(
-            layer.out_features * (2 if self.network.l2_penalty else 1) + layer.has_bias for layer in self.program.layers
-        )
+        return sum(layer.out_features * (2 if self.network.l2_penalty else 1) + layer.has_bias for layer in self.layers)
 
     def _norm_work(self) -> Work:
-        weights = sum(layer.weight_elements for layer in self.program.layers) if self.network.l2_penalty else 0
+        weights = sum(layer.weight_elements for layer in self.layers) if self.network.l2_penalty else 0
         elements = self.parameter_elements + weights
         return Work(2 * elements, elements * self.itemsize)
 

@@ -27,7 +27,7 @@ ONE_DEVICE_SCHEDULE = "1f1b"
 MOST_MICROBATCHES = 64
 """The largest number of microbatches tried unless the experiment names others."""
 MOST_SPLIT_WORK = 1_000_000
-"""Layers squared times devices: about ten seconds of search."""
+"""Layers squared times devices times runs of devices that are alike: ten or twenty seconds of search."""
 STRATEGIES = ("whole", "shrink", "accumulate", "pipeline")
 
 
@@ -66,11 +66,12 @@ class Search:
         """Refuse what makes no sense to search, and what could only be searched in minutes."""
         layers, devices = self.network.num_layers, len(self.cluster.devices)
         admitted = self.config.planner.strategies or STRATEGIES
-        if "pipeline" in admitted and devices > 1 and layers * layers * devices > MOST_SPLIT_WORK:
+        work = layers * layers * devices * len(set(self.cluster.first_alike))
+        if "pipeline" in admitted and devices > 1 and work > MOST_SPLIT_WORK:
             raise PartitionError(
                 f"model and cluster: the splits of {layers} layers over {devices} devices are too many to search "
-                f"(layers² x devices is at most {MOST_SPLIT_WORK:,}); take fewer layers or devices, or leave pipeline "
-                "out of planner.strategies"
+                f"(layers² x devices x runs of equal devices is {work:,}, at most {MOST_SPLIT_WORK:,}); take fewer "
+                "layers or devices, or leave pipeline out of planner.strategies"
             )
         largest = max(self.config.planner.minibatch_sizes or (0,))
         if largest >= self.minibatch_size:
@@ -256,12 +257,11 @@ class Search:
         return SplitProblem(
             num_layers=self.network.num_layers,
             num_stages=num_stages,
-            num_devices=len(self.cluster.devices),
             num_microbatches=num_microbatches,
             stage_s=self._seconds(rows),
             cut_s=cut_s,
             once_s=self._once_s,
-            is_uniform=self.cluster.is_uniform,
+            first_alike=self.cluster.first_alike,
         )
 
     # Any layout

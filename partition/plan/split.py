@@ -4,16 +4,20 @@
     bottleneck = the largest stage seconds or cut seconds
 
 For a fixed bound on the bottleneck the sums are minimised by dynamic programming over (stages placed, device of the
-last one, layers covered). The bound starts at the least bottleneck of all splits, and goes on to the smallest value
-that it refused, until least sum + (M - 1) * bound can no longer improve the step: the result is exact.
+last one, layers covered). The bound lies between the least bottleneck of all splits and that of the least sum. Each one
+tried halves what is left, and what least sum + (M - 1) * bound shows cannot improve the step is left out: the result is
+exact.
 """
 
 from __future__ import annotations
 
 import math
+import sys
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from itertools import count, islice, pairwise
+from typing import Any, Final, Literal, NamedTuple
 
 StageSeconds = Callable[[int, int, int, int], float]
 """Seconds of one microbatch on (stage index, device, first layer, last layer)."""
@@ -25,7 +29,6 @@ class SplitProblem:
 
     num_layers: int
     num_stages: int
-    num_devices: int
     num_microbatches: int
     stage_s: StageSeconds
     """Infinite where a stage does not fit its device."""
@@ -33,8 +36,8 @@ class SplitProblem:
     """Seconds of one microbatch's two messages between (device, next device) for a cut after a layer."""
     once_s: StageSeconds
     """Seconds that a stage adds to the step once, whatever the number of microbatches."""
-    is_uniform: bool
-    """Devices and links are all alike: stage k may as well take device k."""
+    first_alike: tuple[int, ...]
+    """For each device the first of its run of neighbours that are alike in all of the above."""
 
 
 class Segment(NamedTuple):
@@ -54,77 +57,81 @@ class Split:
     bottleneck_s: float
 
 
-_State = tuple[float, float, tuple[Segment, ...]]
-"""Sum of seconds, bottleneck, segments; plain tuples, for there are many."""
+_Link = tuple[Any, int, int, int]
+"""Device, first and last layer of a stage, after the link of the stage before it."""
+_State = tuple[float, float, _Link | None]
+"""Sum of seconds, bottleneck, last stage; plain tuples, for there are many."""
 _SUM: Final = 0
 _BOTTLENECK: Final = 1
+_ROUNDING = 1e-12
+"""Steps that differ by less are equal: what they sum is."""
 
 
 def optimal_split(problem: SplitProblem) -> Split | None:
     """The split of least `step` that fits, the earliest cuts among equals; None where none fits."""
-    unbounded = _Search(problem, math.inf).best(_SUM)
-    tightest = _Search(problem, math.inf).best(_BOTTLENECK)
-    if unbounded is None or tightest is None:
+    rows, repeats = _Rows(problem), problem.num_microbatches - 1
+    unbounded = _Search(rows, math.inf).best(_SUM)
+    if unbounded is None:
         return None
-    repeats, bound = problem.num_microbatches - 1, tightest[_BOTTLENECK]
-    best = unbounded
-    while unbounded[_SUM] + repeats * bound < best[_SUM] + repeats * best[_BOTTLENECK]:
-        search = _Search(problem, bound)
-        state = search.best(_SUM)
-        assert state is not None, "a bound that a split meets admits that split"
-        best = min(best, state, key=lambda one: one[_SUM] + repeats * one[_BOTTLENECK])
-        bound = search.next_bound
-    sum_s, bottleneck_s, segments = best
-    return Split(segments=segments, step_s=sum_s + repeats * bottleneck_s, bottleneck_s=bottleneck_s)
+    tightest = _Search(rows, unbounded[_BOTTLENECK]).found(_BOTTLENECK)
+    low = _Search(rows, tightest[_BOTTLENECK])
+    best = _better(unbounded, low.found(_SUM), repeats)
+    # Splits of a bottleneck between these two sum to no less than the higher of them does.
+    open_ranges = [(low.next_bound, unbounded)]
+    while open_ranges:
+        lowest, high = open_ranges.pop()
+        if lowest >= high[_BOTTLENECK] or high[_SUM] + repeats * lowest >= _step(best, repeats) * (1 - _ROUNDING):
+            continue
+        search = _Search(rows, (lowest + high[_BOTTLENECK]) / 2)
+        middle = search.found(_SUM)
+        best = _better(best, middle, repeats)
+        open_ranges += [(search.next_bound, high), (lowest, middle)]
+    return Split(segments=_segments(best), step_s=_step(best, repeats), bottleneck_s=best[_BOTTLENECK])
 
 
-class _Search:
-    """The dynamic program under one bound; `next_bound` is the smallest value that it had to refuse."""
+def _step(state: _State, repeats: int) -> float:
+    return state[_SUM] + repeats * state[_BOTTLENECK]
 
-    def __init__(self, problem: SplitProblem, bound: float) -> None:
+
+def _better(best: _State, other: _State, repeats: int) -> _State:
+    return other if _step(other, repeats) < _step(best, repeats) else best
+
+
+def _segments(state: _State) -> tuple[Segment, ...]:
+    """The stages of a state, first to last."""
+    segments, link = [], state[2]
+    while link is not None:
+        link, *segment = link
+        segments.append(Segment(*segment))
+    return tuple(reversed(segments))
+
+
+class _Row(NamedTuple):
+    """What a stage that begins at one layer takes on one device, by its last layer."""
+
+    stage_s: list[float]
+    once_s: list[float]
+    is_sorted: bool
+    """A longer stage takes no less: no more need be looked at than a bound admits."""
+
+
+class _Rows:
+    """The seconds of a problem, each asked for once, however often it is searched."""
+
+    def __init__(self, problem: SplitProblem) -> None:
         self.problem = problem
-        self.bound = bound
-        self.next_bound = math.inf
+        self._rows: dict[tuple[int, int, int], _Row] = {}
 
-    def best(self, criterion: Literal[0, 1]) -> _State | None:
-        """The state of all stages with the least sum, or the least bottleneck, and nothing above the bound."""
-        states: dict[tuple[int, int], _State] = {(-1, 0): (0.0, 0.0, ())}
-        for stage in range(self.problem.num_stages):
-            states = self._place(stage, states, criterion)
-        complete = [state for (_, covered), state in states.items() if covered == self.problem.num_layers]
-        return min(complete, key=lambda state: state[criterion], default=None)
-
-    def _place(
-        self, stage: int, states: dict[tuple[int, int], _State], criterion: Literal[0, 1]
-    ) -> dict[tuple[int, int], _State]:
-        """Extend every state, keyed by (device of the last stage, layers covered), by one stage."""
-        problem, bound, extended = self.problem, self.bound, dict[tuple[int, int], _State]()
-        refused = [self.next_bound]
-        for (previous, covered), (sum_so_far, bottleneck_so_far, segments) in states.items():
-            for device in self._devices(stage, previous):
-                cut_s = problem.cut_s(previous, device, covered - 1) if stage else 0.0
-                if cut_s > bound:
-                    refused.append(cut_s)
-                    continue
-                for last in self._ends(stage, covered):
-                    stage_s = problem.stage_s(stage, device, covered, last)
-                    if stage_s > bound or stage_s == math.inf:
-                        refused.append(stage_s)
-                        continue
-                    once_s = problem.once_s(stage, device, covered, last)
-                    value = (sum_so_far + stage_s + cut_s + once_s, max(bottleneck_so_far, stage_s, cut_s))
-                    known = extended.get((device, last + 1))
-                    if known is None or value[criterion] < known[criterion]:
-                        extended[device, last + 1] = (*value, (*segments, Segment(device, covered, last)))
-        self.next_bound = min(refused)
-        return extended
-
-    def _devices(self, stage: int, previous: int) -> range:
-        """The devices that leave room for the stages before and after; among equals the first."""
-        if self.problem.is_uniform:
-            return range(stage, stage + 1)
-        spare = self.problem.num_devices - self.problem.num_stages
-        return range(max(stage, previous + 1), stage + spare + 1)
+    def row(self, stage: int, device: int, first: int) -> _Row:
+        """The stages from a first layer on."""
+        problem, ends = self.problem, self._ends(stage, first)
+        device = problem.first_alike[device]
+        key = (stage, device, first)
+        if key not in self._rows:
+            stage_s = [problem.stage_s(stage, device, first, last) for last in ends]
+            once_s = [problem.once_s(stage, device, first, last) for last in ends]
+            self._rows[key] = _Row(stage_s, once_s, is_sorted=all(a <= b for a, b in pairwise(stage_s)))
+        return self._rows[key]
 
     def _ends(self, stage: int, first: int) -> range:
         """The last layers that a stage may have: the last stage takes all, others leave a layer for each to come."""
@@ -132,3 +139,66 @@ class _Search:
         if remaining == 0:
             return range(self.problem.num_layers - 1, self.problem.num_layers)
         return range(first, self.problem.num_layers - remaining)
+
+
+class _Search:
+    """The dynamic program under one bound; `next_bound` is the smallest value that it had to refuse."""
+
+    def __init__(self, rows: _Rows, bound: float) -> None:
+        self.rows = rows
+        self.problem = rows.problem
+        # What does not fit takes infinitely long, and no bound admits it.
+        self.bound = min(bound, sys.float_info.max)
+        self.next_bound = math.inf
+
+    def best(self, criterion: Literal[0, 1]) -> _State | None:
+        """The state of all stages with the least sum, or the least bottleneck, and nothing above the bound."""
+        states: dict[tuple[int, int], _State] = {(-1, 0): (0.0, 0.0, None)}
+        for stage in range(self.problem.num_stages):
+            states = self._place(stage, states, criterion)
+        complete = [state for (_, covered), state in states.items() if covered == self.problem.num_layers]
+        return min(complete, key=lambda state: state[criterion], default=None)
+
+    def found(self, criterion: Literal[0, 1]) -> _State:
+        """The best state under a bound that some split meets."""
+        state = self.best(criterion)
+        assert state is not None, "a bound that a split meets admits that split"
+        return state
+
+    def _place(
+        self, stage: int, states: dict[tuple[int, int], _State], criterion: Literal[0, 1]
+    ) -> dict[tuple[int, int], _State]:
+        """Extend every state, keyed by (device of the last stage, layers covered), by one stage."""
+        problem, bound, refused = self.problem, self.bound, [self.next_bound]
+        extended: dict[tuple[int, int], _State] = {}
+        is_last = stage == problem.num_stages - 1
+        for (previous, covered), (sum_so_far, bottleneck_so_far, link) in states.items():
+            for device in self._devices(stage, previous):
+                cut_s = problem.cut_s(previous, device, covered - 1) if stage else 0.0
+                if cut_s > bound:
+                    refused.append(cut_s)
+                    continue
+                floor_s = max(bottleneck_so_far, cut_s)
+                row = self.rows.row(stage, device, covered)
+                num_admitted = bisect_right(row.stage_s, bound) if row.is_sorted else len(row.stage_s)
+                refused += row.stage_s[num_admitted : num_admitted + 1]
+                ends = count(problem.num_layers - 1 if is_last else covered)
+                admitted = islice(zip(ends, row.stage_s, row.once_s, strict=False), num_admitted)
+                for last, stage_s, once_s in admitted:
+                    if stage_s > bound:
+                        refused.append(stage_s)
+                        continue
+                    sum_s = sum_so_far + stage_s + cut_s + once_s
+                    bottleneck_s = stage_s if stage_s > floor_s else floor_s
+                    known = extended.get((device, last + 1))
+                    if known is None or (sum_s, bottleneck_s)[criterion] < known[criterion]:
+                        extended[device, last + 1] = (sum_s, bottleneck_s, (link, device, covered, last))
+        self.next_bound = min(refused)
+        return extended
+
+    def _devices(self, stage: int, previous: int) -> list[int]:
+        """The devices that leave room for the stages before and after; of those alike the first that is free."""
+        alike = self.problem.first_alike
+        spare = len(alike) - self.problem.num_stages
+        room = range(max(stage, previous + 1), stage + spare + 1)
+        return [device for device in room if device == previous + 1 or device == alike[device]]

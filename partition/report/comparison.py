@@ -41,15 +41,16 @@ def comparison_text(comparison: Comparison, *, is_complete: bool = False) -> str
 def best_of_each_kind(comparison: Comparison) -> tuple[Candidate, ...]:
     """What a person has to see to follow the verdict.
 
-    The best of every strategy, number of devices and schedule that fits, every smaller minibatch that fits, and of
-    every strategy and number of devices that fits in no form the candidate that comes closest.
+    The choice, the fastest of every strategy, number of devices and schedule that fits, every smaller minibatch that
+    fits, and of every strategy and number of devices that fits in no form the candidate that comes closest.
     """
     kept: dict[object, Candidate] = {}
     for candidate in comparison.candidates:
         kind: tuple[object, ...] = (candidate.strategy, candidate.num_devices)
         if candidate.feasible:
             kind += (candidate.minibatch_size, candidate.schedule)
-        kept.setdefault((candidate.feasible, *kind), candidate)
+        # Among equally fast ones another may have been chosen, as it needs less memory.
+        kept.setdefault("chosen" if candidate is comparison.chosen else (candidate.feasible, *kind), candidate)
     feasible = {(one.strategy, one.num_devices) for one in kept.values() if one.feasible}
     return tuple(
         one

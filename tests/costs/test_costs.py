@@ -124,3 +124,15 @@ def test_equal_layers_share_their_costs() -> None:
     costs = CostModel(build_network(ModelConfig.model_validate(model)), optimizer(), 4)
     assert costs.stage(1, 3) is costs.stage(2, 4)
     assert costs.stage(0, 2) is not costs.stage(1, 3)
+
+
+def test_neighbours_without_a_difference_are_alike() -> None:
+    small, large = ({"kind": "simulated", "memory_bytes": size} for size in (1, 2))
+    assert devices(small, small, large, large, small).first_alike == (0, 0, 2, 2, 4)
+
+
+def test_devices_of_several_nodes_differ_in_their_links() -> None:
+    links = {"inter_node": {"bytes_per_s": 10.0}, "devices_per_node": 2}
+    entries = ({"kind": "simulated", "memory_bytes": 1},) * 4
+    cluster = build_cluster(ClusterConfig.model_validate({"devices": entries, "links": links}), "float32")
+    assert cluster.first_alike == (0, 1, 2, 3)

@@ -82,4 +82,3 @@ def test_a_message_takes_latency_and_its_bytes() -> None:
     cluster = build_cluster(ClusterConfig.model_validate({"devices": (device,) * 4, "links": links}), "float32")
     assert cluster.transfer_s(0, 1, 50) == 0.5 + 0.5
     assert cluster.transfer_s(1, 2, 50) == 2.0 + 5.0
-    assert not cluster.is_uniform

@@ -159,6 +159,21 @@ def test_planner_lists_narrow_the_search() -> None:
     assert [one.name for one in compare(build_config(planner=planner)).candidates] == ["pipeline-2x4-gpipe"]
 
 
+@pytest.mark.parametrize(
+    ("depth", "limits", "work"),
+    [(800, (2**20, 2**20), "1,283,202"), (400, (2**20, 2**21, 2**20, 2**21), "2,572,816")],
+)
+def test_splits_that_would_take_minutes_are_refused_in_numbers(depth: int, limits: tuple[int, ...], work: str) -> None:
+    """Layers² x devices x runs of equal devices."""
+    config = with_memory(build_config(model={"hidden_features": (2,) * depth}), *limits)
+    with pytest.raises(PartitionError, match=rf"{depth + 1} layers .* is {work}, at most 1,000,000"):
+        Search(config)
+
+
+def test_one_device_takes_any_number_of_layers() -> None:
+    assert Search(with_memory(build_config(model={"hidden_features": (2,) * 2000}), 2**20))
+
+
 def test_objectives_choose_differently(config: ExperimentConfig) -> None:
     candidates = compare(config).candidates
     exact = [one for one in candidates if one.feasible and one.exact_gradient and one.predicted]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,6 +76,15 @@ def test_short_text_keeps_the_choice_and_the_best_of_every_strategy(limits: tupl
     for strategy in ("whole", "shrink", "accumulate", "pipeline"):
         kind = [one for one in comparison.candidates if one.strategy == strategy]
         assert next(iter(kind)) in shown
+
+
+def test_choice_is_shown_though_another_of_its_kind_is_as_fast() -> None:
+    """A tie went to less memory, and the table showed the other one without a mark."""
+    comparison = compare(build_config(PLENTY))
+    assert comparison.chosen is not None
+    twin = replace(comparison.chosen, name="twin")
+    tied = replace(comparison, candidates=(twin, *comparison.candidates))
+    assert best_of_each_kind(tied)[:2] == (twin, comparison.chosen)
 
 
 def test_unlike_devices_that_all_refuse_do_not_fill_the_screen() -> None:
