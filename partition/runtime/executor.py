@@ -61,28 +61,22 @@ class Executor:
         self._received: dict[Action, Delivery] = {}
         self._sent: dict[tuple[int, Kind], _Sent] = {}
         self._outputs: dict[tuple[int, int], Tensor] = {}
-        self._methods: dict[Kind, Callable[[Action], Iterable[None]]] = {
-            Kind.F: self._forward,
-            Kind.B: self._backward,
-            Kind.I: self._backward,
-            Kind.W: self._weight_grad,
-            Kind.SEND_F: self._send,
-            Kind.SEND_B: self._send,
-            Kind.RECV_F: self._receive,
-            Kind.RECV_B: self._receive,
-            Kind.STEP: self._step,
-        }
 
     def run(self, row: Sequence[Action], step: Step) -> Iterator[None]:
         """Run the row on one minibatch; yields while an action waits for a message."""
         self.step = step
-        for self.position, action in enumerate(row):
-            try:
-                yield from self._methods[action.kind](action)
-            except DeviceMemoryError as error:
-                error.stage, error.action = action.stage, str(action)
-                raise
-        self._frames.clear()
+        try:
+            for self.position, action in enumerate(row):
+                try:
+                    yield from _METHODS[action.kind](self, action)
+                except DeviceMemoryError as error:
+                    error.stage, error.action = action.stage, str(action)
+                    raise
+        finally:
+            # A forward whose backward never came: edge and node would hold each other, and the stage, for ever.
+            for frame in self._frames.values():
+                frame.edge = None
+            self._frames.clear()
 
     # Compute
 
@@ -173,6 +167,20 @@ class Executor:
             yield from self._settle(stage_index, kind)
         self.update()
         self.clock.work(self.step.seconds(action))
+
+
+# Not bound to an executor: one that held its own methods would live, with its stages, until the cyclic collector runs.
+_METHODS: dict[Kind, Callable[[Executor, Action], Iterable[None]]] = {
+    Kind.F: Executor._forward,
+    Kind.B: Executor._backward,
+    Kind.I: Executor._backward,
+    Kind.W: Executor._weight_grad,
+    Kind.SEND_F: Executor._send,
+    Kind.SEND_B: Executor._send,
+    Kind.RECV_F: Executor._receive,
+    Kind.RECV_B: Executor._receive,
+    Kind.STEP: Executor._step,
+}
 
 
 def run_in_turn(executors: Sequence[Executor], rows: Sequence[Sequence[Action]], step: Step) -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from partition.errors import RunError
+from partition.errors import DeviceMemoryError, RunError
 from partition.graph import Category, build_stage_program
 from partition.plan import Candidate, Layout, Search, Segment, replay_costs
 from partition.plan.microbatches import microbatch_sizes, short_minibatch_sizes
@@ -75,6 +75,14 @@ class Worker:
         return [float(part.sum()) for part in np.split(squares, ends[:-1])]
 
 
+def _build_worker(search: Search, candidate: Candidate, rank: int) -> Worker:
+    try:
+        return Worker(search, candidate, rank)
+    except DeviceMemoryError as error:
+        error.stage, error.action = rank, "set-up"
+        raise
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
     """What one optimizer step reports; sums run over microbatches and layers in order, whatever the split."""
@@ -92,7 +100,7 @@ class Fleet:
         self.search = search
         self.candidate = candidate
         self.segments = [Segment(stage.device_index, stage.first_layer, stage.last_layer) for stage in candidate.stages]
-        self.workers = [Worker(search, candidate, rank) for rank in range(candidate.num_stages)]
+        self.workers = [_build_worker(search, candidate, rank) for rank in range(candidate.num_stages)]
 
     def train(self, x: NDArray[Any], y: NDArray[Any], examples: NDArray[np.int64]) -> StepResult:
         """One optimizer step on the given examples, at most a minibatch of them."""
@@ -183,11 +191,17 @@ def transfer_seconds(costs: ReplayCosts, key: MessageKey) -> float:
 
 
 def check_devices(search: Search, candidate: Candidate) -> None:
-    """Refuse devices that are not there, and simulated ones that this machine cannot hold.
+    """Refuse devices that are not there, clocks that do not mix, and what this machine cannot hold.
 
     Raises RunError with both figures.
     """
     used = [search.cluster.devices[stage.device_index] for stage in candidate.stages]
+    kinds = sorted({device.kind for device in used})
+    if len(kinds) > 1 and "simulated" in kinds:
+        raise RunError(
+            f"{candidate.name} uses devices of kind {' and '.join(kinds)}: a simulated clock and the wall's cannot be "
+            "compared; give all devices of cluster.devices one kind"
+        )
     for device in used:
         if device.kind == "cuda" and int(device.name.split(":")[1]) >= torch.cuda.device_count():
             raise RunError(

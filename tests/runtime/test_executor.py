@@ -127,10 +127,10 @@ def test_out_of_memory_names_the_action_at_which_it_happens(make_config: Make, t
     assert (caught.value.stage, caught.value.action) == (0, action)
 
 
-def test_out_of_memory_before_the_first_step_has_no_action(make_config: Make) -> None:
-    """Parameters that do not fit are refused when the fleet is built, in a message that reads well."""
+def test_out_of_memory_before_the_first_step_is_in_set_up(make_config: Make) -> None:
+    """Parameters that do not fit are refused when the fleet is built, with the stage that they belong to."""
     config = make_config(memory_bytes=100)
-    with pytest.raises(DeviceMemoryError, match=r"^device simulated:0 is out of memory: weight of layer 0 wants"):
+    with pytest.raises(DeviceMemoryError, match=r"in stage 0, action set-up: weight of layer 0 wants"):
         build_fleet(config, "whole")
 
 

@@ -204,3 +204,15 @@ def test_ledgers_stay_apart(make_config: Make) -> None:
     devices: list[RuntimeDevice] = [worker.device for worker in fleet.workers]
     assert [device.name for device in devices] == ["simulated:0", "simulated:1", "simulated:2"]
     assert math.prod(device.held_bytes for device in devices) > 0
+
+
+def test_simulated_and_real_devices_do_not_mix(make_config: Make) -> None:
+    """One summary would give the wall's seconds for the cost model's."""
+    config = make_config(planner=SPLITS)
+    simulated, other, *rest = config.cluster.devices
+    devices = (simulated, other.model_copy(update={"kind": "cpu"}), *rest)
+    cluster = config.cluster.model_copy(update={"devices": devices})
+    search = Search(config.model_copy(update={"cluster": cluster}))
+    mixed = next(one for one in pipelines(search) if len({stage.device.split(":")[0] for stage in one.stages}) > 1)
+    with pytest.raises(RunError, match=r"devices of kind cpu and simulated: .* give all devices"):
+        workers.check_devices(search, mixed)
