@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from partition.config import ExperimentConfig, dump_config, load_config, resolve
 from partition.data import check as check_data
 from partition.errors import ConfigError, NothingFitsError, PartitionError
-from partition.plan import Candidate, Comparison, Search, compare, comparison_record
+from partition.plan import Candidate, Comparison, Search, compare, compare_with, comparison_record
 from partition.plan.plan_file import plan_record, read_plan
 from partition.record import RunDirectory
 from partition.report import comparison_text, run_text
@@ -151,7 +151,7 @@ def run_train(options: argparse.Namespace) -> int:
     """Train the candidate of a plan file, of a name, or the chosen one."""
     config = _load(options)
     search = Search(config)
-    candidate, verdict = _candidate(options, config, search)
+    candidate, verdict = _candidate(options, search)
     if not candidate.feasible and not options.force:
         raise NothingFitsError(f"{candidate.name}: {candidate.reason}; `partition plan` lists what fits, --force tries")
     from partition.data.dataset import load
@@ -181,13 +181,13 @@ def run_train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _candidate(options: argparse.Namespace, config: ExperimentConfig, search: Search) -> tuple[Candidate, str]:
+def _candidate(options: argparse.Namespace, search: Search) -> tuple[Candidate, str]:
     """The candidate to train and the verdict that it comes from."""
     if options.plan and options.strategy:
         raise PartitionError("--plan and --strategy both name what to train; give one of them")
     if options.plan:
         return read_plan(options.plan, search), ""
-    comparison = compare(config)
+    comparison = compare_with(search)
     if options.strategy:
         return _by_name(comparison, options.strategy), comparison.verdict
     if comparison.chosen is None:
@@ -212,7 +212,7 @@ def run_validate(options: argparse.Namespace) -> int:
         config = _load(options)
         Search(config)
     except ConfigError as error:
-        problems = [asdict_problem(problem) for problem in error.problems]
+        problems = [problem._asdict() for problem in error.problems]
         if not options.json:
             raise
     if options.json:
@@ -220,11 +220,6 @@ def run_validate(options: argparse.Namespace) -> int:
         return ConfigError.exit_code if problems else 0
     print(f"{options.config}: no problem found")
     return 0
-
-
-def asdict_problem(problem: object) -> dict[str, object]:
-    """A problem as JSON."""
-    return dict(problem._asdict())  # type: ignore[attr-defined]
 
 
 def run_config(options: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Candidates, the optimal split, estimates, the comparison and its explanation; no torch."""
 
 from partition.plan.candidate import Candidate, Prediction, StageMemory, StagePlan
-from partition.plan.compare import Comparison, compare, comparison_record
+from partition.plan.compare import Comparison, compare, compare_with, comparison_record
 from partition.plan.estimate import Layout, replay_costs
 from partition.plan.search import Search
 from partition.plan.split import Segment, SplitProblem, optimal_split
@@ -17,6 +17,7 @@ __all__ = [
     "StageMemory",
     "StagePlan",
     "compare",
+    "compare_with",
     "comparison_record",
     "optimal_split",
     "replay_costs",

@@ -60,7 +60,12 @@ def compare(config: ExperimentConfig) -> Comparison:
 
     Example: ``compare(load_config("configs/mnist.yaml")).verdict``.
     """
-    search = Search(config)
+    return compare_with(Search(config))
+
+
+def compare_with(search: Search) -> Comparison:
+    """The comparison of a search that is there already, with what it has priced."""
+    config = search.config
     objective = config.planner.objective
     candidates = tuple(sorted(search.candidates(), key=_ranking))
     chosen = choose(candidates, objective)

@@ -93,11 +93,15 @@ def _check_experiment(path: Path, planned: object, config: ExperimentConfig) -> 
         raise PartitionError(f"{path}: is not a plan file (no experiment); make one with `partition plan`")
     before, now = dict(_flat(planned)), dict(_flat(resolve(config)))
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key) and not key.startswith(_FREE_TO_CHANGE):
+        if before.get(key) != now.get(key) and not _is_free(key):
             planned, asked = _short(repr(before.get(key))), _short(repr(now.get(key)))
             raise PartitionError(
                 f"{path}: was made for {_short(key)} = {planned}, the experiment says {asked}; plan again"
             )
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in _FREE_TO_CHANGE)
 
 
 def _short(text: str) -> str:

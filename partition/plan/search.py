@@ -234,11 +234,12 @@ class Search:
             added = [both_s(device, layer, layer + 1) - alone[layer] - alone[layer + 1] for layer in range(last_layer)]
             return [0.0, *accumulate(alone)], [0.0, *accumulate(added)]
 
-        sums = [running_sums(device) for device in devices]
+        first_alike = self.cluster.first_alike
+        sums = {device: running_sums(devices[device]) for device in set(first_alike)}
 
         def seconds(index: int, device: int, first: int, last: int) -> float:
             del index
-            alone, added = sums[device]
+            alone, added = sums[first_alike[device]]
             return alone[last + 1] - alone[first] + added[last] - added[first]
 
         return seconds

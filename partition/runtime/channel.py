@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from partition.schedule import Action, Kind
+
 
 class MessageKey(NamedTuple):
     """What identifies a message within a step."""
@@ -21,6 +23,12 @@ class MessageKey(NamedTuple):
     source_stage: int
     destination_stage: int
     microbatch: int
+
+    @property
+    def send(self) -> Action:
+        """The action that sends it."""
+        kind = Kind.SEND_F if self.destination_stage > self.source_stage else Kind.SEND_B
+        return Action(self.source_stage, kind, self.microbatch)
 
 
 class Delivery(Protocol):

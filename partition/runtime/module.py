@@ -119,11 +119,8 @@ class _ModuleFunction(torch.autograd.Function):
         stage, frame = _one_stage(module, x_BI)
         stage.run(stage.program.forward, frame)
         ctx.module, ctx.frame = module, frame
-        name = stage.program.output.name
-        output = frame.tensors.pop(name)
-        if stage.program.is_output_kept:
-            frame.tensors[name] = output.detach()  # not the output itself, which will refer to this context
-        return output
+        # The logits are kept by nobody: no activation follows the last layer.
+        return frame.tensors.pop(stage.program.output.name)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:

@@ -21,7 +21,7 @@ def build_optimizer(
         names = ["momentum_buffer"] if config.momentum > 0 else []
     else:
         kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-        options = {"betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay or 0.0}
+        options = {"betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay}
         optimizer = kinds[config.name](parameters, lr=learning_rate, fused=True, **options)
         names = ["exp_avg", "exp_avg_sq"]
     for index, parameter in enumerate(parameters):

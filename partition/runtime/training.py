@@ -46,14 +46,19 @@ def train(search: Search, candidate: Candidate, dataset: Dataset, observe: Calla
     fleet = Fleet(search, candidate)
     total = num_steps(config, dataset.num_train, candidate.minibatch_size)
     start_s, metrics = time.perf_counter(), []
+    whole_s: list[float] = []  # of the steps on a whole minibatch, which the prediction is for
     for step, examples in zip(range(1, total + 1), _examples(config, candidate, dataset.num_train), strict=False):
         result = fleet.train(dataset.train_x, dataset.train_y, examples)
         metrics.append(_metrics(step, result, len(examples)))
         _check_finite(metrics[-1], candidate)
+        if len(examples) == candidate.minibatch_size:
+            whole_s.append(result.step_s)
         observe(metrics[-1])
     wall_s = time.perf_counter() - start_s
     final = evaluate(fleet, dataset, config, _last_epoch_loss(metrics, dataset.num_train, candidate))
-    return Result(summary=_summary(fleet, metrics, final, wall_s), fleet=fleet)
+    return Result(
+        summary=_summary(fleet, whole_s or [one.step_s for one in metrics], len(metrics), final, wall_s), fleet=fleet
+    )
 
 
 def _examples(config: ExperimentConfig, candidate: Candidate, num_train: int) -> Iterator[NDArray[np.int64]]:
@@ -111,20 +116,14 @@ def host_loss(name: str, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
     return float(torch.nn.functional.cross_entropy(o, y))
 
 
-def _whole_steps(metrics: list[Metrics], candidate: Candidate) -> list[float]:
-    """Seconds of the steps on a whole minibatch, which the prediction is for; of all steps where there is none."""
-    whole = [one.step_s for one in metrics if round(one.samples_per_s * one.step_s) == candidate.minibatch_size]
-    return whole or [one.step_s for one in metrics]
-
-
-def _summary(fleet: Fleet, metrics: list[Metrics], final: Final, wall_s: float) -> Summary:
+def _summary(fleet: Fleet, step_s: list[float], num_steps: int, final: Final, wall_s: float) -> Summary:
     candidate = fleet.candidate
     assert candidate.predicted is not None
     is_simulated = any(worker.device.spec.kind == "simulated" for worker in fleet.workers)
     return Summary(
         schema_version=SCHEMA_VERSION,
         candidate=candidate.name,
-        num_steps=len(metrics),
+        num_steps=num_steps,
         wall_s=wall_s,
         final=final,
         per_device=tuple(
@@ -137,7 +136,7 @@ def _summary(fleet: Fleet, metrics: list[Metrics], final: Final, wall_s: float) 
         ),
         step_time=StepTime(
             predicted_s=candidate.predicted.step_s,
-            measured_s=median_step_s(_whole_steps(metrics, candidate)),
+            measured_s=median_step_s(step_s),
             clock="simulated" if is_simulated else "wall",
         ),
     )

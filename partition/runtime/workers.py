@@ -18,7 +18,7 @@ from partition.errors import DeviceMemoryError, RunError
 from partition.graph import Category, build_stage_program
 from partition.plan import Candidate, Layout, Search, Segment, replay_costs
 from partition.plan.microbatches import microbatch_sizes, short_minibatch_sizes
-from partition.runtime.channel import LocalChannels, MessageKey
+from partition.runtime.channel import LocalChannels
 from partition.runtime.clock import Clock, SimulatedClock, WallClock
 from partition.runtime.device import RuntimeDevice
 from partition.runtime.executor import Executor, Step, run_in_turn
@@ -26,7 +26,7 @@ from partition.runtime.feed import MinibatchFeed
 from partition.runtime.optimizer import build_optimizer
 from partition.runtime.parameters import initialise
 from partition.runtime.stage import Frame, Stage, take_parameters
-from partition.schedule import Action, Kind, ReplayCosts
+from partition.schedule import ReplayCosts
 from partition.units import format_bytes
 
 
@@ -100,19 +100,19 @@ class Fleet:
         self.search = search
         self.candidate = candidate
         self.segments = [Segment(stage.device_index, stage.first_layer, stage.last_layer) for stage in candidate.stages]
+        self._layouts: dict[int, tuple[Layout, ReplayCosts]] = {}
         self.workers = [_build_worker(search, candidate, rank) for rank in range(candidate.num_stages)]
 
     def train(self, x: NDArray[Any], y: NDArray[Any], examples: NDArray[np.int64]) -> StepResult:
         """One optimizer step on the given examples, at most a minibatch of them."""
         start_s = self._align_clocks()
-        layout = self._layout(len(examples))
-        costs = replay_costs(layout, self.segments, self.search.cluster, self.search.model)
+        layout, costs = self._priced(len(examples))
         step = Step(
             sizes=layout.sizes,
             feed=MinibatchFeed(x, y, examples, layout.sizes),
-            seconds=lambda action: action_seconds(costs, action),
+            seconds=costs.seconds_of,
         )
-        channels = LocalChannels(layout.schedule.placement, lambda key: transfer_seconds(costs, key))
+        channels = LocalChannels(layout.schedule.placement, lambda key: costs.transfer_s(key.send))
         executors = [
             Executor(
                 rank=rank,
@@ -128,8 +128,15 @@ class Fleet:
             worker.device.synchronize()
         return self._result(layout, self._align_clocks() - start_s)
 
+    def _priced(self, num_examples: int) -> tuple[Layout, ReplayCosts]:
+        """The candidate's layout, or the part of it that a short minibatch needs, and what its actions cost."""
+        if num_examples not in self._layouts:
+            layout = self._layout(num_examples)
+            costs = replay_costs(layout, self.segments, self.search.cluster, self.search.model)
+            self._layouts[num_examples] = (layout, costs)
+        return self._layouts[num_examples]
+
     def _layout(self, num_examples: int) -> Layout:
-        """The candidate's layout, or the part of it that a short minibatch needs."""
         of = self.candidate
         sizes = microbatch_sizes(of.minibatch_size, of.num_microbatches)
         return Layout.of(of.schedule, of.num_stages, short_minibatch_sizes(sizes, num_examples))
@@ -173,21 +180,6 @@ class Fleet:
     def parameters(self) -> list[Tensor]:
         """All parameters in canonical order: layer by layer, weight before bias."""
         return [parameter for worker in self.workers for parameter in worker.stage.parameters]
-
-
-_CLASS_OF_STEP = 0
-
-
-def action_seconds(costs: ReplayCosts, action: Action) -> float:
-    """What an action is predicted to take."""
-    index = _CLASS_OF_STEP if action.kind is Kind.STEP else costs.size_class[action.microbatch]
-    return costs.seconds[action.kind][action.stage][index]
-
-
-def transfer_seconds(costs: ReplayCosts, key: MessageKey) -> float:
-    """What a message is predicted to occupy its link."""
-    table = costs.send_forward_s if key.destination_stage > key.source_stage else costs.send_backward_s
-    return table[key.source_stage][costs.size_class[key.microbatch]]
 
 
 def check_devices(search: Search, candidate: Candidate) -> None:

@@ -101,7 +101,7 @@ def _rank_replay(clocks: Clocks, rank: int) -> RankReplay:
     working = [timed for timed in timeline if timed.action.kind in COMPUTE or timed.action.kind is Kind.STEP]
     busy_s = 0.0
     for timed in working:
-        busy_s += clocks.seconds_of(timed.action)
+        busy_s += clocks.costs.seconds_of(timed.action)
     peak = find_memory_peak(clocks.schedule.rows[rank], clocks.costs, clocks.costs.static_of(rank))
     return RankReplay(
         timeline=timeline,
@@ -177,13 +177,6 @@ class Clocks:
         """Let every rank wait for the latest, as a norm over all gradients makes them."""
         self.clock_s = [max(self.clock_s)] * len(self.clock_s)
 
-    def seconds_of(self, action: Action) -> float:
-        """Duration of a computation or step; 0 for what has no table."""
-        table = self.costs.seconds.get(action.kind)
-        if table is None:
-            return 0.0
-        return table[action.stage][self.costs.size_class[action.microbatch] if action.kind in COMPUTE else 0]
-
     def _advance(self, rank: int, is_stopped_by_steps: bool) -> bool:
         """Take actions of one rank until it must wait; whether it got where it should."""
         row, timeline = self.schedule.rows[rank], self.timelines[rank]
@@ -217,7 +210,7 @@ class Clocks:
     def _take(self, rank: int, action: Action, start_s: float) -> None:
         """Do one action whose waiting is over."""
         before_s = self.clock_s[rank]
-        self.clock_s[rank] = end_s = start_s + self.seconds_of(action)
+        self.clock_s[rank] = end_s = start_s + self.costs.seconds_of(action)
         is_message = action.kind in SENDS or action.kind in RECEIVES
         self.timelines[rank].append(Timed(action, before_s if is_message else start_s, end_s))
         if action.kind in SENDS:
@@ -246,14 +239,10 @@ class Clocks:
         while link.moved < len(link.queue) and link.queue[link.moved] in self._receive_posted_s:
             message = link.queue[link.moved]
             start_s = max(self._send_posted_s[message], self._receive_posted_s[message], link.free_s)
-            link.free_s = self._completion_s[message] = start_s + self._occupancy_s(message)
+            link.free_s = self._completion_s[message] = start_s + self.costs.transfer_s(message)
             link.moved += 1
             self.transfers.append(Transfer(message, link.source, link.destination, start_s, link.free_s))
             self._ready.extend(self._waiting.pop(message, ()))
-
-    def _occupancy_s(self, send: Action) -> float:
-        table = self.costs.send_forward_s if send.kind is Kind.SEND_F else self.costs.send_backward_s
-        return table[send.stage][self.costs.size_class[send.microbatch]]
 
     def _refuse(self, rank: int) -> None:
         position = len(self.timelines[rank])

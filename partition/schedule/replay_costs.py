@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from partition.schedule.actions import Kind, Schedule
+from partition.schedule.actions import COMPUTE, Action, Kind, Schedule
 
 SecondsTable = tuple[tuple[float, ...], ...]
 """seconds, by stage and class of microbatch"""
@@ -36,6 +36,18 @@ class ReplayCosts:
     """bytes of the buffer that a SEND_F or SEND_B keeps until the channel's next send, counted when it was made"""
     static_bytes: tuple[int, ...] = ()
     """bytes that each rank holds throughout: parameters, gradients, optimizer state"""
+
+    def seconds_of(self, action: Action) -> float:
+        """Duration of a computation or step; 0 for what has no table."""
+        table = self.seconds.get(action.kind)
+        if table is None:
+            return 0.0
+        return table[action.stage][self.size_class[action.microbatch] if action.kind in COMPUTE else 0]
+
+    def transfer_s(self, send: Action) -> float:
+        """Seconds that the message of a send occupies its link."""
+        table = self.send_forward_s if send.kind is Kind.SEND_F else self.send_backward_s
+        return table[send.stage][self.size_class[send.microbatch]]
 
     def static_of(self, rank: int) -> int:
         """Bytes that a rank holds throughout; zero where none are given."""

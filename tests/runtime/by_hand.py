@@ -17,7 +17,6 @@ from partition.runtime import Fleet
 from partition.runtime.channel import LocalChannels
 from partition.runtime.executor import Executor, Step, run_in_turn
 from partition.runtime.feed import MinibatchFeed
-from partition.runtime.workers import action_seconds, transfer_seconds
 from partition.schedule import ReplayCosts, Schedule
 
 
@@ -49,8 +48,8 @@ class ByHand:
         """One step, from the first examples of the training set, updates included."""
         dataset, costs = load(self.fleet.search.config), self.costs()
         feed = MinibatchFeed(dataset.train_x, dataset.train_y, np.arange(sum(self.sizes)), self.sizes)
-        step = Step(sizes=self.sizes, feed=feed, seconds=lambda action: action_seconds(costs, action))
-        channels = LocalChannels(self.schedule.placement, lambda key: transfer_seconds(costs, key))
+        step = Step(sizes=self.sizes, feed=feed, seconds=costs.seconds_of)
+        channels = LocalChannels(self.schedule.placement, lambda key: costs.transfer_s(key.send))
         executors = [
             Executor(rank=rank, stages={rank: worker.stage}, channels=channels, clock=worker.clock,
                      update=worker.update)
