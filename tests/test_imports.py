@@ -168,8 +168,8 @@ def test_the_package_keeps_the_order() -> None:
         # What is over all imports it, and what imports it, only where it is called for.
         ("partition/__init__.py", "import torch"),
         ("partition/__init__.py", "from partition.runtime import train"),
-        ("partition/cli.py", "import torch.distributed"),
-        ("partition/cli.py", "from partition.ops import affine"),
+        ("partition/cli/training.py", "import torch.distributed"),
+        ("partition/cli/training.py", "from partition.ops import affine"),
         ("partition/__main__.py", "try:\n    import torch\nexcept ImportError:\n    pass"),
         # A new layer has a place in the order before it has a file.
         ("partition/helpers/text.py", ""),
@@ -190,7 +190,10 @@ def test_a_source_that_breaks_the_order_is_found(path: str, source: str) -> None
             "import torch\nfrom partition.ops import affine\nfrom partition.record import Run",
         ),
         ("partition/__main__.py", "from partition.cli import main"),
-        ("partition/cli.py", "from partition import report\ndef f():\n    from partition.runtime import train"),
+        (
+            "partition/cli/training.py",
+            "from partition import report\ndef f():\n    from partition.runtime import train",
+        ),
         ("partition/__init__.py", "if TYPE_CHECKING:\n    import torch\nfrom partition.plan import compare"),
         ("partition/data/sources.py", "import torchlike\nimport partition_other"),
     ],

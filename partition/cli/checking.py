@@ -1,0 +1,43 @@
+"""`partition validate` and `partition config`: what is wrong with an experiment, and what it comes to."""
+
+from __future__ import annotations
+
+import argparse
+
+from partition.cli.options import Verbs, add_verb, load_experiment, print_json
+from partition.config import dump_config, resolve
+from partition.errors import ConfigError
+from partition.plan import Search
+
+
+def add(verbs: Verbs) -> None:
+    """The verbs `validate` and `config`."""
+    add_verb(verbs, "validate", run_validate, "show everything that is wrong with an experiment")
+    add_verb(verbs, "config", run_config, "print the experiment with all defaults and overrides resolved")
+
+
+def run_validate(options: argparse.Namespace) -> int:
+    """Everything that is wrong, at once."""
+    problems = []
+    try:
+        config = load_experiment(options)
+        Search(config)
+    except ConfigError as error:
+        problems = [problem._asdict() for problem in error.problems]
+        if not options.json:
+            raise
+    if options.json:
+        print_json({"schema_version": 1, "file": options.config, "problems": problems})
+        return ConfigError.exit_code if problems else 0
+    print(f"{options.config}: no problem found")
+    return 0
+
+
+def run_config(options: argparse.Namespace) -> int:
+    """The resolved experiment."""
+    config = load_experiment(options)
+    if options.json:
+        print_json({"schema_version": 1, "experiment": resolve(config)})
+    else:
+        print(dump_config(config), end="")
+    return 0

@@ -1,0 +1,57 @@
+"""What the verbs share: their common options, the experiment they take, how they print JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from partition.config import ExperimentConfig, load_config
+from partition.data import check as check_data
+from partition.errors import ConfigError
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Run = Callable[[argparse.Namespace], int]
+
+
+def add_bare_verb(verbs: Verbs, name: str, run: Run, text: str) -> argparse.ArgumentParser:
+    """A verb with what all verbs take."""
+    verb = verbs.add_parser(name, help=text, description=text.capitalize() + ".")
+    verb.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    verb.set_defaults(run=run, overrides=[], set=[])
+    return verb
+
+
+def add_verb(verbs: Verbs, name: str, run: Run, text: str) -> argparse.ArgumentParser:
+    """A verb that takes an experiment and overrides."""
+    verb = add_bare_verb(verbs, name, run, text)
+    verb.add_argument("config", metavar="CONFIG", help="the experiment, a YAML file")
+    verb.add_argument("overrides", nargs="*", metavar="key.path=value", help="values that replace those of the file")
+    verb.add_argument("--set", action="append", default=[], metavar="key.path=value", help="the same")
+    return verb
+
+
+def add_out(verb: argparse.ArgumentParser) -> None:
+    """The option that names the run directory."""
+    verb.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/<name of the experiment>)")
+
+
+def load_experiment(options: argparse.Namespace) -> ExperimentConfig:
+    """The experiment with overrides, checked against its data."""
+    config = load_config(options.config, [*options.overrides, *options.set])
+    problems = check_data(config, file=options.config)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def run_path(options: argparse.Namespace, config: ExperimentConfig) -> Path:
+    """The run directory asked for, or the usual one."""
+    return options.out or Path("runs") / (config.name.strip(".") or "experiment")
+
+
+def print_json(document: object) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(document, indent=1))
