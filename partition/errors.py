@@ -49,6 +49,21 @@ class RunError(PartitionError):
     exit_code = 4
 
 
+class PeerError(RunError):
+    """A run that ended because of a rank, which its text names: another one, or this one as the others see it.
+
+    `is_told_here` is true on the one rank that found out first: where every rank prints for itself, only that one does.
+    """
+
+    def __init__(
+        self, message: str, *, rank: int | None, exit_code: int = RunError.exit_code, is_told_here: bool
+    ) -> None:
+        self.rank = rank
+        self.exit_code = exit_code
+        self.is_told_here = is_told_here
+        super().__init__(message)
+
+
 class DeviceMemoryError(RunError):
     """A device was asked for more bytes than it has free."""
 

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from partition.cli import checking, planning, training
+from partition.cli import checking, planning, training, worker
 from partition.errors import PartitionError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -22,13 +22,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code: 0 done, 2 bad input, 3 nothing fits, 4 a run failed, 130 and 143 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(given)
-    signal.signal(signal.SIGTERM, _terminate)
+    if worker.is_worker():
+        worker.begin()
+    else:
+        signal.signal(signal.SIGTERM, _terminate)
     # Planning makes many small tuples that live on and no cycles: looking for those took a quarter of its time.
     gc.set_threshold(200_000)
     try:
         code: int = options.run(options)
         sys.stdout.flush()
     except PartitionError as error:
+        if worker.is_worker():
+            return worker.report(error)
         print(f"partition: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
@@ -38,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has left, as `head` does: what is still buffered goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if worker.is_worker():
+            return worker.report(error)
+        raise
     return code
 
 
@@ -49,6 +58,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     if unknown:
         parser.error(f"unknown option {', '.join(unknown)}")
     options.overrides += rest
+    options.given = list(given)
     return options
 
 

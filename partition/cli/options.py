@@ -38,6 +38,17 @@ def add_out(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/<name of the experiment>)")
 
 
+def add_nproc(verb: argparse.ArgumentParser) -> None:
+    """The option that runs a verb in several processes."""
+    verb.add_argument(
+        "--nproc",
+        type=int,
+        metavar="N",
+        help="run in N processes on this machine, one for each device; each has its share of the cores "
+        "(OMP_NUM_THREADS, unless that is set, is cores / N)",
+    )
+
+
 def load_experiment(options: argparse.Namespace) -> ExperimentConfig:
     """The experiment with overrides, checked against its data."""
     config = load_config(options.config, [*options.overrides, *options.set])
