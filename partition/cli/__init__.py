@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except PartitionError as error:
         if worker.is_worker():
-            return worker.report(error)
+            worker.leave(worker.report(error))
         print(f"partition: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         if worker.is_worker():
-            return worker.report(error)
+            worker.leave(worker.report(error))
         raise
     return code
 

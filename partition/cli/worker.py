@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from partition.errors import PartitionError, PeerError, RunError
 from partition.record.failure import LAUNCHER, FailureRecord, now_s, write_failure
@@ -57,6 +58,13 @@ def report(error: Exception, exit_code: int | None = None) -> int:
     elif not isinstance(error, PeerError) or error.is_told_here:
         print(f"{record.traceback or ''}partition: {record.message}", file=sys.stderr, flush=True)
     return code
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End a rank that failed, without the usual clean-up: that would wait for messages that never come, or abort."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def _record(error: Exception, exit_code: int) -> FailureRecord:

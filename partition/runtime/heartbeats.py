@@ -27,7 +27,7 @@ def clone(store: Store) -> Store:
 
 
 class Heartbeats:
-    """Beats until `leave`; what it has learned of the others is in its attributes."""
+    """Beats until `end`; what it has learned of the others is in its attributes."""
 
     def __init__(self, store: Store, rank: int, world_size: int, *, beat_s: float, doing: Callable[[], str]) -> None:
         self.failure: Failure | None = None
@@ -42,7 +42,7 @@ class Heartbeats:
         self._rank, self._world_size, self._beat_s, self._doing = rank, world_size, beat_s, doing
         self._count = 0
         self._asked = self._answered = 0
-        self._has_left = False
+        self._has_left = self._is_over = False
         self._to_post: list[Failure] = []
         self._changed = threading.Condition()
         self._wake = threading.Event()
@@ -70,9 +70,12 @@ class Heartbeats:
             self.failure = self.failure or failure
             return self.failure
 
-    def leave(self, wait_s: float) -> None:
-        """Tell the others that this rank ends as it should, and beat no more."""
-        self._has_left = True
+    def end(self, *, has_left: bool, wait_s: float) -> None:
+        """Beat no more, having told the others whether this rank ends as it should.
+
+        A thread that is inside the store when the interpreter ends would take the process down by SIGABRT.
+        """
+        self._has_left, self._is_over = has_left, True
         self._wake.set()
         self._thread.join(wait_s)
 
@@ -81,7 +84,7 @@ class Heartbeats:
             self._store.set_timeout(timedelta(seconds=10))
             self._beat()
             self._store.set(f"who/{self._rank}", encode(self.me))
-            while not self._has_left:
+            while not self._is_over:
                 self._round()
                 self._wake.wait(self._beat_s)
                 self._wake.clear()

@@ -119,13 +119,15 @@ class Watch:
         """Tell the others of an exception, or that this rank is done."""
         if isinstance(error, Exception) and not isinstance(error, PeerError):
             self.failed(str(error) if isinstance(error, PartitionError) else f"{type(error).__name__}: {error}", error)
-        if not isinstance(error, Exception):
+        if isinstance(error, Exception):
+            self._heartbeats.end(has_left=False, wait_s=BEAT_S)
+        else:
             self.close()
 
     def close(self) -> None:
         """Leave: this rank is done and not to be missed. Signals mean again what they meant before."""
         self._is_closed.set()
-        self._heartbeats.leave(wait_s=2 * BEAT_S)
+        self._heartbeats.end(has_left=True, wait_s=2 * BEAT_S)
         self._thread.join()
         self._signals.give_back()
 

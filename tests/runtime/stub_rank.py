@@ -28,7 +28,7 @@ def main() -> int:
     try:
         return run(options)
     except Exception as error:
-        return worker.report(error)
+        worker.leave(worker.report(error))
 
 
 def parse() -> argparse.Namespace:
@@ -47,9 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if fault == "bad":
         raise PartitionError("in.yaml: no such file; give one that exists")
     last_words = worker.last_words
-    watch = Watch(
-        store, rank, world_size, patience_s=options.patience, grace_s=options.grace, last_words=last_words
-    )
+    watch = Watch(store, rank, world_size, patience_s=options.patience, grace_s=options.grace, last_words=last_words)
     with watch:
         timeout = timedelta(seconds=options.patience)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timeout)
