@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from partition.cli.options import Verbs, add_out, add_verb, load_experiment, print_json, run_path
+from partition.cli.launching import is_launcher, run_launched
+from partition.cli.options import Verbs, add_nproc, add_out, add_verb, load_experiment, print_json, run_path
 from partition.cli.progress import progress
 from partition.config import dump_config
 from partition.errors import NothingFitsError, PartitionError
@@ -25,6 +26,7 @@ def add(verbs: Verbs) -> None:
     """The verb `train`."""
     train = add_verb(verbs, "train", run_train, "train the chosen plan, or another")
     add_out(train)
+    add_nproc(train)
     train.add_argument("--plan", type=Path, metavar="FILE", help="a plan that `partition plan` wrote")
     train.add_argument("--strategy", metavar="NAME", help="a candidate by its name in the comparison")
     train.add_argument("--force", action="store_true", help="run a candidate that is predicted not to fit")
@@ -37,6 +39,8 @@ def run_train(options: argparse.Namespace) -> int:
     candidate, verdict = _candidate(options, search)
     if not candidate.feasible and not options.force:
         raise NothingFitsError(f"{candidate.name}: {candidate.reason}; `partition plan` lists what fits, --force tries")
+    if is_launcher(options):
+        return run_launched(options, candidate.num_devices)
     from partition.data.dataset import load
     from partition.runtime import check_devices, num_steps, train
 

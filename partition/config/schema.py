@@ -43,6 +43,7 @@ LARGEST_MINIBATCH = 2**30
 LARGEST_VALUE_COUNT = 2**50
 LARGEST_MICROBATCH_COUNT = 2**14
 LARGEST_PENALTY = 1e30
+LARGEST_TIMEOUT_S = 7 * 86_400
 
 Width = Annotated[int, Field(ge=1, le=LARGEST_WIDTH)]
 Examples = Annotated[int, Field(ge=1, le=LARGEST_MINIBATCH)]
@@ -130,6 +131,8 @@ class TrainingConfig(Section):
     steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Exactly one of epochs and steps is not None; one epoch if neither is given."""
     seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
+    timeout_s: Annotated[float, Field(gt=0, le=LARGEST_TIMEOUT_S, allow_inf_nan=False)] = 60.0
+    """How long a process waits for a message of another before the run has failed; `timeout` in a file."""
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:

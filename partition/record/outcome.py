@@ -46,8 +46,9 @@ def explain(ends: Sequence[End]) -> Outcome:
     first = min(ends, key=lambda end: (_weight(end), end.record.time_s if end.record else end.time_s))
     told = first.record
     if told is None:
-        code = first.code if first.code in STOPPED else RunError.exit_code
-        return Outcome(exit_code=code, message=f"rank {first.rank} {describe_end(first.code)}")
+        if first.code in STOPPED:
+            return Outcome(exit_code=first.code)
+        return Outcome(exit_code=RunError.exit_code, message=f"rank {first.rank} {describe_end(first.code)}")
     cause = next((end for end in ends if end.rank == told.cause_rank), None)
     if cause is None or cause.code == -signal.SIGTERM:
         return Outcome(exit_code=told.exit_code, message=told.message, traceback=told.traceback)

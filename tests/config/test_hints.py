@@ -14,6 +14,7 @@ from partition.config.keys import VOCABULARY
         ("micro_batch_size", "training", "planner.num_microbatches"),
         ("max_steps", "training", "training.steps"),
         ("num_epochs", "training", "training.epochs"),
+        ("nccl_timeout", "training", "training.timeout"),
         ("weight_decay", "training", "model.l2_penalty"),
         ("learning_rate", "optimizer", "optimizer.lr"),
         ("num_gpus", "cluster", "cluster.devices.count"),
