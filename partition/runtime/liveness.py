@@ -47,7 +47,7 @@ from partition.errors import PartitionError, PeerError, RunError
 from partition.runtime.heartbeats import Heartbeats
 from partition.runtime.peers import Failure
 from partition.runtime.signals import Signals, resume
-from partition.runtime.verdict import describe_others, find_cause, find_gone, local_states
+from partition.runtime.verdict import describe_others, find_cause, find_gone, local_states, wait_until_gone
 from partition.units import format_seconds
 
 LastWords = Callable[[RunError, int], None]
@@ -58,6 +58,8 @@ LOOK_S = 5.0
 """How long a survivor looks for the rank to blame; a rank is silent after four seconds without a beat."""
 LEAVE_S = 2.5
 """How long the loop may take to end by itself once the run has failed."""
+YIELD_S = 1.5
+"""How long a survivor lets the rank to blame end first: torchrun calls the first to end the root cause."""
 SET_UP = "set-up"
 """What a rank does first: nothing that would be worth saving, so a signal ends it at once."""
 REPEAT_S = 1.0
@@ -155,6 +157,7 @@ class Watch:
             failure = replace(failure, message=f"{failure.message}; rank {self._rank} was at {self.doing}{limit}")
         failure = self._heartbeats.post(failure, wait_s=2.0)
         self._end_soon(failure.exit_code)
+        wait_until_gone(self._heartbeats, failure.rank, wait_s=YIELD_S)
         return self._error(failure)
 
     def _unexplained(self, error: BaseException) -> Failure:

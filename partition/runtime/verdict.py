@@ -60,6 +60,17 @@ def local_states(heartbeats: Heartbeats, rank: int) -> dict[int, State]:
     }
 
 
+def wait_until_gone(heartbeats: Heartbeats, rank: int | None, *, wait_s: float) -> None:
+    """Wait for a process of this machine to end, and for its launcher to have noticed."""
+    identity = heartbeats.identities.get(-1 if rank is None else rank)
+    if identity is None or identity.machine != heartbeats.me.machine or identity == heartbeats.me:
+        return
+    until_s = time.monotonic() + wait_s
+    while identity.state == "running" and time.monotonic() < until_s:
+        time.sleep(0.05)
+    time.sleep(0.3)
+
+
 def describe_others(heartbeats: Heartbeats, rank: int) -> str:
     """What the other ranks do, a few of them."""
     others = [f"rank {other} at {beat.doing}" for other, beat in sorted(heartbeats.beats.items()) if other != rank]
