@@ -31,6 +31,8 @@ def begin() -> None:
     """A signal ends a rank at once until its training loop takes over; so does the end of its launcher."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)
+    # The store's own warnings, with C++ stacks, when the run has ended already and the store with it.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _end_with_parent()
 

@@ -72,15 +72,22 @@ def _interpreter_options() -> list[str]:
     return [] if is_here else ["-P"]
 
 
+def rank_environment(num_processes: int) -> dict[str, str]:
+    """What is set for the ranks: the loopback interface and their share of the cores, unless the user gave either."""
+    wanted = {LAUNCHER: str(os.getpid())}
+    if sys.platform == "linux":
+        wanted["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
+    if num_processes > 1:
+        share = max(1, len(os.sched_getaffinity(0)) // num_processes)
+        wanted["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(share))
+    return wanted
+
+
 @contextmanager
 def _environment(num_processes: int) -> Iterator[None]:
-    """What the ranks inherit: their share of the cores, unless the user gave it, and the loopback interface."""
-    cores = len(os.sched_getaffinity(0))
-    wanted = {LAUNCHER: str(os.getpid()), "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
-    if num_processes > 1:
-        wanted["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // num_processes)))
+    """The launcher hands its own environment on."""
     before = dict(os.environ)
-    os.environ.update(wanted)
+    os.environ.update(rank_environment(num_processes))
     try:
         yield
     finally:
