@@ -37,6 +37,8 @@ class Metrics:
     step_s: float
     samples_per_s: float
     grad_norm: float
+    """Of the whole gradient, before it is clipped."""
+    learning_rate: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from partition.config import ExperimentConfig
@@ -19,7 +16,11 @@ from partition.errors import RunError
 from partition.plan import Candidate, Search
 from partition.record import DeviceBytes, Final, Metrics, StepTime, Summary
 from partition.record.run import SCHEMA_VERSION, median_step_s
+from partition.runtime.clock import SimulatedClock
+from partition.runtime.evaluation import evaluate
+from partition.runtime.learning_rate import learning_rate_at
 from partition.runtime.workers import Fleet, StepResult
+from partition.runtime.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,12 @@ class Result:
 
     summary: Summary
     fleet: Fleet
+    stop_signal: int
+    """The signal that ended it before its last step; 0 where none did."""
+
+
+def _never() -> int:
+    return 0
 
 
 def num_steps(config: ExperimentConfig, num_train: int, minibatch_size: int) -> int:
@@ -37,28 +44,53 @@ def num_steps(config: ExperimentConfig, num_train: int, minibatch_size: int) -> 
     return (config.training.epochs or 1) * math.ceil(num_train / minibatch_size)
 
 
-def train(search: Search, candidate: Candidate, dataset: Dataset, observe: Callable[[Metrics], None]) -> Result:
+def train(
+    search: Search,
+    candidate: Candidate,
+    dataset: Dataset,
+    observe: Callable[[Metrics], None],
+    *,
+    world: World | None = None,
+    stop: Callable[[], int] = _never,
+) -> Result:
     """Train a candidate and evaluate it; `observe` sees the metrics of every step as they come.
 
-    Raises DeviceMemoryError where a device runs out, RunError where the loss is not finite.
+    Without a `world` all ranks live in this process. `stop` gives the signal that has asked this process to stop, or
+    0; all ranks then end after the same step. Raises DeviceMemoryError where a device runs out, RunError where the
+    loss is not finite.
     """
     config = search.config
-    fleet = Fleet(search, candidate)
+    fleet = Fleet(search, candidate, world)
     total = num_steps(config, dataset.num_train, candidate.minibatch_size)
     start_s, metrics = time.perf_counter(), []
     whole_s: list[float] = []  # of the steps on a whole minibatch, which the prediction is for
+    stop_signal = 0
     for step, examples in zip(range(1, total + 1), _examples(config, candidate, dataset.num_train), strict=False):
-        result = fleet.train(dataset.train_x, dataset.train_y, examples)
-        metrics.append(_metrics(step, result, len(examples)))
-        _check_finite(metrics[-1], candidate)
+        rate = learning_rate_at(config.optimizer, candidate.learning_rate, step, total)
+        result = fleet.train(dataset.train_x, dataset.train_y, examples, learning_rate=rate, stop_signal=stop())
+        metrics.append(_metrics(step, result, len(examples), rate))
+        _check_finite(metrics[-1])
         if len(examples) == candidate.minibatch_size:
             whole_s.append(result.step_s)
         observe(metrics[-1])
+        stop_signal = result.stop_signal
+        if stop_signal:
+            break
     wall_s = time.perf_counter() - start_s
-    final = evaluate(fleet, dataset, config, _last_epoch_loss(metrics, dataset.num_train, candidate))
-    return Result(
-        summary=_summary(fleet, whole_s or [one.step_s for one in metrics], len(metrics), final, wall_s), fleet=fleet
-    )
+    train_loss = _last_epoch_loss(metrics, dataset.num_train, candidate)
+    final = Final(train_loss=train_loss, test_loss=None, test_accuracy=None)
+    if not stop_signal:
+        final = evaluate(fleet, dataset, train_loss)
+    step_s = longest(fleet, whole_s or [one.step_s for one in metrics])
+    summary = _summary(fleet, step_s, len(metrics), final, wall_s)
+    return Result(summary=summary, fleet=fleet, stop_signal=stop_signal)
+
+
+def longest(fleet: Fleet, step_s: list[float]) -> list[float]:
+    """The seconds of every step, each the longest of all ranks."""
+    every = fleet.share([np.array(step_s)] * len(fleet.workers))
+    longest_s: list[float] = np.max(every, axis=0).tolist()
+    return longest_s
 
 
 def _examples(config: ExperimentConfig, candidate: Candidate, num_train: int) -> Iterator[NDArray[np.int64]]:
@@ -69,7 +101,7 @@ def _examples(config: ExperimentConfig, candidate: Candidate, num_train: int) ->
         epoch += 1
 
 
-def _metrics(step: int, result: StepResult, num_examples: int) -> Metrics:
+def _metrics(step: int, result: StepResult, num_examples: int, learning_rate: float) -> Metrics:
     return Metrics(
         step=step,
         loss=result.loss,
@@ -79,15 +111,16 @@ def _metrics(step: int, result: StepResult, num_examples: int) -> Metrics:
         step_s=result.step_s,
         samples_per_s=num_examples / result.step_s,
         grad_norm=result.grad_norm,
+        learning_rate=learning_rate,
     )
 
 
-def _check_finite(metrics: Metrics, candidate: Candidate) -> None:
+def _check_finite(metrics: Metrics) -> None:
     for name in ("loss", "grad_norm"):
         value = getattr(metrics, name)
         if not math.isfinite(value):
             raise RunError(
-                f"step {metrics.step}: {name} is {value}; the learning rate is {candidate.learning_rate:g}, "
+                f"step {metrics.step}: {name} is {value}; the learning rate is {metrics.learning_rate:g}, "
                 "try a tenth of it (optimizer.lr)"
             )
 
@@ -97,29 +130,12 @@ def _last_epoch_loss(metrics: list[Metrics], num_train: int, candidate: Candidat
     return sum(one.loss for one in steps) / len(steps)
 
 
-def evaluate(fleet: Fleet, dataset: Dataset, config: ExperimentConfig, train_loss: float) -> Final:
-    """Loss on the examples held out, and accuracy where the targets are classes."""
-    if dataset.num_test == 0:
-        return Final(train_loss=train_loss, test_loss=None, test_accuracy=None)
-    logits = np.concatenate(list(fleet.predict(dataset.test_x)))
-    loss = host_loss(config.model.loss, logits, dataset.test_y)
-    has_classes = config.model.loss == "cross_entropy"
-    accuracy = float((logits.argmax(axis=1) == dataset.test_y).mean()) if has_classes else None
-    return Final(train_loss=train_loss, test_loss=loss, test_accuracy=accuracy)
-
-
-def host_loss(name: str, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
-    """The mean loss in float64 on the host, for an evaluation that needs no gradient."""
-    o, y = torch.from_numpy(outputs).double(), torch.from_numpy(targets)
-    if name == "mse":
-        return float(torch.nn.functional.mse_loss(o, y.double()))
-    return float(torch.nn.functional.cross_entropy(o, y))
-
-
 def _summary(fleet: Fleet, step_s: list[float], num_steps: int, final: Final, wall_s: float) -> Summary:
     candidate = fleet.candidate
     assert candidate.predicted is not None
-    is_simulated = any(worker.device.spec.kind == "simulated" for worker in fleet.workers)
+    peaks = fleet.share([np.array([worker.device.peak_bytes], dtype=np.float64) for worker in fleet.workers])
+    names = {plan.rank: plan.device for plan in candidate.stages}
+    is_simulated = any(isinstance(worker.clock, SimulatedClock) for worker in fleet.workers)
     return Summary(
         schema_version=SCHEMA_VERSION,
         candidate=candidate.name,
@@ -127,12 +143,8 @@ def _summary(fleet: Fleet, step_s: list[float], num_steps: int, final: Final, wa
         wall_s=wall_s,
         final=final,
         per_device=tuple(
-            DeviceBytes(
-                device=worker.device.name,
-                predicted_peak_bytes=stage.memory.peak_bytes,
-                measured_peak_bytes=worker.device.peak_bytes,
-            )
-            for worker, stage in zip(fleet.workers, candidate.stages, strict=True)
+            DeviceBytes(device=names[rank], predicted_peak_bytes=predicted, measured_peak_bytes=int(measured[0]))
+            for rank, (predicted, measured) in enumerate(zip(candidate.predicted.peak_bytes, peaks, strict=True))
         ),
         step_time=StepTime(
             predicted_s=candidate.predicted.step_s,
