@@ -38,28 +38,35 @@ def run_train(options: argparse.Namespace) -> int:
     if not candidate.feasible and not options.force:
         raise NothingFitsError(f"{candidate.name}: {candidate.reason}; `partition plan` lists what fits, --force tries")
     from partition.data.dataset import load
-    from partition.runtime import check_devices, num_steps, train
+    from partition.runtime import joined, num_steps, train
 
-    check_devices(search, candidate)
     dataset = load(config)
-    directory = RunDirectory(run_path(options, config))
-    command = ["partition", *sys.argv[1:]]
-    directory.begin(config_text=dump_config(config), plan=plan_record(config, candidate, verdict), command=command)
-    total = num_steps(config, dataset.num_train, candidate.minibatch_size)
-    try:
-        with progress(total, candidate, is_quiet=options.json) as show:
+    with joined(search, candidate, dataset.num_train) as world:
+        is_leader = 0 in world.ranks
+        directory = RunDirectory(run_path(options, config)) if is_leader else None
+        if directory:
+            command = ["partition", *sys.argv[1:]]
+            directory.begin(
+                config_text=dump_config(config), plan=plan_record(config, candidate, verdict), command=command
+            )
+        total = num_steps(config, dataset.num_train, candidate.minibatch_size)
+        try:
+            with progress(total, candidate, is_quiet=options.json or not is_leader) as show:
 
-            def observe(metrics: Metrics) -> None:
-                directory.append(metrics)
-                show(metrics)
+                def observe(metrics: Metrics) -> None:
+                    if directory:
+                        directory.append(metrics)
+                    show(metrics)
 
-            summary = train(search, candidate, dataset, observe).summary
-        directory.end(summary)
-    finally:
-        directory.close()
-    if options.json:
+                summary = train(search, candidate, dataset, observe, world=world).summary
+            if directory:
+                directory.end(summary)
+        finally:
+            if directory:
+                directory.close()
+    if directory and options.json:
         print_json(asdict(summary))
-    else:
+    elif directory:
         print(f"\n{run_text(summary)}\n\nRun directory: {directory.path}")
     return 0
 

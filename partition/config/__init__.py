@@ -14,7 +14,7 @@ from partition.config.schema import (
     PrecisionConfig,
     TrainingConfig,
 )
-from partition.config.writing import dump_config, resolve
+from partition.config.writing import dump_config, flatten, resolve
 
 __all__ = [
     "ClusterConfig",
@@ -29,6 +29,7 @@ __all__ = [
     "PrecisionConfig",
     "TrainingConfig",
     "dump_config",
+    "flatten",
     "load_config",
     "resolve",
 ]

@@ -20,6 +20,10 @@ _OTHER_NAMES = {
     "model.l2_penalty, or optimizer.weight_decay with adamw": "weight_decay wd l2 l2_reg lambda",
     "optimizer.lr": "learning_rate base_lr step_size",
     "optimizer": "optim optimiser",
+    "optimizer.lr_schedule: constant, linear or cosine": "scheduler lr_scheduler lr_scheduler_type lr_decay gamma",
+    "optimizer.warmup_steps": "warmup num_warmup_steps lr_warmup_steps",
+    "optimizer.lr_final, a fraction of lr": "min_lr eta_min final_lr",
+    "optimizer.max_grad_norm": "gradient_clipping clip_grad_norm grad_clip gradient_clip_val clip_norm max_norm",
     "optimizer.betas: [beta1, beta2]": "beta1 beta2 adam_beta1 adam_beta2",
     "optimizer.eps": "epsilon adam_epsilon",
     "cluster.devices.count": "num_gpus n_gpus ngpus gpus num_devices world_size nproc nproc_per_node num_workers",
@@ -50,8 +54,6 @@ _ABSENT = {
     "amp mixed_precision autocast float16 bfloat16",
     "it is not available; a model is affine layers with one activation between them": "dropout batch_norm batchnorm "
     "layer_norm layernorm norm residual blocks attention embedding",
-    "it is not available; the learning rate is constant": "scheduler lr_scheduler warmup_steps warmup lr_decay gamma",
-    "it is not available; gradients are not clipped": "gradient_clipping max_grad_norm clip_grad_norm grad_clip",
     "it is not available; sgd has lr and momentum": "nesterov dampening",
     "it is not available; a model is split by layers only": "tensor_parallel_size tensor_model_parallel_size "
     "tp_size tp data_parallel_size dp_size dp zero_stage zero_optimization fsdp",

@@ -33,6 +33,7 @@ Loss = Literal["cross_entropy", "mse"]
 NumberFormat = Literal["float32", "float64"]
 Source = Literal["mnist5k", "digits", "synthetic"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
+LearningRateSchedule = Literal["constant", "linear", "cosine"]
 Objective = Literal["time_to_target", "step_time", "device_seconds", "fewest_devices"]
 Strategy = Literal["whole", "shrink", "accumulate", "pipeline"]
 Schedule = Literal["gpipe", "1f1b"]
@@ -154,6 +155,14 @@ class OptimizerConfig(Section):
     eps: Positive = 1e-8
     weight_decay: Weight = 0.0
     """Decoupled, AdamW only, where it is 0.01 unless given."""
+    max_grad_norm: Positive | None = None
+    """The norm over all gradients above which they are scaled down to it; None: never."""
+    lr_schedule: LearningRateSchedule = "constant"
+    """How the learning rate goes on after the warm-up."""
+    lr_final: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """Where linear and cosine end, as a fraction of lr."""
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
+    """Steps over which the learning rate rises in a line from 0 to lr."""
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:

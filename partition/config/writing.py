@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
@@ -18,10 +18,11 @@ _RATES = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 _OPTIMIZER_KEYS = {
-    "sgd": ("name", "lr", "momentum"),
-    "adam": ("name", "lr", "betas", "eps"),
-    "adamw": ("name", "lr", "betas", "eps", "weight_decay"),
+    "sgd": ("momentum",),
+    "adam": ("betas", "eps"),
+    "adamw": ("betas", "eps", "weight_decay"),
 }
+_ALL_OPTIMIZERS_KEYS = ("max_grad_norm", "lr_schedule", "lr_final", "warmup_steps")
 
 
 def resolve(config: ExperimentConfig) -> dict[str, Any]:
@@ -36,6 +37,18 @@ def resolve(config: ExperimentConfig) -> dict[str, Any]:
         "planner": _without_none(config.planner.model_dump()),
     }
     return resolved
+
+
+def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Every plain value of a resolved experiment with its dotted key path."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from flatten(inner, f"{prefix}.{index}")
+    else:
+        yield prefix, value
 
 
 def dump_config(config: ExperimentConfig) -> str:
@@ -74,7 +87,8 @@ def _model(model: ModelConfig) -> dict[str, Any]:
 
 def _optimizer(optimizer: OptimizerConfig) -> dict[str, Any]:
     values = _without_none(optimizer.model_dump())
-    return {key: values[key] for key in _OPTIMIZER_KEYS[optimizer.name]}
+    keys = ("name", "lr", *_OPTIMIZER_KEYS[optimizer.name], *_ALL_OPTIMIZERS_KEYS)
+    return {key: values[key] for key in keys if key in values}
 
 
 def _cluster(cluster: ClusterConfig) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class StagePlan:
     device: str
     device_index: int
     rank: int
+    replica_index: int
     first_layer: int
     last_layer: int
     """Inclusive index of an affine layer."""

@@ -10,7 +10,7 @@ from itertools import pairwise
 from partition.costs import Cluster, CostModel, StageCost
 from partition.graph import Category
 from partition.plan.candidate import Prediction, StageMemory, StagePlan
-from partition.plan.microbatches import size_classes
+from partition.plan.microbatches import short_minibatch_sizes, size_classes
 from partition.plan.occupancy import Moment, StageOccupancy, moments
 from partition.plan.split import Segment
 from partition.schedule import Kind, Replay, ReplayCosts, Schedule, generate, lower, replay
@@ -48,6 +48,9 @@ class Layout:
         """The lowered schedule, one stage a rank."""
         compute_only = generate(self.schedule_name, num_ranks=self.num_stages, num_microbatches=self.num_microbatches)
         return lower(compute_only)
+
+    def short(self, n: int) -> Layout:
+        return Layout.of(self.schedule_name, self.num_stages, short_minibatch_sizes(self.sizes, n))
 
     @cached_property
     def distinct_sizes(self) -> tuple[int, ...]:
@@ -92,6 +95,7 @@ def stage_plans(
             device=cluster.devices[segment.device].name,
             device_index=segment.device,
             rank=index,
+            replica_index=0,
             first_layer=segment.first_layer,
             last_layer=segment.last_layer,
             limit_bytes=cluster.devices[segment.device].memory_bytes,

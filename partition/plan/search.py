@@ -15,7 +15,7 @@ from partition.costs import Cluster, CostModel, Device, StageCost, build_cluster
 from partition.errors import PartitionError
 from partition.graph import build_network
 from partition.plan.candidate import Candidate, StagePlan
-from partition.plan.estimate import Layout, predict, stage_plans
+from partition.plan.estimate import Layout, predict, replay_costs, stage_plans
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
@@ -89,6 +89,13 @@ class Search:
         if "pipeline" in admitted:
             found += [self._pipeline(shape) for shape in self._pipeline_shapes()]
         return tuple(found)
+
+    def layouts(self, of: Candidate) -> tuple[Layout, ...]:
+        return (Layout.of(of.schedule, of.num_stages, microbatch_sizes(of.minibatch_size, of.num_microbatches)),)
+
+    def costs_of(self, of: Candidate, layout: Layout, replica: int):
+        segments = [Segment(stage.device_index, stage.first_layer, stage.last_layer) for stage in of.stages]
+        return replay_costs(layout, segments, self.cluster, self.model)
 
     # One device
 

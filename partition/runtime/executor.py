@@ -26,7 +26,7 @@ from partition.schedule import Action, Kind
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One rank's part of a minibatch: how it is cut, where its rows come from, what its actions are predicted to take."""
+    """One replica's part of a minibatch: how it is cut, where its rows come from, what its actions should take."""
 
     sizes: tuple[int, ...]
     """Examples of each microbatch."""
@@ -146,7 +146,7 @@ class Executor:
         return iter(())
 
     def _arrival(self, kind: Kind, action: Action) -> Iterator[None]:
-        """Wait for the message that an action consumes, or take over from a stage of this rank, where it does either."""
+        """Wait for the message that an action consumes, or take over from a stage of this rank."""
         incoming = Action(action.stage, kind, action.microbatch)
         delivery = self._received.pop(incoming, None)
         if delivery is not None:

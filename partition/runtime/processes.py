@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.device_mesh import DeviceMesh
 
+from partition.config import flatten, resolve
 from partition.costs import Device
 from partition.errors import PartitionError, RunError
+from partition.plan import Candidate, Search
 from partition.runtime.channel import Channels, Delivery, MessageKey
-from partition.runtime.world import Numbers, Shared
+from partition.runtime.workers import check_devices
+from partition.runtime.world import LocalWorld, Numbers, Shared, World
 
 
 class PeerError(RunError):
@@ -41,7 +45,7 @@ class PeerError(RunError):
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """This process among those that torchrun started."""
+    """One process among those that torchrun started."""
 
     rank: int
     local_rank: int
@@ -74,7 +78,7 @@ class Process:
 
 
 class ProcessWorld:
-    """This process's rank among those of all others."""
+    """The rank of this process among those of all others."""
 
     is_shared = True
 
@@ -140,9 +144,7 @@ class ProcessWorld:
         """The GPU of this process's place on its host, or the CPU."""
         return torch.device("cuda", self.process.local_rank) if spec.kind == "cuda" else torch.device("cpu")
 
-    def channels(
-        self, replica: int, placement: tuple[int, ...], transfer_s: Callable[[MessageKey], float]
-    ) -> Channels:
+    def channels(self, replica: int, placement: tuple[int, ...], transfer_s: Callable[[MessageKey], float]) -> Channels:
         """Messages between the ranks of this replica; what the seconds of a link are predicted to be plays no part."""
         del replica, transfer_s
         return ProcessChannels(self, [self._base + position for position in placement])
@@ -246,23 +248,59 @@ def _broken_as(waiting_for: str) -> Iterator[None]:
 # Joining
 
 
-def join(process: Process, timeout_s: float) -> dist.Store:
+def join(process: Process, timeout_s: float) -> Store:
     """Take part in the process group that torchrun prepared; its store.
 
     Raises PeerError where the others do not come within the time-out.
     """
     with _broken_as(f"{process.world_size} processes to join"):
         dist.init_process_group("gloo", timeout=timedelta(seconds=timeout_s))
-    store: dist.Store = dist.distributed_c10d._get_default_store()
-    return dist.PrefixStore("partition", store)
+    return PrefixStore("partition", dist.distributed_c10d._get_default_store())
 
 
-def agree(process: Process, store: dist.Store, facts: Mapping[str, object], timeout_s: float) -> None:
+def connect(process: Process, store: Store, search: Search, candidate: Candidate, num_train: int) -> ProcessWorld:
+    """Agree with all ranks on what is about to run, and open every connection that it needs.
+
+    Raises PartitionError where ranks were started differently, RunError where one does not come.
+    """
+    timeout_s = getattr(search.config.training, "timeout_s", 60.0)
+    agree(process, store, facts(search, candidate, num_train), timeout_s)
+    used = search.cluster.devices[candidate.stages[0].device_index]
+    is_cuda = used.kind == "cuda"
+    if is_cuda:
+        torch.cuda.set_device(process.local_rank)
+    return ProcessWorld(process, num_replicas=candidate.num_replicas, is_cuda=is_cuda, timeout_s=timeout_s)
+
+
+def check_world_size(process: Process, candidate: Candidate) -> None:
+    """Raise PartitionError where the plan takes another number of processes than there are."""
+    if process.world_size != candidate.num_devices:
+        raise PartitionError(
+            f"{candidate.name} takes {candidate.num_devices} processes, one for each device, and {process.world_size} "
+            f"were started; use --nproc {candidate.num_devices}, or --strategy with a candidate of "
+            f"{process.world_size} devices"
+        )
+
+
+def facts(search: Search, candidate: Candidate, num_train: int) -> dict[str, object]:
+    """What all ranks must have alike: versions, experiment, candidate, data."""
+    found: dict[str, object] = {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "byte order": sys.byteorder,
+        "training examples": num_train,
+    }
+    found |= flatten(resolve(search.config))
+    found |= {f"candidate.{key}": value for key, value in flatten(asdict(candidate))}
+    return found
+
+
+def agree(process: Process, store: Store, mine: Mapping[str, object], timeout_s: float) -> None:
     """Make sure that all ranks are about to do the same, before any tensor is sent.
 
-    Raises PartitionError naming two ranks and the first fact in which they differ.
+    Raises PartitionError naming a rank and the first fact in which it differs from rank 0.
     """
-    store.set(f"facts/{process.rank}", json.dumps(facts))
+    store.set(f"facts/{process.rank}", json.dumps(mine))
     keys = [f"facts/{rank}" for rank in range(process.world_size)]
     try:
         store.wait(keys, timedelta(seconds=timeout_s))
@@ -273,11 +311,11 @@ def agree(process: Process, store: dist.Store, facts: Mapping[str, object], time
     check_agreement([json.loads(store.get(key)) for key in keys])
 
 
-def check_agreement(facts: Sequence[Mapping[str, object]]) -> None:
+def check_agreement(of_ranks: Sequence[Mapping[str, object]]) -> None:
     """Raise PartitionError where the facts of a rank are not those of rank 0."""
-    for rank, of_rank in enumerate(facts):
-        for name in sorted(facts[0].keys() | of_rank.keys()):
-            expected, found = facts[0].get(name), of_rank.get(name)
+    for rank, of_rank in enumerate(of_ranks):
+        for name in [*of_ranks[0], *(key for key in of_rank if key not in of_ranks[0])]:
+            expected, found = of_ranks[0].get(name), of_rank.get(name)
             if expected != found:
                 raise PartitionError(
                     f"rank {rank} has {name} {_short(found)}, rank 0 has {_short(expected)}; start every rank with the "
@@ -290,8 +328,25 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+@contextmanager
+def joined(search: Search, candidate: Candidate, num_train: int) -> Iterator[World]:
+    """The world of a candidate: under torchrun this process among the others, elsewhere all ranks in this process.
+
+    Raises PartitionError and RunError as `connect` does, and where this machine lacks a device.
+    """
+    process = Process.of_environment()
+    if process is None:
+        check_devices(search, candidate, range(candidate.num_devices))
+        yield LocalWorld(candidate.num_replicas, candidate.num_devices // candidate.num_replicas)
+        return
+    check_world_size(process, candidate)
+    check_devices(search, candidate, process.host_ranks)
+    store = join(process, getattr(search.config.training, "timeout_s", 60.0))
+    yield connect(process, store, search, candidate, num_train)
+    leave()
+
+
 def leave() -> None:
     """Close all connections."""
     if dist.is_initialized():
         dist.destroy_process_group()
-

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 

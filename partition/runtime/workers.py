@@ -122,7 +122,7 @@ class Fleet:
                 feed=MinibatchFeed(x, y, part, layout.sizes),
                 seconds=costs.seconds_of,
             )
-            runs += self._runs(replica, layout.schedule, step, lambda key, costs=costs: costs.transfer_s(key.send))
+            runs += self.runs(replica, layout.schedule, step, _transfers(costs))
         run_in_turn(runs)
         for worker in self.workers:
             worker.device.synchronize()
@@ -158,10 +158,10 @@ class Fleet:
             self._priced[key] = (layout, self.search.costs_of(self.candidate, layout, replica))
         return self._priced[key]
 
-    def _runs(
+    def runs(
         self, replica: int, schedule: Schedule, step: Step, transfer_s: Callable[[MessageKey], float]
     ) -> list[Run]:
-        """An executor with its row for every rank of a replica that lives here."""
+        """An executor with its row for every rank of a replica that lives here; `schedule` is lowered."""
         channels = self.world.channels(replica, schedule.placement, transfer_s)
         workers = [worker for worker in self.workers if worker.replica == replica]
         return [(self._executor(worker, channels), schedule.rows[worker.position], step) for worker in workers]
@@ -222,7 +222,7 @@ class Fleet:
 
         feed = MinibatchFeed(x, x, examples, sizes)
         step = Step(sizes=sizes, weight=1.0, feed=feed, seconds=_no_seconds, sink=keep)
-        run_in_turn(self._runs(replica, self._forward_schedule(len(sizes)), step, _no_seconds))
+        run_in_turn(self.runs(replica, self._forward_schedule(len(sizes)), step, _no_seconds))
         return [found[microbatch] for microbatch in sorted(found)]
 
     def _forward_schedule(self, num_microbatches: int) -> Schedule:
@@ -245,30 +245,33 @@ class Fleet:
         return [tensor for of in self.layers().values() for tensor in of.tensors]
 
 
+def _transfers(costs: ReplayCosts) -> Callable[[MessageKey], float]:
+    return lambda key: costs.transfer_s(key.send)
+
+
 def _no_seconds(_: object) -> float:
     return 0.0
 
 
-def check_devices(search: Search, candidate: Candidate) -> None:
-    """Refuse devices that are not there, clocks that do not mix, and what this machine cannot hold.
+def check_devices(search: Search, candidate: Candidate, ranks: Sequence[int]) -> None:
+    """Refuse devices that are not there, kinds that do not mix, and what this machine cannot hold for its ranks.
 
     Raises RunError with both figures.
     """
-    used = [search.cluster.devices[stage.device_index] for stage in candidate.stages]
-    kinds = sorted({device.kind for device in used})
-    if len(kinds) > 1 and "simulated" in kinds:
+    devices = search.cluster.devices
+    kinds = sorted({devices[plan.device_index].kind for plan in candidate.stages})
+    if len(kinds) > 1:
         raise RunError(
-            f"{candidate.name} uses devices of kind {' and '.join(kinds)}: a simulated clock and the wall's cannot be "
-            "compared; give all devices of cluster.devices one kind"
+            f"{candidate.name} uses devices of kind {' and '.join(kinds)}: their messages and clocks do not mix; give "
+            "all devices of cluster.devices one kind"
         )
-    for device in used:
-        if device.kind == "cuda" and int(device.name.split(":")[1]) >= torch.cuda.device_count():
-            raise RunError(
-                f"{device.name} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
-                "plan here and train where it is, or set cluster.devices.kind=simulated"
-            )
-    on_host = zip(used, candidate.stages, strict=True)
-    needed = sum(stage.memory.peak_bytes for device, stage in on_host if device.kind != "cuda")
+    if kinds == ["cuda"] and len(ranks) > torch.cuda.device_count():
+        raise RunError(
+            f"{candidate.name} takes {len(ranks)} CUDA devices of this machine, torch sees "
+            f"{torch.cuda.device_count()}; plan here and train where they are, or set cluster.devices.kind=simulated"
+        )
+    assert candidate.predicted is not None, "what is trained has a layout"
+    needed = 0 if kinds == ["cuda"] else sum(candidate.predicted.peak_bytes[rank] for rank in ranks)
     free = host_free_bytes()
     if free is not None and needed > free:
         raise RunError(

@@ -49,9 +49,7 @@ class World(Protocol):
     def torch_device(self, spec: Device) -> torch.device:
         """Where the tensors of a device live in this process."""
 
-    def channels(
-        self, replica: int, placement: tuple[int, ...], transfer_s: Callable[[MessageKey], float]
-    ) -> Channels:
+    def channels(self, replica: int, placement: tuple[int, ...], transfer_s: Callable[[MessageKey], float]) -> Channels:
         """Messages of one step between the ranks of a replica; `placement` gives the position of each stage."""
 
     def sum_gradients(
@@ -115,9 +113,7 @@ class LocalWorld:
         """The device of its name, or the CPU for a simulated one."""
         return torch.device(spec.name if spec.kind == "cuda" else "cpu")
 
-    def channels(
-        self, replica: int, placement: tuple[int, ...], transfer_s: Callable[[MessageKey], float]
-    ) -> Channels:
+    def channels(self, replica: int, placement: tuple[int, ...], transfer_s: Callable[[MessageKey], float]) -> Channels:
         """Messages of one step between the ranks of a replica."""
         del replica
         return LocalChannels(placement, transfer_s)

@@ -18,7 +18,7 @@ from partition.errors import RunError
 from partition.plan import Search
 from partition.record import Metrics
 from partition.runtime import Result, build_module, num_steps, train
-from partition.runtime.training import host_loss
+from partition.runtime.evaluation import host_loss
 from tests.runtime.by_hand import find
 
 Make = Callable[..., ExperimentConfig]
