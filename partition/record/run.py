@@ -57,7 +57,8 @@ class DeviceBytes:
 
     device: str
     predicted_peak_bytes: int
-    measured_peak_bytes: int
+    measured_peak_bytes: int | None
+    """None where nothing measures it."""
 
 
 @dataclass(frozen=True, kw_only=True)

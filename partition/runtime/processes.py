@@ -336,7 +336,7 @@ def joined(search: Search, candidate: Candidate, num_train: int) -> Iterator[Wor
     """
     process = Process.of_environment()
     if process is None:
-        check_devices(search, candidate, range(candidate.num_devices))
+        check_devices(search, candidate)
         yield LocalWorld(candidate.num_replicas, candidate.num_devices // candidate.num_replicas)
         return
     check_world_size(process, candidate)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,32 @@ from partition.errors import RunError
 from partition.plan import Candidate, Search
 from partition.record import DeviceBytes, Final, Metrics, StepTime, Summary
 from partition.record.run import SCHEMA_VERSION, median_step_s
-from partition.runtime.clock import SimulatedClock
-from partition.runtime.evaluation import evaluate
+from partition.runtime.evaluation import Predictor, evaluate
 from partition.runtime.learning_rate import learning_rate_at
 from partition.runtime.workers import Fleet, StepResult
-from partition.runtime.world import World
+from partition.runtime.world import World, share_all
+
+
+class Trainee(Predictor, Protocol):
+    """What can be trained: the ranks of a candidate that live in this process."""
+
+    @property
+    def has_simulated_clock(self) -> bool:
+        """Whether seconds are the cost model's."""
+
+    def train(
+        self,
+        x: NDArray[Any],
+        y: NDArray[Any],
+        examples: NDArray[np.int64],
+        *,
+        learning_rate: float | None = None,
+        stop_signal: int = 0,
+    ) -> StepResult:
+        """One optimizer step on the given examples."""
+
+    def peak_bytes(self) -> Mapping[int, int | None]:
+        """The most that each rank here has held at once; None where nothing measures it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +51,7 @@ class Result:
     """A finished run: its summary and the fleet with the trained parameters."""
 
     summary: Summary
-    fleet: Fleet
+    fleet: Trainee
     stop_signal: int
     """The signal that ended it before its last step; 0 where none did."""
 
@@ -43,6 +65,15 @@ def num_steps(config: ExperimentConfig, num_train: int, minibatch_size: int) -> 
     if config.training.steps is not None:
         return config.training.steps
     return (config.training.epochs or 1) * math.ceil(num_train / minibatch_size)
+
+
+def build(search: Search, candidate: Candidate, world: World | None = None) -> Trainee:
+    """What trains a candidate: stages with hand-written derivatives, or torch's sharded modules."""
+    if candidate.sharding:
+        from partition.runtime.sharded import ShardedModel
+
+        return ShardedModel(search, candidate, world)
+    return Fleet(search, candidate, world)
 
 
 def train(
@@ -61,7 +92,7 @@ def train(
     loss is not finite.
     """
     config = search.config
-    fleet = Fleet(search, candidate, world)
+    fleet = build(search, candidate, world)
     total = num_steps(config, dataset.num_train, candidate.minibatch_size)
     start_s, metrics = time.perf_counter(), []
     whole_s: list[float] = []  # of the steps on a whole minibatch, which the prediction is for
@@ -82,14 +113,14 @@ def train(
     final = Final(train_loss=train_loss, test_loss=None, test_accuracy=None)
     if not stop_signal:
         final = evaluate(fleet, dataset, train_loss)
-    step_s = longest(fleet, whole_s or [one.step_s for one in metrics])
+    step_s = _longest(fleet, whole_s or [one.step_s for one in metrics])
     summary = _summary(fleet, step_s, len(metrics), final, wall_s)
     return Result(summary=summary, fleet=fleet, stop_signal=stop_signal)
 
 
-def longest(fleet: Fleet, step_s: list[float]) -> list[float]:
+def _longest(fleet: Trainee, step_s: list[float]) -> list[float]:
     """The seconds of every step, each the longest of all ranks."""
-    every = fleet.share([np.array(step_s)] * len(fleet.workers))
+    every = share_all(fleet.world, dict.fromkeys(fleet.world.ranks, np.array(step_s)))
     longest_s: list[float] = np.max(every, axis=0).tolist()
     return longest_s
 
@@ -131,12 +162,11 @@ def _last_epoch_loss(metrics: list[Metrics], num_train: int, candidate: Candidat
     return sum(one.loss for one in steps) / len(steps)
 
 
-def _summary(fleet: Fleet, step_s: list[float], num_steps: int, final: Final, wall_s: float) -> Summary:
+def _summary(fleet: Trainee, step_s: list[float], num_steps: int, final: Final, wall_s: float) -> Summary:
     candidate = fleet.candidate
     assert candidate.predicted is not None
-    peaks = fleet.share([np.array([worker.device.peak_bytes], dtype=np.float64) for worker in fleet.workers])
     names = {plan.rank: plan.device for plan in candidate.stages}
-    is_simulated = any(isinstance(worker.clock, SimulatedClock) for worker in fleet.workers)
+    predicted = candidate.predicted.peak_bytes
     return Summary(
         schema_version=SCHEMA_VERSION,
         candidate=candidate.name,
@@ -144,12 +174,19 @@ def _summary(fleet: Fleet, step_s: list[float], num_steps: int, final: Final, wa
         wall_s=wall_s,
         final=final,
         per_device=tuple(
-            DeviceBytes(device=names[rank], predicted_peak_bytes=predicted, measured_peak_bytes=int(measured[0]))
-            for rank, (predicted, measured) in enumerate(zip(candidate.predicted.peak_bytes, peaks, strict=True))
+            DeviceBytes(device=names[rank], predicted_peak_bytes=predicted[rank], measured_peak_bytes=measured)
+            for rank, measured in enumerate(_peaks(fleet))
         ),
         step_time=StepTime(
             predicted_s=candidate.predicted.step_s,
             measured_s=median_step_s(step_s),
-            clock="simulated" if is_simulated else "wall",
+            clock="simulated" if fleet.has_simulated_clock else "wall",
         ),
     )
+
+
+def _peaks(fleet: Trainee) -> list[int | None]:
+    """The measured peak of every rank, None where nothing measures it."""
+    mine = {rank: -1 if peak is None else peak for rank, peak in fleet.peak_bytes().items()}
+    every = share_all(fleet.world, {rank: np.array([peak], dtype=np.float64) for rank, peak in mine.items()})
+    return [None if of_rank[0] < 0 else int(of_rank[0]) for of_rank in every]

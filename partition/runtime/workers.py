@@ -26,7 +26,7 @@ from partition.runtime.parameters import initialise
 from partition.runtime.stage import Parameters, Stage, take_parameters
 from partition.runtime.tally import Tally
 from partition.runtime.update import Update
-from partition.runtime.world import LocalWorld, Numbers, World
+from partition.runtime.world import LocalWorld, Numbers, World, share_all
 from partition.schedule import ReplayCosts, Schedule, generate, lower
 from partition.units import format_bytes
 
@@ -126,7 +126,8 @@ class Fleet:
         run_in_turn(runs)
         for worker in self.workers:
             worker.device.synchronize()
-        totals = self.tally.totals(self.share([self._numbers(worker, stop_signal) for worker in self.workers]))
+        numbers = {worker.rank: self._numbers(worker, stop_signal) for worker in self.workers}
+        totals = self.tally.totals(share_all(self.world, numbers))
         self._ended_s = self._align_clocks()
         return StepResult(
             loss=totals.loss,
@@ -183,16 +184,6 @@ class Fleet:
         losses = [] if last is None else last.losses_M.tolist()
         return self.tally.pack(worker.rank, worker.updates, losses, stop_signal)
 
-    def share(self, numbers: Sequence[Numbers]) -> Sequence[Numbers]:
-        """What every rank of the run gives, by rank, for what each worker here gives."""
-        given = [
-            self.world.share(worker.rank, of_worker, worker.clock.now_s)
-            for worker, of_worker in zip(self.workers, numbers, strict=True)
-        ]
-        complete = given[-1].wait()
-        assert complete, "every rank shares equally often"
-        return given[-1].values
-
     def _align_clocks(self) -> float:
         """A step is over when its last rank is done, and the next begins then."""
         now_s = max(worker.clock.now_s for worker in self.workers)
@@ -230,6 +221,15 @@ class Fleet:
         return lower(generate("forward_only", num_ranks=self.world.ranks_per_replica,
                               num_microbatches=num_microbatches, placement=placement))  # fmt: skip
 
+    def peak_bytes(self) -> dict[int, int | None]:
+        """The most that each rank here has held at once, by its ledger."""
+        return {worker.rank: worker.device.peak_bytes for worker in self.workers}
+
+    @property
+    def has_simulated_clock(self) -> bool:
+        """Whether seconds are the cost model's."""
+        return any(isinstance(worker.clock, SimulatedClock) for worker in self.workers)
+
     def layers(self) -> dict[int, Parameters]:
         """The parameters of every layer that lives here, those of a replica's first copy, in increasing order."""
         found = {
@@ -253,25 +253,28 @@ def _no_seconds(_: object) -> float:
     return 0.0
 
 
-def check_devices(search: Search, candidate: Candidate, ranks: Sequence[int]) -> None:
-    """Refuse devices that are not there, kinds that do not mix, and what this machine cannot hold for its ranks.
+def check_devices(search: Search, candidate: Candidate, host_ranks: Sequence[int] | None = None) -> None:
+    """Refuse devices that are not there, kinds that do not mix, and what this machine cannot hold.
 
-    Raises RunError with both figures.
+    `host_ranks` are the ranks with processes on this machine; without, all ranks are in this process. Raises RunError
+    with both figures.
     """
-    devices = search.cluster.devices
-    kinds = sorted({devices[plan.device_index].kind for plan in candidate.stages})
-    if len(kinds) > 1:
+    kinds = sorted({search.cluster.devices[plan.device_index].kind for plan in candidate.stages})
+    if len(kinds) > 1 and ("simulated" in kinds or host_ranks is not None):
         raise RunError(
-            f"{candidate.name} uses devices of kind {' and '.join(kinds)}: their messages and clocks do not mix; give "
+            f"{candidate.name} uses devices of kind {' and '.join(kinds)}, whose clocks and messages do not mix; give "
             "all devices of cluster.devices one kind"
         )
-    if kinds == ["cuda"] and len(ranks) > torch.cuda.device_count():
+    ranks = range(candidate.num_devices) if host_ranks is None else host_ranks
+    of_rank = {plan.rank: search.cluster.devices[plan.device_index].kind for plan in candidate.stages}
+    num_cuda = sum(of_rank[rank] == "cuda" for rank in ranks)
+    if num_cuda > torch.cuda.device_count():
         raise RunError(
-            f"{candidate.name} takes {len(ranks)} CUDA devices of this machine, torch sees "
-            f"{torch.cuda.device_count()}; plan here and train where they are, or set cluster.devices.kind=simulated"
+            f"{candidate.name} takes {num_cuda} CUDA devices of this machine, torch sees {torch.cuda.device_count()}; "
+            "plan here and train where they are, or set cluster.devices.kind=simulated"
         )
     assert candidate.predicted is not None, "what is trained has a layout"
-    needed = 0 if kinds == ["cuda"] else sum(candidate.predicted.peak_bytes[rank] for rank in ranks)
+    needed = sum(candidate.predicted.peak_bytes[rank] for rank in ranks if of_rank[rank] != "cuda")
     free = host_free_bytes()
     if free is not None and needed > free:
         raise RunError(

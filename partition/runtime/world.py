@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -93,6 +93,14 @@ class _Round:
     def values(self) -> Sequence[Numbers]:
         """By rank."""
         return [self.given[rank] for rank in range(self.num_ranks)]
+
+
+def share_all(world: World, numbers: Mapping[int, Numbers], now_s: float = 0.0) -> Sequence[Numbers]:
+    """What every rank of the run gives, by rank, for what each rank of this process gives, by rank."""
+    given = [world.share(rank, numbers[rank], now_s) for rank in world.ranks]
+    is_complete = given[-1].wait()
+    assert is_complete, "every rank shares equally often"
+    return given[-1].values
 
 
 class LocalWorld:
