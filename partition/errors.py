@@ -70,3 +70,20 @@ class DeviceMemoryError(RunError):
             f"{self.free_bytes} of {self.limit_bytes} bytes are free; "
             "take more microbatches, more stages or a larger device (`partition plan` lists what fits)"
         )
+
+
+class PeerError(RunError):
+    """Communication with another rank broke: what was waited for, how it ended, and in which action."""
+
+    def __init__(self, *, waiting_for: str, cause: str) -> None:
+        self.waiting_for = waiting_for
+        self.cause = cause
+        self.rank: int | None = None
+        self.step: int | None = None
+        self.action: str | None = None
+        super().__init__(waiting_for, cause)
+
+    def __str__(self) -> str:
+        parts = {"rank": self.rank, "step": self.step, "action": self.action}
+        where = ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
+        return f"{where}{': ' if where else ''}waiting for {self.waiting_for}: {self.cause}"

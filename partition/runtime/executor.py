@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from partition.errors import DeviceMemoryError, RunError
+from partition.errors import DeviceMemoryError, PeerError, RunError
 from partition.graph import StageProgram, Variable
 from partition.runtime.channel import Channels, Delivery, MessageKey
 from partition.runtime.clock import Clock
@@ -88,6 +88,9 @@ class Executor:
                     yield from _METHODS[action.kind](self, action)
                 except DeviceMemoryError as error:
                     error.stage, error.action = action.stage, str(action)
+                    raise
+                except PeerError as error:
+                    error.rank, error.action = self.rank, str(action)
                     raise
             yield from self._settle_all()
         finally:

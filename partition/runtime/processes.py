@@ -27,20 +27,11 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from partition.config import flatten, resolve
 from partition.costs import Device
-from partition.errors import PartitionError, RunError
+from partition.errors import PartitionError, PeerError, RunError
 from partition.plan import Candidate, Search
 from partition.runtime.channel import Channels, Delivery, MessageKey
 from partition.runtime.workers import check_devices
 from partition.runtime.world import LocalWorld, Numbers, Shared, World
-
-
-class PeerError(RunError):
-    """Communication with another rank broke: what was waited for, and how it ended."""
-
-    def __init__(self, *, waiting_for: str, cause: str) -> None:
-        self.waiting_for = waiting_for
-        self.cause = cause
-        super().__init__(f"waiting for {waiting_for}: {cause}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from partition.config import ExperimentConfig
 from partition.data.dataset import Dataset
 from partition.data.minibatches import minibatches
-from partition.errors import RunError
+from partition.errors import PeerError, RunError
 from partition.plan import Candidate, Search
 from partition.record import DeviceBytes, Final, Metrics, StepTime, Summary
 from partition.record.run import SCHEMA_VERSION, median_step_s
@@ -99,7 +99,11 @@ def train(
     stop_signal = 0
     for step, examples in zip(range(1, total + 1), _examples(config, candidate, dataset.num_train), strict=False):
         rate = learning_rate_at(config.optimizer, candidate.learning_rate, step, total)
-        result = fleet.train(dataset.train_x, dataset.train_y, examples, learning_rate=rate, stop_signal=stop())
+        try:
+            result = fleet.train(dataset.train_x, dataset.train_y, examples, learning_rate=rate, stop_signal=stop())
+        except PeerError as error:
+            error.step = step
+            raise
         metrics.append(_metrics(step, result, len(examples), rate))
         _check_finite(metrics[-1])
         if len(examples) == candidate.minibatch_size:

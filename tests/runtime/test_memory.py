@@ -206,7 +206,7 @@ def test_missing_cuda_device_is_refused_with_both_figures(make_config: Make) -> 
     search = Search(config)
     whole = next(one for one in search.candidates() if one.name == "whole")
     if torch.cuda.device_count() == 0:
-        with pytest.raises(RunError, match="cuda:0 is not there: torch sees 0 CUDA devices"):
+        with pytest.raises(RunError, match="takes 1 CUDA devices of this machine, torch sees 0"):
             check_devices(search, whole)
 
 
