@@ -96,15 +96,20 @@ class ProcessWorld:
             self.mesh = DeviceMesh.from_group(
                 mesh_groups, "cuda" if self._is_cuda else "cpu", grid, mesh_dim_names=("replica", "position")
             )
-            self._warm_up(backend)
+            self._warm_up()
 
     def _group(self, ranks: Sequence[int], backend: str) -> dist.ProcessGroup:
         group: dist.ProcessGroup = dist.new_group(list(ranks), timeout=self._timeout, backend=backend)
         return group
 
-    def _warm_up(self, backend: str) -> None:
-        """A first message over every pair of neighbours and a first sum: what connects lazily connects now."""
-        number = torch.zeros(1, device="cuda" if backend == "nccl" else "cpu")
+    @property
+    def message_device(self) -> torch.device:
+        """Where tensors are that the communicators take."""
+        return torch.device("cuda", self.process.local_rank) if self._is_cuda else torch.device("cpu")
+
+    def _warm_up(self) -> None:
+        """A first message over every pair of ranks and a first sum: what connects lazily connects now."""
+        number = torch.zeros(1, device=self.message_device)
         ranks = range(self._base, self._base + self.ranks_per_replica)
         for source in ranks:
             for destination in ranks:
@@ -133,7 +138,7 @@ class ProcessWorld:
 
     def torch_device(self, spec: Device) -> torch.device:
         """The GPU of this process's place on its host, or the CPU."""
-        return torch.device("cuda", self.process.local_rank) if spec.kind == "cuda" else torch.device("cpu")
+        return self.message_device if spec.kind == "cuda" else torch.device("cpu")
 
     def channels(self, replica: int, placement: tuple[int, ...], transfer_s: Callable[[MessageKey], float]) -> Channels:
         """Messages between the ranks of this replica; what the seconds of a link are predicted to be plays no part."""
