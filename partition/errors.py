@@ -10,6 +10,8 @@ class PartitionError(ValueError):
     """An error that a user can act on; its text is one line, its exit code that of the command."""
 
     exit_code = 2
+    is_told = False
+    """Another process of the run has told the user of it already."""
 
 
 class Problem(NamedTuple):
@@ -47,6 +49,8 @@ class RunError(PartitionError):
     """A run that failed: a rank died, timed out, or a value was not finite."""
 
     exit_code = 4
+    cause_key: str | None = None
+    """What all ranks call the cause, where several notice the same."""
 
 
 class DeviceMemoryError(RunError):

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from partition.cli import checking, planning, training
+from partition.cli.processes import tell
 from partition.errors import PartitionError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
         sys.stdout.flush()
     except PartitionError as error:
-        print(f"partition: {error}", file=sys.stderr)
+        if not error.is_told:
+            tell(f"partition: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         print("partition: interrupted; what was recorded so far is on disk", file=sys.stderr)
@@ -49,6 +51,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     if unknown:
         parser.error(f"unknown option {', '.join(unknown)}")
     options.overrides += rest
+    options.given = list(given)
     return options
 
 

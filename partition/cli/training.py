@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from partition.cli.options import Verbs, add_out, add_verb, load_experiment, print_json, run_path
+from partition.cli.processes import add_nproc, is_rank, launch_ranks, tell_of_signal
 from partition.cli.progress import progress
 from partition.config import dump_config
 from partition.errors import NothingFitsError, PartitionError
@@ -19,6 +22,7 @@ from partition.report import run_text
 
 if TYPE_CHECKING:
     from partition.record import Metrics
+    from partition.runtime.liveness import Watch
 
 
 def add(verbs: Verbs) -> None:
@@ -27,47 +31,81 @@ def add(verbs: Verbs) -> None:
     add_out(train)
     train.add_argument("--plan", type=Path, metavar="FILE", help="a plan that `partition plan` wrote")
     train.add_argument("--strategy", metavar="NAME", help="a candidate by its name in the comparison")
+    add_nproc(train)
     train.add_argument("--force", action="store_true", help="run a candidate that is predicted not to fit")
 
 
 def run_train(options: argparse.Namespace) -> int:
-    """Train the candidate of a plan file, of a name, or the chosen one."""
-    config = load_experiment(options)
-    search = Search(config)
+    """Train the candidate of a plan file, of a name, or the chosen one, here or in processes of its own."""
+    if is_rank():
+        # From the first moment on, so that other ranks learn why this one fails.
+        from partition.runtime.liveness import watching
+
+        with watching(tell_of_signal) as watch:
+            return _train(options, _choose(options), watch)
+    chosen = _choose(options)
+    if options.nproc is not None:
+        return launch_ranks(options, chosen.candidate)
+    from partition.runtime.liveness import watching
+
+    with watching(tell_of_signal) as watch:
+        return _train(options, chosen, watch)
+
+
+class _Chosen(NamedTuple):
+    """What to train, and the experiment that it comes from."""
+
+    search: Search
+    candidate: Candidate
+    verdict: str
+
+
+def _choose(options: argparse.Namespace) -> _Chosen:
+    search = Search(load_experiment(options))
     candidate, verdict = _candidate(options, search)
     if not candidate.feasible and not options.force:
         raise NothingFitsError(f"{candidate.name}: {candidate.reason}; `partition plan` lists what fits, --force tries")
+    return _Chosen(search, candidate, verdict)
+
+
+def _train(options: argparse.Namespace, chosen: _Chosen, watch: Watch) -> int:
     from partition.data.dataset import load
     from partition.runtime import joined, num_steps, train
 
+    search, candidate, verdict = chosen
+    config = search.config
     dataset = load(config)
     with joined(search, candidate, dataset.num_train) as world:
-        is_leader = 0 in world.ranks
-        directory = RunDirectory(run_path(options, config)) if is_leader else None
-        if directory:
-            command = ["partition", *sys.argv[1:]]
-            directory.begin(
-                config_text=dump_config(config), plan=plan_record(config, candidate, verdict), command=command
-            )
+        directory = RunDirectory(run_path(options, config)) if 0 in world.ranks else None
         total = num_steps(config, dataset.num_train, candidate.minibatch_size)
-        try:
-            with progress(total, candidate, is_quiet=options.json or not is_leader) as show:
-
-                def observe(metrics: Metrics) -> None:
-                    if directory:
-                        directory.append(metrics)
-                    show(metrics)
-
-                summary = train(search, candidate, dataset, observe, world=world).summary
+        with (
+            closing(directory) if directory else nullcontext(),
+            progress(
+                total, candidate, is_quiet=options.json or not directory, is_simulated=not world.is_shared
+            ) as show,
+        ):
             if directory:
-                directory.end(summary)
-        finally:
+                command = ["partition", *options.given]
+                plan = plan_record(config, candidate, verdict)
+                directory.begin(config_text=dump_config(config), plan=plan, command=command)
+
+            def observe(metrics: Metrics) -> None:
+                if directory:
+                    directory.append(metrics)
+                show(metrics)
+
+            result = train(search, candidate, dataset, observe, world=world, watch=watch)
             if directory:
-                directory.close()
+                directory.end(result.summary)
     if directory and options.json:
-        print_json(asdict(summary))
+        print_json(asdict(result.summary))
     elif directory:
-        print(f"\n{run_text(summary)}\n\nRun directory: {directory.path}")
+        print(f"\n{run_text(result.summary)}\n\nRun directory: {directory.path}")
+    if result.stop_signal:
+        if directory:
+            print(f"partition: ended by {signal.Signals(result.stop_signal).name} after step "
+                  f"{result.summary.num_steps}; what was recorded so far is on disk", file=sys.stderr)  # fmt: skip
+        return 128 + result.stop_signal
     return 0
 
 

@@ -16,6 +16,7 @@ _OTHER_NAMES = {
     "micro_batch_size microbatch_size train_micro_batch_size_per_gpu chunks num_chunks n_microbatches",
     "training.steps": "max_steps num_steps train_iters max_iters total_steps num_iterations iterations",
     "training.epochs": "num_epochs max_epochs num_train_epochs n_epochs",
+    "training.timeout, such as 60 s": "timeout_s ddp_timeout nccl_timeout dist_timeout",
     "training.seed": "random_seed random_state manual_seed",
     "model.l2_penalty, or optimizer.weight_decay with adamw": "weight_decay wd l2 l2_reg lambda",
     "optimizer.lr": "learning_rate base_lr step_size",
@@ -58,7 +59,7 @@ _ABSENT = {
     "it is not available; a model is split by layers only": "tensor_parallel_size tensor_model_parallel_size "
     "tp_size tp data_parallel_size dp_size dp zero_stage zero_optimization fsdp",
     "it is not available; the data sets are mnist5k, digits and synthetic": "path data_path data_dir file",
-    "it is not available": "checkpoint checkpoints checkpointing timeout costs noise device_file",
+    "it is not available": "checkpoint checkpoints checkpointing costs noise device_file",
     "the experiment is named after its file; remove it": "name experiment experiment_name run_name",
     "merge keys are not available; write the keys out": "<<",
 }

@@ -24,7 +24,7 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
     "model.hidden_features": ("width", "depth"),
     "precision": tuple(PrecisionConfig.model_fields),
     "data": tuple(DataConfig.model_fields),
-    "training": tuple(TrainingConfig.model_fields),
+    "training": tuple(name.removesuffix("_s") for name in TrainingConfig.model_fields),
     "optimizer": tuple(OptimizerConfig.model_fields),
     "cluster": ("devices", "links"),
     "cluster.devices": ("name", "count", "kind", "memory", "compute", "memory_bandwidth"),
@@ -42,6 +42,7 @@ SCHEMA_NAMES = {
     "memory_bandwidth": "memory_bytes_per_s",
     "bandwidth": "bytes_per_s",
     "latency": "latency_s",
+    "timeout": "timeout_s",
 }
 """Quantities: the key in a file, and the field that holds its base units."""
 

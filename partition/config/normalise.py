@@ -20,6 +20,7 @@ _PARSERS: dict[str, Callable[[str | int | float], float]] = {
     "memory_bandwidth": parse_bytes_per_s,
     "bandwidth": parse_bytes_per_s,
     "latency": parse_seconds,
+    "timeout": parse_seconds,
 }
 
 _PLANNER_LISTS = ("strategies", "schedules", "num_stages", "num_microbatches", "minibatch_sizes")
@@ -41,6 +42,10 @@ def normalise(root: Node, problems: list[Problem]) -> Node:
     def links(node: Node) -> Node:
         return _nest_links(node, problems)
 
+    def quantities(node: Node) -> Node:
+        return _in_base_units(node, problems)
+
+    root = _change_within(root, ("training",), quantities)
     root = _change_within(root, ("model", "hidden_features"), widths)
     root = _change_within(root, ("cluster", "devices"), devices)
     root = _change_within(root, ("cluster", "links"), links)

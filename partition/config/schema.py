@@ -131,6 +131,8 @@ class TrainingConfig(Section):
     steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Exactly one of epochs and steps is not None; one epoch if neither is given."""
     seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
+    timeout_s: Annotated[float, Field(ge=1, le=10**6, allow_inf_nan=False)] = 60.0
+    """How long a rank waits for another, with all that this one may have to do first."""
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:

@@ -10,7 +10,7 @@ import yaml
 
 from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
 from partition.config.scalars import read_plain_scalar
-from partition.config.schema import ExperimentConfig, ModelConfig, OptimizerConfig
+from partition.config.schema import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from partition.units import parse_bytes, parse_bytes_per_s, parse_flop_per_s, parse_seconds
 
 _BYTES = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
@@ -31,7 +31,7 @@ def resolve(config: ExperimentConfig) -> dict[str, Any]:
         "model": _model(config.model),
         "precision": _without_none(config.precision.model_dump()),
         "data": _without_none(config.data.model_dump()),
-        "training": _without_none(config.training.model_dump()),
+        "training": _training(config.training),
         "optimizer": _optimizer(config.optimizer),
         "cluster": _cluster(config.cluster),
         "planner": _without_none(config.planner.model_dump()),
@@ -83,6 +83,11 @@ def _model(model: ModelConfig) -> dict[str, Any]:
     if len(hidden) > 1 and len(set(hidden)) == 1:
         values["hidden_features"] = {"width": hidden[0], "depth": len(hidden)}
     return values
+
+
+def _training(training: TrainingConfig) -> dict[str, Any]:
+    values = _without_none(training.model_dump())
+    return {**values, "timeout": _quantity(values.pop("timeout_s"), _SECONDS.items(), parse_seconds)}
 
 
 def _optimizer(optimizer: OptimizerConfig) -> dict[str, Any]:

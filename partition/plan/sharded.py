@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from partition.costs import Cluster, CostModel
+from partition.costs.stage import ActionCost
 from partition.graph import Keeps, Layer
 from partition.plan.candidate import Prediction, StageMemory
 
@@ -115,7 +116,7 @@ def _overlapped(computes: Sequence[float], transfers: Sequence[float]) -> float:
 
 def _compute_s(layout: ShardedLayout, index: int, action: str) -> float:
     """Seconds of one layer on the slowest device."""
-    cost = getattr(layout.model.stage(index, index).microbatch(layout.rows), action)
+    cost: ActionCost = getattr(layout.model.stage(index, index).microbatch(layout.rows), action)
     return max(cost.seconds(device) for device in layout.cluster.devices[: layout.num_ranks])
 
 

@@ -9,12 +9,12 @@ Numbers of a few bytes (losses, norms, stop requests) go through a group of thei
 from __future__ import annotations
 
 import json
-import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -30,42 +30,9 @@ from partition.costs import Device
 from partition.errors import PartitionError, PeerError, RunError
 from partition.plan import Candidate, Search
 from partition.runtime.channel import Channels, Delivery, MessageKey
+from partition.runtime.process import Process
 from partition.runtime.workers import check_devices
 from partition.runtime.world import LocalWorld, Numbers, Shared, World
-
-
-@dataclass(frozen=True, kw_only=True)
-class Process:
-    """One process among those that torchrun started."""
-
-    rank: int
-    local_rank: int
-    world_size: int
-    local_world_size: int
-
-    @staticmethod
-    def of_environment(environment: Mapping[str, str] = os.environ) -> Process | None:
-        """What torchrun says in the environment; None where it did not start this process.
-
-        Raises PartitionError where the environment has some of its variables and not all.
-        """
-        if "RANK" not in environment or "WORLD_SIZE" not in environment:
-            return None
-        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-        missing = [name for name in names if name not in environment]
-        if missing:
-            raise PartitionError(
-                f"RANK and WORLD_SIZE are set, but {', '.join(missing)} are not: start the processes with torchrun, "
-                "or unset them to run in one process"
-            )
-        rank, local_rank, world_size, local_world_size = (int(environment[name]) for name in names[:4])
-        return Process(rank=rank, local_rank=local_rank, world_size=world_size, local_world_size=local_world_size)
-
-    @property
-    def host_ranks(self) -> range:
-        """The ranks on this host."""
-        first = self.rank - self.local_rank
-        return range(first, first + self.local_world_size)
 
 
 class ProcessWorld:
@@ -236,9 +203,13 @@ def _broken_as(waiting_for: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # Of a message that goes on with a stack trace, what went wrong stands at the start.
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PeerError(waiting_for=waiting_for, cause=cause) from error
+        raise PeerError(waiting_for=waiting_for, cause=_first_sentence(str(error))) from error
+
+
+def _first_sentence(message: str) -> str:
+    """What went wrong, of a message that may begin with a place in C++ and go on with advice and a stack trace."""
+    line = (message.strip().splitlines() or ["it failed without a message"])[0]
+    return re.sub(r"^\[[^\]]*\.(cc|cpp|h):\d+\]\s*", "", line).split(". ")[0]
 
 
 # Joining
@@ -259,7 +230,7 @@ def connect(process: Process, store: Store, search: Search, candidate: Candidate
 
     Raises PartitionError where ranks were started differently, RunError where one does not come.
     """
-    timeout_s = getattr(search.config.training, "timeout_s", 60.0)
+    timeout_s = search.config.training.timeout_s
     agree(process, store, facts(search, candidate, num_train), timeout_s)
     used = search.cluster.devices[candidate.stages[0].device_index]
     is_cuda = used.kind == "cuda"
@@ -337,7 +308,7 @@ def joined(search: Search, candidate: Candidate, num_train: int) -> Iterator[Wor
         return
     check_world_size(process, candidate)
     check_devices(search, candidate, process.host_ranks)
-    store = join(process, getattr(search.config.training, "timeout_s", 60.0))
+    store = join(process, search.config.training.timeout_s)
     yield connect(process, store, search, candidate, num_train)
     leave()
 

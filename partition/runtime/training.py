@@ -20,6 +20,7 @@ from partition.record import DeviceBytes, Final, Metrics, StepTime, Summary
 from partition.record.run import SCHEMA_VERSION, median_step_s
 from partition.runtime.evaluation import Predictor, evaluate
 from partition.runtime.learning_rate import learning_rate_at
+from partition.runtime.liveness import Watch
 from partition.runtime.workers import Fleet, StepResult
 from partition.runtime.world import World, share_all
 
@@ -56,10 +57,6 @@ class Result:
     """The signal that ended it before its last step; 0 where none did."""
 
 
-def _never() -> int:
-    return 0
-
-
 def num_steps(config: ExperimentConfig, num_train: int, minibatch_size: int) -> int:
     """Optimizer steps of a run."""
     if config.training.steps is not None:
@@ -83,12 +80,12 @@ def train(
     observe: Callable[[Metrics], None],
     *,
     world: World | None = None,
-    stop: Callable[[], int] = _never,
+    watch: Watch | None = None,
 ) -> Result:
     """Train a candidate and evaluate it; `observe` sees the metrics of every step as they come.
 
-    Without a `world` all ranks live in this process. `stop` gives the signal that has asked this process to stop, or
-    0; all ranks then end after the same step. Raises DeviceMemoryError where a device runs out, RunError where the
+    Without a `world` all ranks live in this process. Where `watch` sees a signal that asks this process to
+    stop, all ranks end after the same step. Raises DeviceMemoryError where a device runs out, RunError where the
     loss is not finite.
     """
     config = search.config
@@ -100,7 +97,13 @@ def train(
     for step, examples in zip(range(1, total + 1), _examples(config, candidate, dataset.num_train), strict=False):
         rate = learning_rate_at(config.optimizer, candidate.learning_rate, step, total)
         try:
-            result = fleet.train(dataset.train_x, dataset.train_y, examples, learning_rate=rate, stop_signal=stop())
+            result = fleet.train(
+                dataset.train_x,
+                dataset.train_y,
+                examples,
+                learning_rate=rate,
+                stop_signal=watch.stop_signal if watch else 0,
+            )
         except PeerError as error:
             error.step = step
             raise
@@ -111,6 +114,8 @@ def train(
         observe(metrics[-1])
         stop_signal = result.stop_signal
         if stop_signal:
+            if watch:
+                watch.acknowledge()
             break
     wall_s = time.perf_counter() - start_s
     train_loss = _last_epoch_loss(metrics, dataset.num_train, candidate)
