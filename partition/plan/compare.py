@@ -16,9 +16,7 @@ TIE = 1e-6
 
 NOT_CONSIDERED = (
     "recomputation of activations",
-    "data parallel replicas",
     "fully sharded data parallel",
-    "data parallel x pipeline",
     "tensor parallel layers",
     "optimizer state or activations in host memory",
 )

@@ -11,7 +11,8 @@ from partition.units import format_bytes, format_seconds
 def describe(candidate: Candidate) -> str:
     """What a candidate does, as a phrase."""
     batch = f"minibatch of {candidate.minibatch_size}"
-    is_even = candidate.num_microbatches * candidate.microbatch_size == candidate.minibatch_size
+    num_pieces = candidate.num_replicas * candidate.num_microbatches
+    is_even = num_pieces * candidate.microbatch_size == candidate.minibatch_size
     pieces = f"{candidate.num_microbatches} microbatches of {'' if is_even else 'at most '}{candidate.microbatch_size}"
     match candidate.strategy:
         case "whole":
@@ -20,8 +21,18 @@ def describe(candidate: Candidate) -> str:
             return f"a smaller {batch} on one device, learning rate {candidate.learning_rate:.4g}"
         case "accumulate":
             return f"the {batch} in {pieces} on one device"
+        case "data_parallel":
+            return f"the {batch} shared by {candidate.num_replicas} devices, {pieces} on each"
         case _:
-            return f"the {batch} in {pieces} through {candidate.num_stages} stages, one a device, {candidate.schedule}"
+            return f"the {batch} in {pieces} {_through(candidate)}"
+
+
+def _through(candidate: Candidate) -> str:
+    """The stages that the microbatches go through."""
+    per_device = candidate.num_stages // candidate.ranks_per_replica
+    stages = f"{candidate.num_stages} stages, {'one' if per_device == 1 else per_device} a device"
+    replicas = "" if candidate.num_replicas == 1 else f"each of {candidate.num_replicas} replicas of "
+    return f"through {replicas}{stages}, {candidate.schedule}"
 
 
 def verdict(candidates: Sequence[Candidate], chosen: Candidate | None) -> str:
@@ -56,6 +67,8 @@ def _choice(chosen: Candidate) -> str:
         "shrink": "Shrink the minibatch",
         "accumulate": "Accumulate",
         "pipeline": "Split the graph",
+        "data_parallel": "Share the minibatch",
+        "hybrid": "Split the graph and share the minibatch",
     }
     return (
         f"{words[chosen.strategy]}: {chosen.name} ({describe(chosen)}), {format_seconds(predicted.step_s)} a step "

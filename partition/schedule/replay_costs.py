@@ -23,7 +23,7 @@ class ReplayCosts:
     size_class: tuple[int, ...]
     """class of each microbatch"""
     seconds: Mapping[Kind, SecondsTable]
-    """duration of F, B, I, W and STEP"""
+    """duration of F, B, I, W and STEP, and of adding up a stage's gradients (REDUCE_GRAD), which has class 0 too"""
     send_forward_s: SecondsTable
     """seconds that an activation leaving the stage occupies its link, latency included"""
     send_backward_s: SecondsTable

@@ -10,9 +10,8 @@ from torch import Tensor
 from partition.config import ExperimentConfig
 from partition.data.dataset import load
 from partition.plan import Candidate, Search, Segment, replay_costs
-from partition.plan.estimate import Layout
-from partition.plan.microbatches import size_classes
-from partition.plan.occupancy import StageOccupancy, moments
+from partition.plan.candidate import rank_loads
+from partition.plan.estimate import Layout, stage_plans
 from partition.runtime import Fleet
 from partition.runtime.executor import Step, run_in_turn
 from partition.runtime.feed import MinibatchFeed
@@ -58,17 +57,12 @@ class ByHand:
 
     def costs(self) -> ReplayCosts:
         """The planner's seconds for these stages and microbatches."""
-        layout = Layout.of("gpipe", self.schedule.num_stages, self.sizes)
+        layout = Layout(schedule=self.schedule, sizes=self.sizes)
         search = self.fleet.search
         return replay_costs(layout, self.segments, search.cluster, search.model)
 
     def predicted_peak_bytes(self) -> list[int]:
-        """The planner's peak of every stage under this schedule."""
-        return [self._peak_bytes(index, segment) for index, segment in enumerate(self.segments)]
-
-    def _peak_bytes(self, index: int, segment: Segment) -> int:
-        distinct, classes = size_classes(self.sizes)
-        stage = self.fleet.search.model.stage(segment.first_layer, segment.last_layer)
-        last = self.schedule.num_stages - 1
-        found = moments(self.schedule.rows[index], classes, is_first=index == 0, is_last=index == last)
-        return StageOccupancy(stage, distinct, self.fleet.candidate.num_microbatches).peak_bytes(found)
+        """The planner's peak of every rank under this schedule."""
+        search, layout = self.fleet.search, Layout(schedule=self.schedule, sizes=self.sizes)
+        stages = stage_plans(layout, self.segments, search.cluster, search.model)
+        return [load.peak_bytes for load in rank_loads(stages)]
