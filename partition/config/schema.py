@@ -35,7 +35,7 @@ Source = Literal["mnist5k", "digits", "synthetic"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
 Objective = Literal["time_to_target", "step_time", "device_seconds", "fewest_devices"]
-Strategy = Literal["whole", "shrink", "accumulate", "pipeline", "data_parallel", "hybrid"]
+Strategy = Literal["whole", "shrink", "accumulate", "pipeline", "data_parallel", "hybrid", "sharded"]
 Schedule = Literal["gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv"]
 
 LARGEST_WIDTH = 2**24

@@ -87,7 +87,8 @@ def _model(model: ModelConfig) -> dict[str, Any]:
 
 def _training(training: TrainingConfig) -> dict[str, Any]:
     values = _without_none(training.model_dump())
-    return {**values, "timeout": _quantity(values.pop("timeout_s"), _SECONDS.items(), parse_seconds)}
+    del values["timeout_s"]
+    return {**values, "timeout": _quantity(training.timeout_s, _SECONDS.items(), parse_seconds)}
 
 
 def _optimizer(optimizer: OptimizerConfig) -> dict[str, Any]:

@@ -16,7 +16,6 @@ TIE = 1e-6
 
 NOT_CONSIDERED = (
     "recomputation of activations",
-    "fully sharded data parallel",
     "tensor parallel layers",
     "optimizer state or activations in host memory",
 )

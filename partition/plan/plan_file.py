@@ -15,7 +15,7 @@ from partition.config import ExperimentConfig, flatten, resolve
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate
 from partition.plan.compare import SCHEMA_VERSION
-from partition.plan.search import SCHEDULES, STRATEGIES, Search, Shape, segments_of
+from partition.plan.search import SCHEDULES, SHARDED_SCHEDULE, STRATEGIES, Search, Shape, segments_of
 
 _FREE_TO_CHANGE = ("name", "data", "planner", "training.epochs", "training.steps", "training.seed")
 """Keys of an experiment that a plan does not depend on."""
@@ -51,7 +51,10 @@ def read_plan(path: Path, search: Search) -> Candidate:
         where = ".".join(map(str, ("candidate", *first["loc"])))
         raise PartitionError(f"{path}: {where}: {first['msg']}; plan again with `partition plan`") from None
     _check_layout(path, candidate, search)
-    priced = search.price(Shape.of(candidate), segments_of(candidate))
+    if candidate.strategy == "sharded":
+        priced = search.price_sharded(candidate.num_devices)
+    else:
+        priced = search.price(Shape.of(candidate), segments_of(candidate))
     if priced != candidate:
         different = next(
             field.name for field in fields(Candidate) if getattr(priced, field.name) != getattr(candidate, field.name)
@@ -125,7 +128,7 @@ def _check_step(path: Path, candidate: Candidate, search: Search) -> None:
         raise PartitionError(f"{path}: {_short(repr(candidate.name))} is no candidate's name; plan again")
     for what, given, known in (
         ("strategy", candidate.strategy, STRATEGIES),
-        ("schedule", candidate.schedule, SCHEDULES),
+        ("schedule", candidate.schedule, (*SCHEDULES, SHARDED_SCHEDULE)),
     ):
         if given not in known:
             raise PartitionError(f"{path}: {what} {_short(repr(given))} is not known; take one of {', '.join(known)}")

@@ -17,6 +17,7 @@ from partition.plan.candidate import Candidate, StagePlan, rank_loads
 from partition.plan.estimate import Layout, communication_bytes, predict, replay_costs, stage_plans
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.sharded import ShardedLayout, sharded_memory, sharded_prediction
 from partition.plan.split import Segment
 from partition.plan.splitter import Splitter
 from partition.schedule import GENERATORS, ReplayCosts
@@ -29,7 +30,9 @@ MOST_MICROBATCHES = 64
 """The largest number of microbatches tried unless the experiment names others."""
 MOST_SPLIT_WORK = 1_000_000
 """Layers squared times devices times runs of devices that are alike: ten or twenty seconds of search."""
-STRATEGIES = ("whole", "shrink", "accumulate", "pipeline", "data_parallel", "hybrid")
+STRATEGIES = ("whole", "shrink", "accumulate", "pipeline", "data_parallel", "hybrid", "sharded")
+SHARDED_SCHEDULE = "none"
+"""torch's own order of things."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,8 @@ class Search:
         if "pipeline" in admitted:
             found += [self._pipeline(shape) for shape in self._pipeline_shapes(1)]
         found += [self._pipeline(shape) for shape in self._replicated_shapes(admitted)]
+        if "sharded" in admitted:
+            found += [self.price_sharded(count) for count in self._replica_counts()]
         return tuple(found)
 
     # One device
@@ -167,8 +172,7 @@ class Search:
         planner, size = self.config.planner, self.minibatch_size // num_replicas
         for schedule in planner.schedules or SCHEDULES:
             stages_per_rank = GENERATORS[schedule].usual_stages_per_rank
-            asked = [-(-stages // stages_per_rank) for stages in planner.num_stages or ()]
-            for num_ranks in dict.fromkeys(asked) or self._rank_counts(num_replicas, stages_per_rank):
+            for num_ranks in self._asked_rank_counts(num_replicas, stages_per_rank):
                 if num_ranks == 1:  # that is accumulation, or data parallel
                     continue
                 for count in planner.num_microbatches or self._microbatch_counts(size, num_ranks):
@@ -219,6 +223,13 @@ class Search:
         """Enough to keep every stage busy; fewer only where there are not as many examples."""
         counts = _powers_of_two(size)
         return [count for count in counts if count >= num_ranks] or counts[-1:]
+
+    def _asked_rank_counts(self, num_replicas: int, stages_per_rank: int) -> list[int]:
+        """Those of the stages that the experiment asks for, as far as the schedule can share them out evenly."""
+        asked = self.config.planner.num_stages
+        if asked is None:
+            return self._rank_counts(num_replicas, stages_per_rank)
+        return [stages // stages_per_rank for stages in asked if stages % stages_per_rank == 0]
 
     def _rank_counts(self, num_replicas: int, stages_per_rank: int) -> list[int]:
         most = min(len(self.cluster.devices) // num_replicas, self.network.num_layers // stages_per_rank)
@@ -314,6 +325,36 @@ class Search:
                 communication_bytes(layouts, segments, self.model),
                 has_step_barrier=self.config.optimizer.max_grad_norm is not None,
             ),
+        )
+
+    def price_sharded(self, num_ranks: int) -> Candidate:
+        """The candidate that shares out every parameter over the first so many devices."""
+        shape = Shape(name=f"sharded-{num_ranks}", strategy="sharded", minibatch_size=self.minibatch_size,
+                      num_microbatches=1, num_replicas=num_ranks, schedule=SHARDED_SCHEDULE)  # fmt: skip
+        layout = ShardedLayout(cluster=self.cluster, model=self.model, num_ranks=num_ranks,
+                               minibatch_size=self.minibatch_size)  # fmt: skip
+        memory = sharded_memory(layout)
+        stages = tuple(
+            StagePlan(
+                stage_index=0,
+                device=device.name,
+                device_index=rank,
+                rank=rank,
+                replica_index=rank,
+                first_layer=0,
+                last_layer=self.network.num_layers - 1,
+                limit_bytes=device.memory_bytes,
+                memory=memory,
+            )
+            for rank, device in enumerate(self.cluster.devices[:num_ranks])
+        )
+        overflow = _overflow(stages)
+        return replace(
+            self._without_layout(shape, overflow or f"{_fit(stages)} (estimated)"),
+            feasible=not overflow,
+            sharding="full",
+            stages=stages,
+            predicted=sharded_prediction(layout, memory.peak_bytes),
         )
 
     def _without_layout(self, shape: Shape, reason: str) -> Candidate:

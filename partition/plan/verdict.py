@@ -13,7 +13,9 @@ def describe(candidate: Candidate) -> str:
     batch = f"minibatch of {candidate.minibatch_size}"
     num_pieces = candidate.num_replicas * candidate.num_microbatches
     is_even = num_pieces * candidate.microbatch_size == candidate.minibatch_size
-    pieces = f"{candidate.num_microbatches} microbatches of {'' if is_even else 'at most '}{candidate.microbatch_size}"
+    plural = "" if candidate.num_microbatches == 1 else "es"
+    most = "" if is_even else "at most "
+    pieces = f"{candidate.num_microbatches} microbatch{plural} of {most}{candidate.microbatch_size}"
     match candidate.strategy:
         case "whole":
             return f"the whole {batch} on one device"
@@ -21,6 +23,8 @@ def describe(candidate: Candidate) -> str:
             return f"a smaller {batch} on one device, learning rate {candidate.learning_rate:.4g}"
         case "accumulate":
             return f"the {batch} in {pieces} on one device"
+        case "sharded":
+            return f"the {batch} and every parameter shared by {candidate.num_replicas} devices, torch's fully_shard"
         case "data_parallel":
             return f"the {batch} shared by {candidate.num_replicas} devices, {pieces} on each"
         case _:
@@ -68,6 +72,7 @@ def _choice(chosen: Candidate) -> str:
         "accumulate": "Accumulate",
         "pipeline": "Split the graph",
         "data_parallel": "Share the minibatch",
+        "sharded": "Share the minibatch and every parameter",
         "hybrid": "Split the graph and share the minibatch",
     }
     return (

@@ -73,7 +73,7 @@ class ShardedModel:
                 group["lr"] = learning_rate
         shares = microbatch_sizes(len(examples), self.candidate.num_replicas)
         mine = np.split(examples, np.cumsum(shares)[:-1])[self.rank]
-        loss = self._backward(*self._batch(x, y, mine), len(examples))
+        loss = self._backward(self._rows("x", x, mine), self._rows("targets", y, mine), len(examples))
         penalty = self._add_penalty()
         loss_sum, grad_square, weight_square, signal = self._totals(loss, penalty, stop_signal)
         norm, limit = math.sqrt(grad_square), self.search.config.optimizer.max_grad_norm
@@ -91,15 +91,13 @@ class ShardedModel:
             stop_signal=int(signal),
         )
 
-    def _batch(self, x: NDArray[Any], y: NDArray[Any], examples: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        feed = MinibatchFeed(x, y, examples, (len(examples),))
+    def _rows(self, name: str, array: NDArray[Any], examples: NDArray[np.int64]) -> Tensor:
+        """The rows of the inputs ("x") or the targets, on this rank's device."""
+        is_index = name == "targets" and self.search.network.loss.has_class_targets
         dtype: torch.dtype = getattr(torch, self.search.config.precision.compute)
-        inputs = torch.empty((len(examples), *x.shape[1:]), dtype=dtype)
-        has_classes = self.search.network.loss.has_class_targets
-        targets = torch.empty((len(examples), *y.shape[1:]), dtype=torch.int64 if has_classes else dtype)
-        feed("x", 0, inputs)
-        feed("targets", 0, targets)
-        return inputs.to(self.device), targets.to(self.device)
+        rows = torch.empty((len(examples), *array.shape[1:]), dtype=torch.int64 if is_index else dtype)
+        MinibatchFeed(array, array, examples, (len(examples),))(name, 0, rows)
+        return rows.to(self.device)
 
     def _backward(self, inputs: Tensor, targets: Tensor, num_examples: int) -> float:
         """Leave the gradient of the minibatch's mean loss in the parameters; this rank's part of that loss."""
@@ -148,8 +146,7 @@ class ShardedModel:
         most = int(max(of_rank[0] for of_rank in share_all(self.world, {self.rank: mine})))
         for index in range(most):
             part = examples[index * size : (index + 1) * size]
-            inputs, _ = self._batch(x, x, part)
-            logits = self.model(inputs).cpu().numpy()
+            logits = self.model(self._rows("x", x, part)).cpu().numpy()
             if len(part):
                 yield logits
 

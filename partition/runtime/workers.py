@@ -114,8 +114,10 @@ class Fleet:
             self._set_learning_rate(learning_rate)
         start_s = self._align_clocks() if self._ended_s is None else self._ended_s
         runs: list[Run] = []
+        num_losses: dict[int, int] = {}
         for replica, part in self._parts(examples):
             layout, costs = self._priced_layout(replica, len(part))
+            num_losses[replica] = layout.num_microbatches
             step = Step(
                 sizes=layout.sizes,
                 weight=1.0 / len(examples),
@@ -126,7 +128,9 @@ class Fleet:
         run_in_turn(runs)
         for worker in self.workers:
             worker.device.synchronize()
-        numbers = {worker.rank: self._numbers(worker, stop_signal) for worker in self.workers}
+        numbers = {
+            worker.rank: self._numbers(worker, num_losses[worker.replica], stop_signal) for worker in self.workers
+        }
         totals = self.tally.totals(share_all(self.world, numbers))
         self._ended_s = self._align_clocks()
         return StepResult(
@@ -179,9 +183,10 @@ class Fleet:
             norm_limit=self.search.config.optimizer.max_grad_norm,
         )
 
-    def _numbers(self, worker: Worker, stop_signal: int) -> Numbers:
+    def _numbers(self, worker: Worker, num_losses: int, stop_signal: int) -> Numbers:
+        """What a rank tells the others of a step; of the losses that it has room for only those of this step."""
         last = worker.stages.get(self.candidate.num_stages - 1)
-        losses = [] if last is None else last.losses_M.tolist()
+        losses = [] if last is None else last.losses_M[:num_losses].tolist()
         return self.tally.pack(worker.rank, worker.updates, losses, stop_signal)
 
     def _align_clocks(self) -> float:

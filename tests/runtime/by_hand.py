@@ -23,6 +23,12 @@ def find(search: Search, name: str) -> Candidate:
     return next(one for one in search.candidates() if one.name == name)
 
 
+def peaks_of(candidate: Candidate) -> list[int]:
+    """The predicted peak of every rank."""
+    assert candidate.predicted is not None
+    return list(candidate.predicted.peak_bytes)
+
+
 def build_fleet(config: ExperimentConfig, name: str) -> Fleet:
     """The devices, stages and executors of a candidate by name."""
     search = Search(config)

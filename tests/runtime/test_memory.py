@@ -19,6 +19,7 @@ from partition.graph import Category
 from partition.plan import Candidate, Search, compare
 from partition.runtime import Fleet, check_devices, workers
 from partition.runtime.device import RuntimeDevice
+from tests.runtime.by_hand import peaks_of
 
 Make = Callable[..., ExperimentConfig]
 
@@ -75,7 +76,7 @@ def test_limit_is_honest_both_ways(make_config: Make, seed: int) -> None:
                 force(search, candidate, dataset)
             continue
         fleet = force(search, candidate, dataset)
-        predicted = [stage.memory.peak_bytes for stage in candidate.stages]
+        predicted = peaks_of(candidate)
         assert [worker.device.peak_bytes for worker in fleet.workers] == predicted
         for short in {candidate.minibatch_size - 1, candidate.minibatch_size // 2} - {0}:
             fleet.train(dataset.train_x, dataset.train_y, np.arange(short))
@@ -154,7 +155,7 @@ def test_ledger_equals_the_allocators_events(
         fleet = force(search, candidate, dataset)
         fleet.train(dataset.train_x, dataset.train_y, np.arange(15))
     assert allocated(prof) == (total.peak, total.held)
-    predicted = [stage.memory.peak_bytes for stage in candidate.stages]
+    predicted = peaks_of(candidate)
     assert [worker.device.peak_bytes for worker in fleet.workers] == predicted
 
 
