@@ -33,10 +33,26 @@ def lower(schedule: Schedule, *, receives_ahead: int = 0) -> Schedule:
     if schedule.is_lowered:
         raise ScheduleError(f"schedule {schedule.name} is lowered already: its rows hold messages or steps")
     rows = [_post_ahead(row, receives_ahead) for row in _Lowering(schedule).run()]
-    if not schedule.is_forward_only:
-        for rank, row in enumerate(rows):
-            row.extend(Action(stage, Kind.STEP) for stage in schedule.stages_of(rank))
-    return replace(schedule, rows=tuple(map(tuple, rows)))
+    return _with_steps(replace(schedule, rows=tuple(map(tuple, rows))))
+
+
+def complete(schedule: Schedule) -> Schedule:
+    """The schedule as it runs: lowered if its rows hold no messages, and with the steps that the text form leaves out.
+
+    Raises ScheduleError as `lower` does.
+    """
+    if not schedule.is_lowered:
+        return lower(schedule)
+    has_steps = any(action.kind is Kind.STEP for row in schedule.rows for action in row)
+    return schedule if has_steps else _with_steps(schedule)
+
+
+def _with_steps(schedule: Schedule) -> Schedule:
+    """One optimizer step for each stage, at the end of its row; none in prediction."""
+    if schedule.is_forward_only:
+        return schedule
+    steps = [[Action(stage, Kind.STEP) for stage in schedule.stages_of(rank)] for rank in range(schedule.num_ranks)]
+    return replace(schedule, rows=tuple((*row, *own) for row, own in zip(schedule.rows, steps, strict=True)))
 
 
 def _post_ahead(row: list[Action], computations: int) -> list[Action]:

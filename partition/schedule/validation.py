@@ -59,7 +59,10 @@ def refuse(schedule: Schedule, place: Place, reason: str) -> NoReturn:
     action = row[place.position] if place.position < len(row) else "end of row"
     raise ScheduleError(
         f"schedule {schedule.name}: rank {place.rank}, position {place.position}, {action}: {reason}\n"
-        + draw_around(schedule, place.rank, place.position)
+        + draw_around(schedule, place.rank, place.position),
+        rank=place.rank,
+        position=place.position,
+        action=str(action),
     )
 
 
