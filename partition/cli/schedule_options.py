@@ -107,19 +107,26 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def _renamed(path: Path) -> Iterator[Path]:
-    """A temporary file that takes the place of the other once it is complete, and is gone if it never is."""
-    temporary = path.with_name(f".{path.name}.part") if path.name else path
+    """A temporary file that takes the place of the other once it is complete, and is gone if it never is.
+
+    What exists and is no regular file, such as a pipe or the link /dev/stdout, is written to as it is.
+    """
+    temporary = path
     try:
+        is_replaced = not path.is_symlink() and (path.is_file() or not path.exists())
+        temporary = path.with_name(f".{path.name}.part") if is_replaced else path
         yield temporary
-        os.replace(temporary, path)
+        if is_replaced:
+            os.replace(temporary, path)
     except PartitionError:
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "its name holds a null character"
         raise PartitionError(f"{str(path)!r}: cannot be written ({reason}); choose another place") from None
     finally:
-        with suppress(OSError, ValueError):
-            temporary.unlink(missing_ok=True)
+        if temporary is not path:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def write_picture(simulation: Simulation, path: Path, picture_format: str) -> None:

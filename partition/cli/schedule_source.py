@@ -12,15 +12,21 @@ from partition.errors import PartitionError, ScheduleError, ScheduleMemoryError
 from partition.schedule import GENERATORS, Kind, Schedule, generate, validate
 from partition.schedule.actions import COMPUTE
 from partition.schedule.document import read_schedule
+from partition.schedule.generators import usual_shape
+from partition.schedule.validation import has_accumulation_order
 
 if TYPE_CHECKING:
     from partition.schedule.auto import Found
 
 AUTO = "auto"
 MOST_LISTED = 10_000_000
-"""Computations of the largest schedule that is written out."""
+"""Computations of the largest schedule that is written out as text."""
+MOST_CHECKED = 1_000_000
+"""Actions of the largest schedule that is checked or replayed one by one: half a minute."""
 MOST_SEARCHED = 50_000
 """Stages times microbatches of the largest schedule that is searched for."""
+MOST_STAGES_SEARCHED = 512
+MOST_MICROBATCHES_SEARCHED = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +56,8 @@ def add_file(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--forward-only", action="store_true", help="the file holds a schedule for prediction")
 
 
-def make(options: argparse.Namespace) -> Made:
-    """The schedule of a file, of a name, or of a search."""
+def make(options: argparse.Namespace, *, is_text: bool = False) -> Made:
+    """The schedule of a file, of a name, or of a search; a larger one where only its text is wanted."""
     if (options.name is None) is (options.file is None):
         names = ", ".join([*GENERATORS, AUTO])
         raise PartitionError(f"give either --file F or the name of a schedule: {names}")
@@ -65,7 +71,7 @@ def make(options: argparse.Namespace) -> Made:
     placement = _placement(options)
     if options.name == AUTO:
         return _search(options, placement)
-    _check_size(options)
+    _check_size(options, is_text)
     schedule = generate(
         options.name,
         num_ranks=options.ranks,
@@ -79,6 +85,9 @@ def make(options: argparse.Namespace) -> Made:
 def read_file(options: argparse.Namespace) -> Made:
     """The schedule of --file, checked; gradients may be added in any order, as in schedules of others."""
     schedule = read_schedule(options.file, is_forward_only=options.forward_only)
+    actions = sum(map(len, schedule.rows))
+    if actions > MOST_CHECKED:
+        raise ScheduleError(f"{options.file}: holds {actions} actions, at most {MOST_CHECKED} are checked; take fewer")
     for option, has in (
         ("ranks", schedule.num_ranks),
         ("stages", schedule.num_stages),
@@ -101,20 +110,20 @@ def checked(schedule: Schedule) -> Made:
             raise ScheduleError(f"{error}\n{hint}", rank=error.rank, position=error.position, action=error.action) \
                 from None  # fmt: skip
         raise
-    try:
-        validate(schedule)
-    except ScheduleError:
-        return Made(schedule=schedule, is_bit_identical=False)
-    return Made(schedule=schedule)
+    return Made(schedule=schedule, is_bit_identical=has_accumulation_order(schedule))
 
 
-def _check_size(options: argparse.Namespace) -> None:
-    """Refuse what would fill the memory of this machine; `generate` refuses sizes below 1."""
-    stages = options.stages or options.ranks
-    if options.ranks > 0 and options.microbatches > 0 and 2 * stages * options.microbatches > MOST_LISTED:
+def _check_size(options: argparse.Namespace, is_text: bool) -> None:
+    """Refuse what would take minutes or fill the memory of this machine; `generate` refuses sizes below 1."""
+    shape = usual_shape(
+        options.name, num_ranks=options.ranks, num_microbatches=options.microbatches, num_stages=options.stages
+    )
+    actions, most = GENERATORS[options.name].num_actions(shape), MOST_LISTED if is_text else MOST_CHECKED // 3
+    if min(shape.num_ranks, shape.num_stages, shape.num_microbatches) > 0 and actions > most:
+        done = "written" if is_text else f"checked or replayed, and {MOST_LISTED} written as csv"
         raise ScheduleError(
-            f"schedule {options.name}: {stages} stages and {options.microbatches} microbatches make "
-            f"{2 * stages * options.microbatches} actions, at most {MOST_LISTED} are written out; take fewer"
+            f"schedule {options.name}: {shape.num_stages} stages and {shape.num_microbatches} microbatches make "
+            f"{actions} actions, at most {most} are {done}; take fewer"
         )
 
 
@@ -163,10 +172,11 @@ def _placements(options: argparse.Namespace, placement: tuple[int, ...] | None) 
     stages = len(placement) if placement else ranks if options.stages is None else options.stages
     if min(ranks, count, stages) < 1:
         raise ScheduleError(f"schedule {AUTO}: {ranks} ranks, {stages} stages, {count} microbatches: at least 1 each")
-    if stages * count > MOST_SEARCHED:
+    if stages * count > MOST_SEARCHED or stages > MOST_STAGES_SEARCHED or count > MOST_MICROBATCHES_SEARCHED:
         raise ScheduleError(
-            f"schedule {AUTO}: {stages} stages of {count} microbatches are too many to search, "
-            f"stages x microbatches is at most {MOST_SEARCHED}; take fewer microbatches"
+            f"schedule {AUTO}: {stages} stages of {count} microbatches are too many to search: at most "
+            f"{MOST_STAGES_SEARCHED} stages, {MOST_MICROBATCHES_SEARCHED} microbatches, and {MOST_SEARCHED} of both "
+            "multiplied; take fewer, or a schedule by name"
         )
     if placement is not None:
         if set(placement) != set(range(ranks)) or options.stages not in (None, len(placement)):

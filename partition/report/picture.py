@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from partition.errors import PartitionError
 from partition.report.table import counted
-from partition.schedule import Kind
+from partition.schedule import Kind, Schedule
+from partition.schedule.actions import COMPUTE
 from partition.schedule.replay import Timed
 from partition.schedule.simulation import Simulation, figures, memory_over_time
 from partition.units import format_bytes, format_seconds
@@ -58,12 +59,8 @@ class _Cell(NamedTuple):
 
 def draw_picture(simulation: Simulation, path: Path, picture_format: str) -> None:
     """Write the picture; raises PartitionError for what is too large to draw, OSError for the file."""
+    check_size(simulation.schedule)
     cells = list(_cells(simulation))
-    if len(cells) > MOST_DRAWN:
-        raise PartitionError(
-            f"a picture of {len(cells)} actions is too large to view, at most {MOST_DRAWN} are drawn; "
-            "take fewer microbatches, or --format trace for a viewer of traces"
-        )
     try:
         import matplotlib
     except ImportError:
@@ -73,6 +70,16 @@ def draw_picture(simulation: Simulation, path: Path, picture_format: str) -> Non
         figure = _figure(simulation, cells)
         metadata = {"Date": None} if picture_format == "svg" else {"Software": None}
         figure.savefig(path, format=picture_format, dpi=_dots_per_inch(figure), metadata=metadata)
+
+
+def check_size(schedule: Schedule) -> None:
+    """Raise PartitionError for a schedule of too many computations to be drawn."""
+    computations = sum(action.kind in COMPUTE for row in schedule.rows for action in row)
+    if computations > MOST_DRAWN:
+        raise PartitionError(
+            f"a picture of {computations} actions is too large to view, at most {MOST_DRAWN} are drawn; "
+            "take fewer microbatches, or a trace"
+        )
 
 
 def _dots_per_inch(figure: Figure) -> float:

@@ -43,6 +43,12 @@ class Generator:
     is_any_number: bool = False
     """whether any number of stages a rank will do"""
     is_forward_only: bool = False
+    least_microbatches_per_rank: int = 0
+    """rows are written for at least so many microbatches times the ranks, and then cut"""
+
+    def num_actions(self, shape: Shape) -> int:
+        """Computations that are written down on the way to the schedule, B counted once."""
+        return 2 * shape.num_stages * max(shape.num_microbatches, self.least_microbatches_per_rank * shape.num_ranks)
 
 
 GENERATORS: Mapping[str, Generator] = {
@@ -51,7 +57,7 @@ GENERATORS: Mapping[str, Generator] = {
     "interleaved_1f1b": Generator(row=interleaved_1f1b, usual_stages_per_rank=2, is_any_number=True),
     "zb_h1": Generator(row=zb_h1),
     "zb_h2": Generator(row=zb_h2),
-    "zbv": Generator(row=zbv, placement=v_shaped, usual_stages_per_rank=2),
+    "zbv": Generator(row=zbv, placement=v_shaped, usual_stages_per_rank=2, least_microbatches_per_rank=2),
     "forward_only": Generator(row=forward_only, is_any_number=True, is_forward_only=True),
 }
 
@@ -74,13 +80,18 @@ class Outline:
         return self.generator.row(self.shape, rank)
 
 
-def outline(name: str, *, num_ranks: int, num_microbatches: int, num_stages: int | None = None) -> Outline:
-    """Look the name up and check the shape; raises ScheduleError as `generate` does."""
+def usual_shape(name: str, *, num_ranks: int, num_microbatches: int, num_stages: int | None = None) -> Shape:
+    """The shape of a named schedule, with as many stages as it usually takes; raises ScheduleError for the name."""
     if name not in GENERATORS:
         raise ScheduleError(f"schedule {name!r} is not known; take one of {', '.join(GENERATORS)}")
+    stages = num_ranks * GENERATORS[name].usual_stages_per_rank if num_stages is None else num_stages
+    return Shape(num_ranks=num_ranks, num_stages=stages, num_microbatches=num_microbatches)
+
+
+def outline(name: str, *, num_ranks: int, num_microbatches: int, num_stages: int | None = None) -> Outline:
+    """Look the name up and check the shape; raises ScheduleError as `generate` does."""
+    shape = usual_shape(name, num_ranks=num_ranks, num_microbatches=num_microbatches, num_stages=num_stages)
     generator = GENERATORS[name]
-    stages = num_ranks * generator.usual_stages_per_rank if num_stages is None else num_stages
-    shape = Shape(num_ranks=num_ranks, num_stages=stages, num_microbatches=num_microbatches)
     _check_size(name, shape)
     if not _is_defined(generator, shape):
         raise ScheduleError(_explain(name, generator, shape))
@@ -142,11 +153,11 @@ def _check_size(name: str, shape: Shape) -> None:
     for what, value in (("ranks", shape.num_ranks), ("microbatches", shape.num_microbatches)):
         if value < 1:
             raise ScheduleError(f"schedule {name}: {value} {what}, at least 1 is needed")
-    actions = 2 * shape.num_stages * shape.num_microbatches
+    actions = GENERATORS[name].num_actions(shape)
     if actions > MOST_ACTIONS:
         raise ScheduleError(
             f"schedule {name}: {shape.num_stages} stages and {shape.num_microbatches} microbatches make {actions} "
-            f"actions, at most {MOST_ACTIONS} are generated; take fewer microbatches"
+            f"actions, at most {MOST_ACTIONS} are generated; take fewer"
         )
 
 

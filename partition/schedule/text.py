@@ -17,6 +17,8 @@ from partition.schedule.actions import COMPUTE, MESSAGES, NO_MICROBATCH, OF_STAG
 from partition.schedule.lowering import lower
 
 _ACTION = re.compile(r"([0-9]{1,9})([A-Z][A-Z_]*)([0-9]{1,9})?", re.ASCII)
+# Not splitlines: a Unicode separator within a line ends no row.
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _PAIR = re.compile(r"\(([^()]*)\)OVERLAP_F_B")
 _MAXIMUM_STAGES = 65_536
 
@@ -36,7 +38,7 @@ def from_text(text: str, *, name: str = "file", is_forward_only: bool = False) -
 
     Raises ScheduleError naming rank and cell where the text is not a schedule.
     """
-    lines = text.removeprefix("\ufeff").rstrip().splitlines()
+    lines = _LINE_END.split(text.removeprefix("\ufeff").rstrip())
     rows = tuple(_parse_row(line, rank) for rank, line in enumerate(lines))
     if not any(rows):
         raise ScheduleError("the text holds no action; write one row a rank, such as 0F0,0F1,0B0,0B1")

@@ -125,6 +125,15 @@ def _check_backward(schedule: Schedule, places: dict[Action, Place], stage: int,
         refuse(schedule, places[present[0]], f"{second if first in places else first} is missing")
 
 
+def has_accumulation_order(schedule: Schedule) -> bool:
+    """Whether every stage adds its gradients in increasing microbatch order, as one device does."""
+    try:
+        _check_accumulation_order(schedule)
+    except ScheduleError:
+        return False
+    return True
+
+
 def _check_accumulation_order(schedule: Schedule) -> None:
     latest = [-1] * schedule.num_stages
     for rank, row in enumerate(schedule.rows):

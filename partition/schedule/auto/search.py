@@ -51,7 +51,8 @@ class Found:
     @property
     def gap(self) -> float:
         """How much longer it takes than the lower bound, as a share of the bound; 0 is proof that it is the best."""
-        return self.makespan_s / self.lower_bound_s - 1.0 if self.lower_bound_s > 0 else 0.0
+        # Sums in another order may round the bound above a makespan that meets it.
+        return max(self.makespan_s / self.lower_bound_s - 1.0, 0.0) if self.lower_bound_s > 0 else 0.0
 
 
 class _Candidate(NamedTuple):
