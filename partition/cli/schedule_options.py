@@ -125,7 +125,7 @@ def _renamed(path: Path) -> Iterator[Path]:
         raise PartitionError(f"{str(path)!r}: cannot be written ({reason}); choose another place") from None
     finally:
         if temporary is not path:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 temporary.unlink(missing_ok=True)
 
 

@@ -32,7 +32,7 @@ MOST_DRAWN = 100_000
 
 _NAMES = {Kind.F: "F forward", Kind.B: "B backward", Kind.I: "I input gradient", Kind.W: "W weight gradient"}
 _NAMES[Kind.STEP] = "optimizer step"
-_COLORS = {Kind.F: "#083a78", Kind.I: "#f0a30a", Kind.W: "#cdebd8", Kind.B: "#dd7a4f", Kind.STEP: "#1a1a1a"}
+_COLORS = {Kind.F: "#083a78", Kind.I: "#f0a30a", Kind.W: "#cdebd8", Kind.B: "#dd7a4f", Kind.STEP: "#000000"}
 _PALEST = 0.3
 """how far towards white the last stage of a rank is"""
 _CELL_INCHES = 0.29
