@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 
 from partition.errors import ScheduleError
-from partition.schedule.actions import BACKWARD, Action, Kind, Schedule
+from partition.schedule.actions import BACKWARD, Action, Kind, Result, Schedule, result_needed, result_of
 from partition.schedule.rows import (
     Shape,
     Slot,
@@ -199,28 +200,37 @@ def fold(schedule: Schedule, placement: tuple[int, ...]) -> Schedule:
         stage 0   0F0 0F1 0B0 0B1          rank 0   0F0 1F0 1B0 0F1 0B0 1F1 1B1 0B1
         stage 1   1F0 1B0 1F1 1B1
     """
-    position = [0] * schedule.num_stages
-    done: set[Action] = set()
+    rest = [iter(row) for row in schedule.rows]
+    done: set[Result] = set()
+    waiting: dict[Result, list[Action]] = {}
+    ready: dict[int, list[tuple[tuple[int, int, int], Action]]] = {}
+
+    def admit(action: Action) -> None:
+        """Put an action among those that its rank may take, or note what it waits for."""
+        needed = result_needed(action, schedule.num_stages)
+        if needed is None or needed in done:
+            heappush(ready.setdefault(placement[action.stage], []), (_urgency(action), action))
+        else:
+            waiting.setdefault(needed, []).append(action)
+
+    for stage in rest:
+        admit(next(stage))
     rows: list[list[Action]] = [[] for _ in range(max(placement) + 1)]
-    while any(position[stage] < len(row) for stage, row in enumerate(schedule.rows)):
-        heads = [row[position[stage]] for stage, row in enumerate(schedule.rows) if position[stage] < len(row)]
-        ready = [head for head in heads if _is_ready(head, done, schedule.num_stages)]
-        for rank, row in enumerate(rows):
-            mine = [head for head in ready if placement[head.stage] == rank]
-            if mine:
-                row.append(min(mine, key=_urgency))
-                position[row[-1].stage] += 1
-        done.update(row[-1] for row in rows if row)
+    while ready:
+        ran = [(rank, heappop(heap)[1]) for rank, heap in ready.items()]
+        ready = {rank: heap for rank, heap in ready.items() if heap}
+        for rank, action in ran:
+            rows[rank].append(action)
+            made = result_of(action)
+            if made is not None:
+                done.add(made)
+        for _, action in ran:
+            following = next(rest[action.stage], None)
+            made = result_of(action)
+            woken = [] if made is None else waiting.pop(made, [])
+            for one in woken if following is None else [following, *woken]:
+                admit(one)
     return replace(schedule, placement=placement, rows=tuple(map(tuple, rows)))
-
-
-def _is_ready(action: Action, done: set[Action], num_stages: int) -> bool:
-    stage, kind, microbatch = action
-    if kind is Kind.F:
-        return stage == 0 or Action(stage - 1, Kind.F, microbatch) in done
-    if kind in BACKWARD and stage < num_stages - 1:
-        return any(Action(stage + 1, before, microbatch) in done for before in BACKWARD)
-    return True
 
 
 def _urgency(action: Action) -> tuple[int, int, int]:
