@@ -36,13 +36,29 @@ class ConfigError(PartitionError):
 
 
 class ScheduleError(PartitionError):
-    """A schedule that is not defined, not complete, or cannot run."""
+    """A schedule that is not defined, not complete, or cannot run; where an action is to blame, its place."""
+
+    def __init__(
+        self, message: str, *, rank: int | None = None, position: int | None = None, action: str | None = None
+    ) -> None:
+        self.rank = rank
+        self.position = position
+        self.action = action
+        super().__init__(message)
 
 
 class NothingFitsError(PartitionError):
     """No candidate fits the devices."""
 
     exit_code = 3
+
+
+class ScheduleMemoryError(ScheduleError, NothingFitsError):
+    """No schedule that was found fits the memory of its ranks."""
+
+    def __init__(self, message: str, *, excess_bytes: int) -> None:
+        self.excess_bytes = excess_bytes
+        super().__init__(message)
 
 
 class RunError(PartitionError):

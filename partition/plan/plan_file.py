@@ -63,6 +63,17 @@ def read_plan(path: Path, search: Search) -> Candidate:
     return priced
 
 
+def planned_experiment(path: Path) -> Mapping[str, Any]:
+    """The experiment that a plan file was made for, in the form of an experiment file.
+
+    Raises PartitionError for a file that is no plan.
+    """
+    experiment = _read_json(path).get("experiment")
+    if not isinstance(experiment, dict):
+        raise PartitionError(f"{path}: is not a plan file (no experiment); make one with `partition plan`")
+    return experiment
+
+
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
         with path.open("rb") as file:

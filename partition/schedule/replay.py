@@ -99,7 +99,8 @@ def replay_replicas(parts: Sequence[tuple[Schedule, ReplayCosts]], *, has_step_b
     The same as `replay` otherwise; all start at 0.
     """
     replicas = [Clocks(schedule, costs) for schedule, costs in parts]
-    if has_step_barrier or len(parts) > 1:
+    has_sums = any(action.kind is Kind.REDUCE_GRAD for schedule, _ in parts for row in schedule.rows for action in row)
+    if has_step_barrier or has_sums:
         for clocks in replicas:
             clocks.run(is_stopped_by_steps=True)
         _add_gradients(replicas)
