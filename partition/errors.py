@@ -49,6 +49,12 @@ class RunError(PartitionError):
     exit_code = 4
 
 
+class CheckpointError(PartitionError):
+    """A checkpoint that is damaged, or that belongs to another experiment."""
+
+    exit_code = 5
+
+
 class DeviceMemoryError(RunError):
     """A device was asked for more bytes than it has free."""
 

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from partition.cli import checking, planning, training
+from partition.cli import checking, checkpoint, evaluation, planning, training
 from partition.errors import PartitionError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -64,6 +64,6 @@ def build_parser() -> argparse.ArgumentParser:
         description="My network does not fit on my GPU: split its graph over several, or shrink the minibatch?",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for module in (planning, training, checking):
+    for module in (planning, training, evaluation, checkpoint, checking):
         module.add(verbs)
     return parser

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from partition.cli.options import Verbs, add_out, add_verb, load_experiment, print_json, run_path
 from partition.cli.progress import progress
+from partition.cli.resuming import add_resume, find_resumption, is_same_run
 from partition.config import dump_config
 from partition.errors import NothingFitsError, PartitionError
 from partition.plan import Candidate, Comparison, Search, compare_with
 from partition.plan.plan_file import plan_record, read_plan
 from partition.record import RunDirectory
+from partition.record.checkpoint import FOLDER
 from partition.report import run_text
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def add(verbs: Verbs) -> None:
     add_out(train)
     train.add_argument("--plan", type=Path, metavar="FILE", help="a plan that `partition plan` wrote")
     train.add_argument("--strategy", metavar="NAME", help="a candidate by its name in the comparison")
+    add_resume(train)
     train.add_argument("--force", action="store_true", help="run a candidate that is predicted not to fit")
 
 
@@ -39,13 +42,23 @@ def run_train(options: argparse.Namespace) -> int:
         raise NothingFitsError(f"{candidate.name}: {candidate.reason}; `partition plan` lists what fits, --force tries")
     from partition.data.dataset import load
     from partition.runtime import check_devices, num_steps, train
+    from partition.runtime.checkpoint import Saver
 
     check_devices(search, candidate)
     dataset = load(config)
     directory = RunDirectory(run_path(options, config))
-    command = ["partition", *sys.argv[1:]]
-    directory.begin(config_text=dump_config(config), plan=plan_record(config, candidate, verdict), command=command)
-    total = num_steps(config, dataset.num_train, candidate.minibatch_size)
+    resumption = find_resumption(options, config, candidate, directory.path, dataset.num_train)
+    directory.begin(
+        config_text=dump_config(config),
+        plan=plan_record(config, candidate, verdict),
+        command=["partition", *sys.argv[1:]],
+        resumed_step=resumption.record.step
+        if resumption and is_same_run(resumption.record.path, directory.path)
+        else None,
+    )
+    folder = directory.path / FOLDER
+    saver = Saver(folder, config, candidate, dataset.num_train, resumption=resumption)
+    total = num_steps(config, dataset.num_train, candidate.minibatch_size, saver.start)
     try:
         with progress(total, candidate, is_quiet=options.json) as show:
 
@@ -53,7 +66,7 @@ def run_train(options: argparse.Namespace) -> int:
                 directory.append(metrics)
                 show(metrics)
 
-            summary = train(search, candidate, dataset, observe).summary
+            summary = train(search, candidate, dataset, observe, saver=saver).summary
         directory.end(summary)
     finally:
         directory.close()

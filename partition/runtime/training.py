@@ -18,8 +18,12 @@ from partition.data.minibatches import minibatches
 from partition.errors import RunError
 from partition.plan import Candidate, Search
 from partition.record import DeviceBytes, Final, Metrics, StepTime, Summary
+from partition.record.checkpoint import Position
 from partition.record.run import SCHEMA_VERSION, median_step_s
+from partition.runtime.checkpoint import Saver
 from partition.runtime.workers import Fleet, StepResult
+
+BEGINNING = Position()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,30 +34,48 @@ class Result:
     fleet: Fleet
 
 
-def num_steps(config: ExperimentConfig, num_train: int, minibatch_size: int) -> int:
-    """Optimizer steps of a run."""
+def num_steps(config: ExperimentConfig, num_train: int, minibatch_size: int, start: Position = BEGINNING) -> int:
+    """The step at which a run ends that goes on from `start`."""
     if config.training.steps is not None:
         return config.training.steps
-    return (config.training.epochs or 1) * math.ceil(num_train / minibatch_size)
+    per_epoch = math.ceil(num_train / minibatch_size)
+    left = (config.training.epochs or 1) * per_epoch - (start.epoch * per_epoch + start.minibatch)
+    return start.step + max(0, left)
 
 
-def train(search: Search, candidate: Candidate, dataset: Dataset, observe: Callable[[Metrics], None]) -> Result:
+def train(
+    search: Search,
+    candidate: Candidate,
+    dataset: Dataset,
+    observe: Callable[[Metrics], None],
+    *,
+    saver: Saver | None = None,
+) -> Result:
     """Train a candidate and evaluate it; `observe` sees the metrics of every step as they come.
+
+    With a `saver` the run goes on from where that says, and is saved when that says.
 
     Raises DeviceMemoryError where a device runs out, RunError where the loss is not finite.
     """
     config = search.config
     fleet = Fleet(search, candidate)
-    total = num_steps(config, dataset.num_train, candidate.minibatch_size)
-    start_s, metrics = time.perf_counter(), []
+    start, metrics = BEGINNING, []
+    if saver:
+        saver.begin(fleet)
+        start, metrics = saver.start, list(saver.earlier)
+    total = num_steps(config, dataset.num_train, candidate.minibatch_size, start)
+    start_s = time.perf_counter()
     whole_s: list[float] = []  # of the steps on a whole minibatch, which the prediction is for
-    for step, examples in zip(range(1, total + 1), _examples(config, candidate, dataset.num_train), strict=False):
+    steps = range(start.step + 1, total + 1)
+    for step, examples in zip(steps, _examples(config, candidate, dataset.num_train, start), strict=False):
         result = fleet.train(dataset.train_x, dataset.train_y, examples)
         metrics.append(_metrics(step, result, len(examples)))
         _check_finite(metrics[-1], candidate)
         if len(examples) == candidate.minibatch_size:
             whole_s.append(result.step_s)
         observe(metrics[-1])
+        if saver:
+            saver.after_step(step, fleet, is_last=step == total)
     wall_s = time.perf_counter() - start_s
     final = evaluate(fleet, dataset, config, _last_epoch_loss(metrics, dataset.num_train, candidate))
     return Result(
@@ -61,12 +83,14 @@ def train(search: Search, candidate: Candidate, dataset: Dataset, observe: Calla
     )
 
 
-def _examples(config: ExperimentConfig, candidate: Candidate, num_train: int) -> Iterator[NDArray[np.int64]]:
-    """The examples of every minibatch, epoch after epoch without end."""
-    epoch = 0
+def _examples(
+    config: ExperimentConfig, candidate: Candidate, num_train: int, start: Position
+) -> Iterator[NDArray[np.int64]]:
+    """The examples of every minibatch from `start` on, epoch after epoch without end."""
+    epoch, skipped = start.epoch, start.minibatch
     while True:
-        yield from minibatches(num_train, candidate.minibatch_size, config.training.seed, epoch)
-        epoch += 1
+        yield from minibatches(num_train, candidate.minibatch_size, config.training.seed, epoch)[skipped:]
+        epoch, skipped = epoch + 1, 0
 
 
 def _metrics(step: int, result: StepResult, num_examples: int) -> Metrics:

@@ -34,7 +34,7 @@ def test_names_of_other_tools(key: str, section: str, right: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["dropout", "batch_norm", "warmup_steps", "max_grad_norm", "nesterov", "checkpoint", "fp16"]
+    "key", ["dropout", "batch_norm", "warmup_steps", "max_grad_norm", "nesterov", "checkpointing", "fp16"]
 )
 def test_what_is_not_there_is_said_to_be_absent(key: str) -> None:
     assert "not available" in suggest(key, "model", VOCABULARY)
