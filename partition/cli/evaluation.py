@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from partition.cli.layout import find_layout
 from partition.cli.options import Verbs, add_out, add_verb, load_experiment, print_json, run_path
-from partition.config import ExperimentConfig, PlannerConfig
-from partition.errors import NothingFitsError, PartitionError
-from partition.plan import Candidate, Search, compare_with
+from partition.config import ExperimentConfig
+from partition.errors import PartitionError
+from partition.plan import Candidate, Search
 from partition.record.checkpoint import CheckpointRecord, check_serves, find
 
 if TYPE_CHECKING:
@@ -54,7 +56,9 @@ def run_evaluate(options: argparse.Namespace) -> int:
     config = load_experiment(options)
     record = find(options.checkpoint, run_path(options, config))
     check_serves(record, config, on_held_out=True)
-    search, candidate = _layout(options, config)
+    search, candidate = find_layout(
+        config, record.facts.candidate, num_stages=options.stages, strategy=options.strategy
+    )
     from partition.data.dataset import load
     from partition.runtime.training import evaluate
 
@@ -88,7 +92,9 @@ def run_predict(options: argparse.Namespace) -> int:
         )
     record = find(options.checkpoint, run_path(options, config))
     check_serves(record, config, on_held_out=options.input is None)
-    search, candidate = _layout(options, config)
+    search, candidate = find_layout(
+        config, record.facts.candidate, num_stages=options.stages, strategy=options.strategy
+    )
     x_NI = _inputs(options, config)
     fleet = _restored(search, candidate, record)
     _write(options.out_file, _outputs(fleet, x_NI, config), len(x_NI), is_classes=options.classes)
@@ -106,37 +112,6 @@ def run_predict(options: argparse.Namespace) -> int:
     else:
         print(f"{'Classes' if options.classes else 'Outputs'} of {len(x_NI):,} rows written to {options.out_file}")
     return 0
-
-
-def _layout(options: argparse.Namespace, config: ExperimentConfig) -> tuple[Search, Candidate]:
-    """The candidate whose layout is asked for, or the one that `train` would take."""
-    if options.stages is not None and options.strategy:
-        raise PartitionError("--stages and --strategy both say where to run; give one of them")
-    if options.stages is not None:
-        # What narrows the search for training has nothing to say here.
-        planner = PlannerConfig(objective=config.planner.objective)
-        config = config.model_copy(update={"planner": planner})
-    search = Search(config)
-    comparison = compare_with(search)
-    able = [one for one in comparison.candidates if one.feasible and one.num_replicas == 1 and one.sharding is None]
-    if options.strategy:
-        able = [one for one in able if one.name == options.strategy]
-    elif options.stages is not None:
-        able = [one for one in able if one.num_stages == options.stages]
-    elif comparison.chosen in able:
-        able = [comparison.chosen]
-    if not able:
-        raise NothingFitsError(
-            f"{_asked(options)}: no such layout without replicas fits on {len(config.cluster.devices)} devices; "
-            "`partition plan --all` lists what does"
-        )
-    return search, able[0]
-
-
-def _asked(options: argparse.Namespace) -> str:
-    if options.strategy:
-        return f"--strategy {options.strategy}"
-    return "prediction" if options.stages is None else f"--stages {options.stages}"
 
 
 def _restored(search: Search, candidate: Candidate, record: CheckpointRecord) -> Fleet:
@@ -196,5 +171,6 @@ def _write(path: Path, outputs: Iterator[NDArray[Any]], num_rows: int, *, is_cla
                 file.write(rows.tobytes())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise PartitionError(f"--out-file {path}: cannot be written ({error.strerror}); choose another place") from None

@@ -11,7 +11,7 @@ from partition.config import ExperimentConfig
 from partition.errors import PartitionError
 from partition.plan import Candidate
 from partition.record import RunDirectory
-from partition.record.checkpoint import FOLDER, check_matches, check_steps_left, find
+from partition.record.checkpoint import FOLDER, check_matches, check_steps_left, find, verify
 
 if TYPE_CHECKING:
     from partition.runtime.checkpoint.saver import Resumption
@@ -52,6 +52,7 @@ def find_resumption(
     earlier = RunDirectory(run).metrics(record.step) if is_own else ()
     total = num_steps(config, num_train, candidate.minibatch_size, found.position)
     check_steps_left(record, found.position, total, is_continued=bool(earlier))
+    verify(record)  # before the run directory is touched
     for note in (*found.notes, *surrounding_notes(record, candidate)):
         print(f"partition: not bit-identical to going on as before: {note}", file=sys.stderr)
     return Resumption(record=record, position=found.position, earlier=earlier)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,6 @@ SCHEMA_VERSION = 1
 DOCUMENT = "checkpoint.json"
 MOST_BYTES = 64 * 2**20
 """A description is far smaller; anything larger is none."""
-_LAYER_FILE = re.compile(r"layer-(\d{5,})\.safetensors")
 
 
 def layer_file(index: int) -> str:
@@ -106,7 +104,6 @@ def _record(path: Path, file: Path, document: Mapping[str, Any]) -> CheckpointRe
             f"{file}: {where or 'files'}: {first['msg']}; it was not written by this program"
         ) from None
     for index, one in enumerate(files):
-        match = _LAYER_FILE.fullmatch(one.name)
-        if match is None or int(match.group(1)) != index:
+        if one.name != layer_file(index):  # and so no path that leads elsewhere
             raise CheckpointError(f"{file}: files.{index}.name is {one.name[:80]!r}, expected {layer_file(index)!r}")
     return CheckpointRecord(path=path, facts=facts, files=files)

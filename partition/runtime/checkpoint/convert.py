@@ -44,12 +44,8 @@ def state_dict(record: CheckpointRecord) -> dict[str, Tensor]:
     model = record.facts.experiment.get("model")
     activation = model.get("activation") if isinstance(model, dict) else None
     stride = 1 if activation == "identity" else 2
-    return {
-        f"{index * stride}.{name}": tensor
-        for index in range(len(record.files))
-        for name, tensor in read_layer(record, index).items()
-        if name in PARAMETERS
-    }
+    layers = ((index * stride, read_layer(record, index)) for index in range(len(record.files)))
+    return {f"{place}.{name}": layer[name] for place, layer in layers for name in PARAMETERS if name in layer}
 
 
 def _npz(tensors: Mapping[str, Tensor]) -> bytes:
@@ -101,9 +97,13 @@ def _convert(record: CheckpointRecord, index: int, name: str, tensor: Tensor, dt
     converted = tensor.to(dtype)
     if bool((converted.isinf() & ~tensor.isinf()).any()):
         raise CheckpointError(
-            f"{record.path}: {name} of layer {index} has values that {dtype} cannot hold; keep its format"
+            f"{record.path}: {name} of layer {index} has values that {_name(dtype)} cannot hold; keep its format"
         )
     return converted
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _with_format(record: CheckpointRecord, number_format: str) -> Facts:

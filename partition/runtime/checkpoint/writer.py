@@ -80,7 +80,7 @@ class CheckpointWriter:
 
         Raises DiskError where it cannot be written, RunError where a file of another rank is not to be seen.
         """
-        in_order = sorted(files, key=lambda file: (len(file.name), file.name))
+        in_order = in_layer_order(files)
         part, name = self._part(facts.position.step), step_name(facts.position.step)
         content = document_text(facts, in_order).encode()
         try:
@@ -130,6 +130,11 @@ class CheckpointWriter:
 
     def _part(self, step: int) -> Path:
         return self.directory / f".{step_name(step)}.part"
+
+
+def in_layer_order(files: Iterable[FileRecord]) -> list[FileRecord]:
+    """By the number in their names, which may have five digits or more."""
+    return sorted(files, key=lambda file: (len(file.name), file.name))
 
 
 def serialise(tensors: Mapping[str, Tensor]) -> bytes:
