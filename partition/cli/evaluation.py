@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from partition.cli.layout import find_layout
 from partition.cli.options import Verbs, add_out, add_verb, load_experiment, print_json, run_path
-from partition.config import ExperimentConfig
 from partition.errors import PartitionError
 from partition.plan import Candidate, Search
 from partition.record.checkpoint import CheckpointRecord, check_serves, find
@@ -95,9 +88,12 @@ def run_predict(options: argparse.Namespace) -> int:
     search, candidate = find_layout(
         config, record.facts.candidate, num_stages=options.stages, strategy=options.strategy
     )
-    x_NI = _inputs(options, config)
+    from partition.cli.arrays import outputs, read_inputs, write_rows
+    from partition.data.dataset import load
+
+    x_NI = load(config).test_x if options.input is None else read_inputs(options.input, config.model.in_features)
     fleet = _restored(search, candidate, record)
-    _write(options.out_file, _outputs(fleet, x_NI, config), len(x_NI), is_classes=options.classes)
+    write_rows(options.out_file, outputs(fleet, x_NI), len(x_NI), is_classes=options.classes)
     if options.json:
         print_json(
             {
@@ -122,55 +118,3 @@ def _restored(search: Search, candidate: Candidate, record: CheckpointRecord) ->
     fleet = Fleet(search, candidate)
     restore(record, held_layers(fleet), parameters_only=True)
     return fleet
-
-
-def _inputs(options: argparse.Namespace, config: ExperimentConfig) -> NDArray[Any]:
-    from partition.data.dataset import load
-
-    if options.input is None:
-        return load(config).test_x
-    path, width = options.input, config.model.in_features
-    try:
-        x_NI = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise PartitionError(
-            f"--input {path}: cannot be read ({error.strerror or error}); give a file of NumPy"
-        ) from None
-    except (ValueError, EOFError, SyntaxError) as error:
-        raise PartitionError(
-            f"--input {path}: is no .npy file of numbers ({error}); write it with numpy.save"
-        ) from None
-    if isinstance(x_NI, np.ndarray) and len(x_NI.shape) == 2 and len(x_NI) == 0:
-        raise PartitionError(f"--input {path}: has no rows; give at least one")
-    if not isinstance(x_NI, np.ndarray) or x_NI.ndim != 2 or x_NI.shape[1] != width or x_NI.dtype.kind not in "fiub":
-        found = f"{x_NI.shape} of {x_NI.dtype}" if isinstance(x_NI, np.ndarray) else "an archive"
-        raise PartitionError(f"--input {path}: is {found}, expected (N, {width}) real numbers; change the file")
-    return x_NI
-
-
-def _outputs(fleet: Fleet, x_NI: NDArray[Any], config: ExperimentConfig) -> Iterator[NDArray[Any]]:
-    """Microbatch by microbatch, so that inputs and outputs larger than memory pass through."""
-    from partition.data.dataset import compute_dtype
-
-    size = fleet.candidate.microbatch_size
-    for start in range(0, len(x_NI), size):
-        yield from fleet.predict(np.ascontiguousarray(x_NI[start : start + size], dtype=compute_dtype(config)))
-
-
-def _write(path: Path, outputs: Iterator[NDArray[Any]], num_rows: int, *, is_classes: bool) -> None:
-    """A .npy file under a temporary name, renamed once it is complete."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            for index, output_BO in enumerate(outputs):
-                rows = output_BO.argmax(axis=1) if is_classes else output_BO
-                if index == 0:
-                    header = {"descr": rows.dtype.str, "fortran_order": False, "shape": (num_rows, *rows.shape[1:])}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(rows.tobytes())
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise PartitionError(f"--out-file {path}: cannot be written ({error.strerror}); choose another place") from None

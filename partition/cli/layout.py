@@ -1,4 +1,4 @@
-"""On which layout a checkpoint is evaluated: any number of stages, with the microbatches of its training where they fit.
+"""On which layout a checkpoint is evaluated: any number of stages, and the microbatches of its training where they fit.
 
 Then the bits are those that training would have seen.
 """
@@ -43,14 +43,16 @@ def _named(config: ExperimentConfig, trained: CandidateFacts, strategy: str | No
 
 
 def _with_stages(config: ExperimentConfig, trained: CandidateFacts, num_stages: int | None) -> Layout | None:
-    """First among those with the microbatches of the training run, then among all."""
+    """One with the microbatches of the training run; else the best, which a smaller minibatch is only for want of it."""
     for counts in ((trained.num_microbatches,), None):
         # What narrows the search for training has nothing to say here.
         planner = PlannerConfig(objective=config.planner.objective, num_microbatches=counts)
         search = Search(config.model_copy(update={"planner": planner}))
-        able = [candidate for candidate in _able(compare_with(search)) if candidate.num_stages == num_stages]
-        if able:
-            return search, min(able, key=lambda candidate: candidate.microbatch_size != trained.microbatch_size)
+        able = [one for one in _able(compare_with(search)) if one.num_stages == num_stages]
+        able.sort(key=lambda one: not one.exact_gradient)
+        alike = [one for one in able if one.microbatch_size == trained.microbatch_size]
+        if alike or (able and counts is None):
+            return search, (alike or able)[0]
     return None
 
 

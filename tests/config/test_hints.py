@@ -26,6 +26,9 @@ from partition.config.keys import VOCABULARY
         ("input_size", "model", "model.in_features"),
         ("input-dim", "model", "model.in_features"),
         ("num_classes", "model", "model.out_features"),
+        ("save_steps", "training", "checkpoint.every_steps"),
+        ("save_total_limit", "checkpoint", "checkpoint.keep"),
+        ("checkpoint", "training", "checkpoint"),
         ("Batch Size", "training", "training.minibatch_size"),
     ],
 )
