@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +13,7 @@ from partition.config.schema import NumberFormat
 from partition.errors import CheckpointError, PartitionError
 from partition.record.checkpoint import (
     FOLDER,
+    LATEST,
     CheckpointRecord,
     find,
     find_damage,
@@ -65,15 +67,27 @@ def run_ls(options: argparse.Namespace) -> int:
             f"{options.place}: there is no such directory; name one that `partition train` has written"
         )
     folder = find_folder(options.place)
-    latest = read_latest(folder)
-    rows = [_row(path, is_latest=path.name == latest) for path in list_checkpoints(folder)]
+    paths = list_checkpoints(folder)
+    latest, problem = _latest(folder, paths)
+    rows = [_row(path, is_latest=path.name == latest) for path in paths]
     if options.json:
-        print_json({"schema_version": SCHEMA_VERSION, "directory": str(folder), "latest": latest, "checkpoints": rows})
-    elif not rows:
-        print(f"{folder}: there are no checkpoints")
-    else:
-        print(_listing(rows))
+        place = {"directory": str(folder), "latest": latest, "problem": problem}
+        print_json({"schema_version": SCHEMA_VERSION, **place, "checkpoints": rows})
+        return 0
+    print(_listing(rows) if rows else f"{folder}: there are no checkpoints")
+    if problem:
+        print(problem)
     return 0
+
+
+def _latest(folder: Path, paths: Sequence[Path]) -> tuple[str | None, str | None]:
+    """What `latest` names, and what is wrong with it."""
+    try:
+        name = read_latest(folder)
+    except CheckpointError as error:
+        return None, str(error)
+    is_there = name is None or name in [path.name for path in paths]
+    return name, None if is_there else f"{folder / LATEST}: names {name}, which is not there"
 
 
 def _row(path: Path, *, is_latest: bool) -> dict[str, Any]:

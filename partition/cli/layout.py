@@ -43,7 +43,7 @@ def _named(config: ExperimentConfig, trained: CandidateFacts, strategy: str | No
 
 
 def _with_stages(config: ExperimentConfig, trained: CandidateFacts, num_stages: int | None) -> Layout | None:
-    """One with the microbatches of the training run; else the best, which a smaller minibatch is only for want of it."""
+    """One with the microbatches of the training run, else the best of those that fit."""
     for counts in ((trained.num_microbatches,), None):
         # What narrows the search for training has nothing to say here.
         planner = PlannerConfig(objective=config.planner.objective, num_microbatches=counts)

@@ -50,6 +50,19 @@ def test_ls_lists_what_is_damaged_too(run: Path, capsys: Capture) -> None:
     assert said.splitlines()[-1].endswith("no JSON; take another checkpoint")
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"), [("?", "latest: is damaged"), ("step-00000099", "names step-00000099, which is not there")]
+)
+def test_ls_lists_though_latest_names_nothing(run: Path, capsys: Capture, content: str, problem: str) -> None:
+    (run / "checkpoints" / "latest").write_text(content)
+    assert main(["checkpoint", "ls", str(run)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 6
+    assert problem in said[-1]
+    assert main(["checkpoint", "ls", str(run), "--json"]) == 0
+    assert problem in document(capsys)["problem"]
+
+
 def test_ls_of_nothing(run: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(["checkpoint", "ls", str(tmp_path)]) == 0
     assert "there are no checkpoints" in capsys.readouterr().out

@@ -10,12 +10,13 @@ from partition.record.checkpoint.facts import (
     Surroundings,
 )
 from partition.record.checkpoint.matching import Continuation, check_matches, check_serves, check_steps_left
-from partition.record.checkpoint.place import FOLDER, find, find_folder, list_checkpoints, read_latest
+from partition.record.checkpoint.place import FOLDER, LATEST, find, find_folder, list_checkpoints, read_latest
 from partition.record.checkpoint.verification import find_damage, read_verified, verify
 
 __all__ = [
     "DOCUMENT",
     "FOLDER",
+    "LATEST",
     "CandidateFacts",
     "CheckpointRecord",
     "Continuation",

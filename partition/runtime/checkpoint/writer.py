@@ -20,7 +20,6 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from partition.errors import RunError
 from partition.record.checkpoint import (
     DOCUMENT,
     Facts,
@@ -30,7 +29,14 @@ from partition.record.checkpoint import (
     list_checkpoints,
 )
 from partition.record.checkpoint.place import LATEST, pointer_text, replaced_name, step_name
-from partition.runtime.checkpoint.files import check_room, explaining, replace_file, sync_directory, write_file
+from partition.runtime.checkpoint.files import (
+    DiskError,
+    check_room,
+    explaining,
+    replace_file,
+    sync_directory,
+    write_file,
+)
 
 HEADER_BYTES = 2048
 """More than a layer's file needs besides its tensors."""
@@ -71,14 +77,14 @@ class CheckpointWriter:
             with explaining(part, wanted):
                 part.mkdir(parents=True, exist_ok=True)
                 return [write_file(part / layer_file(index), serialise(tensors)) for index, tensors in layers.items()]
-        except RunError:
+        except DiskError:
             _remove(part / layer_file(index) for index in layers)
             raise
 
     def commit(self, facts: Facts, files: Sequence[FileRecord]) -> Path:
         """Complete a checkpoint whose layers all ranks have written, name it, let `latest` name it, remove the oldest.
 
-        Raises DiskError where it cannot be written, RunError where a file of another rank is not to be seen.
+        Raises DiskError where it cannot be written, or a file of another rank is not to be seen.
         """
         in_order = in_layer_order(files)
         part, name = self._part(facts.position.step), step_name(facts.position.step)
@@ -91,7 +97,7 @@ class CheckpointWriter:
                 self._name(part, name)
                 self.point_latest(name)
                 self._prune(name)
-        except RunError:
+        except DiskError:
             self.abandon(facts.position.step)
             raise
         return self.directory / name
@@ -164,7 +170,7 @@ def _check_complete(part: Path, files: Sequence[FileRecord]) -> None:
         path = part / file.name
         found = path.stat().st_size if path.exists() else None
         if found != file.num_bytes:
-            raise RunError(
+            raise DiskError(
                 f"{path}: {'is missing' if found is None else f'has {found} bytes'} where rank 0 looks, "
                 f"{file.num_bytes} bytes were written; --out must be on a file system that all ranks share"
             )
