@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +35,18 @@ def add_resume(verb: argparse.ArgumentParser) -> None:
 
 
 def find_resumption(
-    options: argparse.Namespace, config: ExperimentConfig, candidate: Candidate, run: Path, num_train: int
+    options: argparse.Namespace,
+    config: ExperimentConfig,
+    candidate: Candidate,
+    run: Path,
+    num_train: int,
+    *,
+    is_leader: bool = True,
 ) -> Resumption | None:
-    """What --resume asks for, checked; None where it is not given. Says on stderr what makes the bits differ."""
+    """What --resume asks for, checked; None where it is not given.
+
+    The leader verifies every file before the run directory is touched, and says on stderr what makes the bits differ.
+    """
     if options.resume is None:
         if options.allow_change:
             raise PartitionError("--allow-change: is for --resume, which is not given; remove it or name a checkpoint")
@@ -46,18 +56,18 @@ def find_resumption(
 
     record = find(options.resume, run)
     found = check_matches(record, config, candidate, allowed=options.allow_change)
-    is_own = is_same_run(record.path, run)
+    is_own = record.path.parent.resolve() == (run / FOLDER).resolve()
     if not is_own and run.resolve() in record.path.resolve().parents:
         raise PartitionError(f"--resume {record.path}: lies in {run}, which makes way for this run; give another --out")
     earlier = RunDirectory(run).metrics(record.step) if is_own else ()
     total = num_steps(config, num_train, candidate.minibatch_size, found.position)
     check_steps_left(record, found.position, total, is_continued=bool(earlier))
-    verify(record)  # before the run directory is touched
-    for note in (*found.notes, *surrounding_notes(record, candidate)):
+    if is_leader:
+        verify(record)
+        _tell([*found.notes, *surrounding_notes(record, candidate)])
+    return Resumption(record=record, position=found.position, earlier=earlier, is_own=is_own)
+
+
+def _tell(notes: Sequence[str]) -> None:
+    for note in notes:
         print(f"partition: not bit-identical to going on as before: {note}", file=sys.stderr)
-    return Resumption(record=record, position=found.position, earlier=earlier)
-
-
-def is_same_run(checkpoint: Path, run: Path) -> bool:
-    """Whether a checkpoint lies in a run directory, which then goes on."""
-    return checkpoint.parent.resolve() == (run / FOLDER).resolve()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from partition.cli.options import Verbs, add_out, add_verb, load_experiment, print_json, run_path
 from partition.cli.progress import progress
-from partition.cli.resuming import add_resume, find_resumption, is_same_run
+from partition.cli.resuming import add_resume, find_resumption
 from partition.config import dump_config
 from partition.errors import NothingFitsError, PartitionError
 from partition.plan import Candidate, Comparison, Search, compare_with
@@ -48,16 +48,13 @@ def run_train(options: argparse.Namespace) -> int:
     dataset = load(config)
     directory = RunDirectory(run_path(options, config))
     resumption = find_resumption(options, config, candidate, directory.path, dataset.num_train)
+    saver = Saver(directory.path / FOLDER, config, candidate, dataset.num_train, resumption=resumption)
     directory.begin(
         config_text=dump_config(config),
         plan=plan_record(config, candidate, verdict),
         command=["partition", *sys.argv[1:]],
-        resumed_step=resumption.record.step
-        if resumption and is_same_run(resumption.record.path, directory.path)
-        else None,
+        resumed_step=saver.continued_step,
     )
-    folder = directory.path / FOLDER
-    saver = Saver(folder, config, candidate, dataset.num_train, resumption=resumption)
     total = num_steps(config, dataset.num_train, candidate.minibatch_size, saver.start)
     try:
         with progress(total, candidate, is_quiet=options.json) as show:

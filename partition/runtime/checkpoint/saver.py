@@ -28,7 +28,9 @@ class Resumption:
 
     record: CheckpointRecord
     position: Position
-    earlier: tuple[Metrics, ...]
+    is_own: bool = False
+    """It lies in the run directory, which then goes on."""
+    earlier: tuple[Metrics, ...] = ()
     """The steps before it, where they were taken in this run directory."""
 
 
@@ -59,6 +61,11 @@ class Saver:
         self.writer = CheckpointWriter(folder, config.checkpoint.keep)
 
     @property
+    def continued_step(self) -> int | None:
+        """The step after which the run directory goes on; None where a new run begins there."""
+        return self.resumption.record.step if self.resumption is not None and self.resumption.is_own else None
+
+    @property
     def earlier(self) -> tuple[Metrics, ...]:
         """The steps of this run before this process began."""
         return () if self.resumption is None else self.resumption.earlier
@@ -73,7 +80,7 @@ class Saver:
         if self.resumption is not None:
             record = self.resumption.record
             restore(record, held_layers(fleet))
-            if self.is_leader and record.path.parent == self.writer.directory:
+            if self.is_leader and self.resumption.is_own:
                 self.writer.point_latest(record.path.name)  # a run that went back forgets what came after
 
     def after_step(self, step: int, fleet: Fleet, *, is_last: bool) -> None:

@@ -43,7 +43,7 @@ def run(
     if resume is not None:
         record = find(resume, folder.parent)
         found = check_matches(record, config, candidate)
-        resumption = Resumption(record=record, position=found.position, earlier=())
+        resumption = Resumption(record=record, position=found.position, is_own=True)
     saver = Saver(folder, config, candidate, dataset.num_train, resumption=resumption)
     result = train(search, candidate, dataset, metrics.append, saver=saver)
     return metrics, result

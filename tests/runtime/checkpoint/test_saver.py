@@ -100,7 +100,7 @@ def test_a_killed_run_that_went_back_goes_on_from_where_it_went_back_to(folder: 
     config = small(9, every=100)
     search = Search(config)
     candidate, record = find_candidate(search, "whole"), find("2", folder.parent)
-    resumption = Resumption(record=record, position=record.facts.position, earlier=())
+    resumption = Resumption(record=record, position=record.facts.position, is_own=True)
     Saver(folder, config, candidate, 64, resumption=resumption).begin(Fleet(search, candidate))
     assert find("latest", folder.parent).step == 2
 
