@@ -69,6 +69,12 @@ class RunError(PartitionError):
     """What all ranks call the cause, where several notice the same."""
 
 
+class CheckpointError(PartitionError):
+    """A checkpoint that is damaged, or that belongs to another experiment."""
+
+    exit_code = 5
+
+
 class DeviceMemoryError(RunError):
     """A device was asked for more bytes than it has free."""
 

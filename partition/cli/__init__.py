@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from partition.cli import checking, planning, scheduling, simulating, training
+from partition.cli import checking, checkpoint, evaluation, planning, scheduling, simulating, training
 from partition.cli.processes import tell
 from partition.errors import PartitionError
 
@@ -67,6 +67,6 @@ def build_parser() -> argparse.ArgumentParser:
         description="My network does not fit on my GPU: split its graph over several, or shrink the minibatch?",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for module in (planning, training, scheduling, simulating, checking):
+    for module in (planning, training, evaluation, checkpoint, scheduling, simulating, checking):
         module.add(verbs)
     return parser

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from partition.cli.options import Verbs, add_out, add_verb, load_experiment, print_json, run_path
 from partition.cli.processes import add_nproc, is_rank, launch_ranks, tell_of_signal
 from partition.cli.progress import progress
+from partition.cli.resuming import add_resume, find_resumption
 from partition.config import dump_config
 from partition.errors import NothingFitsError, PartitionError
 from partition.plan import Candidate, Comparison, Search, compare_with
 from partition.plan.plan_file import plan_record, read_plan
 from partition.record import RunDirectory
+from partition.record.checkpoint import FOLDER
 from partition.report import run_text
 
 if TYPE_CHECKING:
     from partition.record import Metrics
+    from partition.runtime import Result
     from partition.runtime.liveness import Watch
 
 
@@ -32,6 +35,7 @@ def add(verbs: Verbs) -> None:
     train.add_argument("--plan", type=Path, metavar="FILE", help="a plan that `partition plan` wrote")
     train.add_argument("--strategy", metavar="NAME", help="a candidate by its name in the comparison")
     add_nproc(train)
+    add_resume(train)
     train.add_argument("--force", action="store_true", help="run a candidate that is predicted not to fit")
 
 
@@ -69,44 +73,65 @@ def _choose(options: argparse.Namespace) -> _Chosen:
 
 
 def _train(options: argparse.Namespace, chosen: _Chosen, watch: Watch) -> int:
+    """Train, with a run directory and checkpoints that all ranks write and the first one keeps."""
     from partition.data.dataset import load
     from partition.runtime import joined, num_steps, train
+    from partition.runtime.checkpoint import Saver, sharing
 
     search, candidate, verdict = chosen
-    config = search.config
+    config, path = search.config, run_path(options, search.config)
     dataset = load(config)
     with joined(search, candidate, dataset.num_train) as world:
-        directory = RunDirectory(run_path(options, config)) if 0 in world.ranks else None
-        total = num_steps(config, dataset.num_train, candidate.minibatch_size)
+        is_leader = 0 in world.ranks
+        resumption = find_resumption(options, config, candidate, path, dataset.num_train, is_leader=is_leader)
+        saver = Saver(
+            path / FOLDER,
+            config,
+            candidate,
+            dataset.num_train,
+            resumption=resumption,
+            is_leader=is_leader,
+            share=sharing(world),
+        )
+        directory = RunDirectory(path) if is_leader else None
+        if directory:
+            directory.begin(
+                config_text=dump_config(config),
+                plan=plan_record(config, candidate, verdict),
+                command=["partition", *options.given],
+                resumed_step=saver.continued_step,
+            )
+        total = num_steps(config, dataset.num_train, candidate.minibatch_size, saver.start)
+        is_quiet = options.json or not is_leader
         with (
             closing(directory) if directory else nullcontext(),
-            progress(
-                total, candidate, is_quiet=options.json or not directory, is_simulated=not world.is_shared
-            ) as show,
+            progress(total, candidate, is_quiet=is_quiet, is_simulated=not world.is_shared) as show,
         ):
-            if directory:
-                command = ["partition", *options.given]
-                plan = plan_record(config, candidate, verdict)
-                directory.begin(config_text=dump_config(config), plan=plan, command=command)
 
             def observe(metrics: Metrics) -> None:
                 if directory:
                     directory.append(metrics)
                 show(metrics)
 
-            result = train(search, candidate, dataset, observe, world=world, watch=watch)
+            result = train(search, candidate, dataset, observe, world=world, watch=watch, saver=saver)
             if directory:
                 directory.end(result.summary)
-    if directory and options.json:
+    if directory:
+        _tell_result(options, result, directory.path)
+    return 128 + result.stop_signal if result.stop_signal else 0
+
+
+def _tell_result(options: argparse.Namespace, result: Result, path: Path) -> None:
+    if options.json:
         print_json(asdict(result.summary))
-    elif directory:
-        print(f"\n{run_text(result.summary)}\n\nRun directory: {directory.path}")
+    else:
+        print(f"\n{run_text(result.summary)}\n\nRun directory: {path}")
     if result.stop_signal:
-        if directory:
-            print(f"partition: ended by {signal.Signals(result.stop_signal).name} after step "
-                  f"{result.summary.num_steps}; what was recorded so far is on disk", file=sys.stderr)  # fmt: skip
-        return 128 + result.stop_signal
-    return 0
+        name = signal.Signals(result.stop_signal).name
+        print(
+            f"partition: ended by {name} after step {result.last_step}, which is saved; --resume latest goes on",
+            file=sys.stderr,
+        )
 
 
 def _candidate(options: argparse.Namespace, search: Search) -> tuple[Candidate, str]:

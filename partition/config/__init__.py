@@ -2,6 +2,7 @@
 
 from partition.config.loading import load_config
 from partition.config.schema import (
+    CheckpointConfig,
     ClusterConfig,
     DataConfig,
     DeviceConfig,
@@ -17,6 +18,7 @@ from partition.config.schema import (
 from partition.config.writing import dump_config, flatten, resolve
 
 __all__ = [
+    "CheckpointConfig",
     "ClusterConfig",
     "DataConfig",
     "DeviceConfig",

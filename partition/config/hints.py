@@ -45,6 +45,9 @@ _OTHER_NAMES = {
     "data.source": "dataset dataset_name data_source",
     "data.test_fraction": "test_size test_split val_split validation_split val_fraction",
     "data.num_examples": "n_samples num_samples n_examples",
+    "checkpoint": "checkpoints saving save",
+    "checkpoint.every_steps": "save_steps save_every save_interval checkpoint_every checkpoint_interval every_n_steps",
+    "checkpoint.keep": "save_total_limit max_to_keep save_top_k keep_last num_keep",
     "planner.num_stages": "pipeline_parallel_size pipeline_model_parallel_size pp_size pp num_pipeline_stages stages",
     "planner.strategies": "strategy",
     "planner.schedules": "schedule pipeline_schedule",
@@ -59,7 +62,7 @@ _ABSENT = {
     "it is not available; a model is split by layers only": "tensor_parallel_size tensor_model_parallel_size "
     "tp_size tp data_parallel_size dp_size dp zero_stage zero_optimization fsdp",
     "it is not available; the data sets are mnist5k, digits and synthetic": "path data_path data_dir file",
-    "it is not available": "checkpoint checkpoints checkpointing costs noise device_file",
+    "it is not available": "checkpointing costs noise device_file",
     "the experiment is named after its file; remove it": "name experiment experiment_name run_name",
     "merge keys are not available; write the keys out": "<<",
 }

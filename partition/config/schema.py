@@ -15,6 +15,7 @@ from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, Li
 from partition.config.section import Conflict, Section
 
 __all__ = [
+    "CheckpointConfig",
     "ClusterConfig",
     "DataConfig",
     "DeviceConfig",
@@ -186,6 +187,21 @@ class OptimizerConfig(Section):
         return {"weight_decay": 0.01, **given} if isinstance(given, Mapping) and is_adamw else given
 
 
+class CheckpointConfig(Section):
+    """When a run saves its state: at its end, and every so many steps before."""
+
+    every_steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    """None saves at the end only."""
+    keep: Annotated[int, Field(ge=0, le=10**6)] = 3
+    """Checkpoints that a run directory holds; 0 saves none, not even at the end."""
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        """What is saved has to be kept."""
+        if given.get("keep") == 0 and given.get("every_steps") is not None:
+            yield Conflict("keep", "is 0, so nothing is saved, and every_steps is given; remove one of them")
+
+
 def _drop_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(values))
 
@@ -213,6 +229,7 @@ class ExperimentConfig(Section):
     data: DataConfig
     training: TrainingConfig
     optimizer: OptimizerConfig
+    checkpoint: CheckpointConfig = CheckpointConfig()
     cluster: ClusterConfig
     planner: PlannerConfig = PlannerConfig()
 

@@ -33,6 +33,7 @@ def resolve(config: ExperimentConfig) -> dict[str, Any]:
         "data": _without_none(config.data.model_dump()),
         "training": _training(config.training),
         "optimizer": _optimizer(config.optimizer),
+        "checkpoint": _without_none(config.checkpoint.model_dump()),
         "cluster": _cluster(config.cluster),
         "planner": _without_none(config.planner.model_dump()),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from partition.config import OptimizerConfig
 from partition.errors import PartitionError
@@ -150,6 +150,40 @@ class ShardedModel:
             if len(part):
                 yield logits
 
+    def gathered_layers(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """The state of every layer as a checkpoint has it, on the first rank; all ranks go through it together."""
+        for index, linear in enumerate(self._linears()):
+            gathered = {name: _whole(tensor) for name, tensor in self._state(linear).items()}
+            if self.rank == 0:
+                yield index, gathered
+
+    @torch.no_grad()
+    def restore(self, read: Callable[[int], Mapping[str, Tensor]]) -> None:
+        """Take this rank's part of every layer of a checkpoint, and of the optimizer's state."""
+        for index, linear in enumerate(self._linears()):
+            saved = read(index)
+            for name, parameter in linear.named_parameters():
+                assert isinstance(parameter, DTensor), "every parameter is sharded"
+                parameter.copy_(_shared_out(saved[name], parameter))
+                prefix = f"{name}."
+                self.optimizer.state[parameter] = {
+                    key.removeprefix(prefix): _shared_out(tensor, parameter) if tensor.dim() else tensor
+                    for key, tensor in saved.items()
+                    if key.startswith(prefix)
+                }
+
+    def _linears(self) -> list[nn.Linear]:
+        return [module for module in self.model if isinstance(module, nn.Linear)]
+
+    def _state(self, linear: nn.Linear) -> dict[str, Tensor]:
+        """Parameters and what the optimizer keeps of each, by name."""
+        found: dict[str, Tensor] = {}
+        for name, parameter in linear.named_parameters():
+            found[name] = parameter.detach()
+            kept = self.optimizer.state.get(parameter, {})
+            found |= {f"{name}.{key}": value for key, value in kept.items() if isinstance(value, Tensor)}
+        return found
+
     def peak_bytes(self) -> dict[int, int | None]:
         """The allocator's count on a GPU; on the host nothing counts what torch allocates."""
         if self.device.type == "cuda":
@@ -160,6 +194,15 @@ class ShardedModel:
         """All parameters, gathered from all ranks, which call it together."""
         wholes = [parameter.detach() for parameter in self.model.parameters()]
         return [whole.full_tensor() for whole in wholes if isinstance(whole, DTensor)]
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _shared_out(tensor: Tensor, like: DTensor) -> DTensor:
+    """A tensor that every rank has, shared out as another is."""
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def _optimizer(config: OptimizerConfig, learning_rate: float, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

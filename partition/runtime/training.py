@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,34 +16,20 @@ from partition.data.minibatches import minibatches
 from partition.errors import PeerError, RunError
 from partition.plan import Candidate, Search
 from partition.record import DeviceBytes, Final, Metrics, StepTime, Summary
+from partition.record.checkpoint import Position
 from partition.record.run import SCHEMA_VERSION, median_step_s
-from partition.runtime.evaluation import Predictor, evaluate
+from partition.runtime.checkpoint import Saver
+from partition.runtime.evaluation import evaluate
 from partition.runtime.learning_rate import learning_rate_at
 from partition.runtime.liveness import Watch
+from partition.runtime.sharded import ShardedModel
 from partition.runtime.workers import Fleet, StepResult
 from partition.runtime.world import World, share_all
 
+Trainee = Fleet | ShardedModel
+"""What can be trained: the ranks of a candidate that live in this process."""
 
-class Trainee(Predictor, Protocol):
-    """What can be trained: the ranks of a candidate that live in this process."""
-
-    @property
-    def has_simulated_clock(self) -> bool:
-        """Whether seconds are the cost model's."""
-
-    def train(
-        self,
-        x: NDArray[Any],
-        y: NDArray[Any],
-        examples: NDArray[np.int64],
-        *,
-        learning_rate: float | None = None,
-        stop_signal: int = 0,
-    ) -> StepResult:
-        """One optimizer step on the given examples."""
-
-    def peak_bytes(self) -> Mapping[int, int | None]:
-        """The most that each rank here has held at once; None where nothing measures it."""
+BEGINNING = Position()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,20 +40,22 @@ class Result:
     fleet: Trainee
     stop_signal: int
     """The signal that ended it before its last step; 0 where none did."""
+    last_step: int
+    """The step after which it ended."""
 
 
-def num_steps(config: ExperimentConfig, num_train: int, minibatch_size: int) -> int:
-    """Optimizer steps of a run."""
+def num_steps(config: ExperimentConfig, num_train: int, minibatch_size: int, start: Position = BEGINNING) -> int:
+    """The step at which a run ends that goes on from `start`."""
     if config.training.steps is not None:
         return config.training.steps
-    return (config.training.epochs or 1) * math.ceil(num_train / minibatch_size)
+    per_epoch = math.ceil(num_train / minibatch_size)
+    left = (config.training.epochs or 1) * per_epoch - (start.epoch * per_epoch + start.minibatch)
+    return start.step + max(0, left)
 
 
 def build(search: Search, candidate: Candidate, world: World | None = None) -> Trainee:
     """What trains a candidate: stages with hand-written derivatives, or torch's sharded modules."""
     if candidate.sharding:
-        from partition.runtime.sharded import ShardedModel
-
         return ShardedModel(search, candidate, world)
     return Fleet(search, candidate, world)
 
@@ -81,20 +68,27 @@ def train(
     *,
     world: World | None = None,
     watch: Watch | None = None,
+    saver: Saver | None = None,
 ) -> Result:
     """Train a candidate and evaluate it; `observe` sees the metrics of every step as they come.
 
     Without a `world` all ranks live in this process. Where `watch` sees a signal that asks this process to
-    stop, all ranks end after the same step. Raises DeviceMemoryError where a device runs out, RunError where the
+    stop, all ranks end after the same step. With a `saver` the run goes on from where that says, and is saved when
+    that says, and where it is stopped. Raises DeviceMemoryError where a device runs out, RunError where the
     loss is not finite.
     """
     config = search.config
     fleet = build(search, candidate, world)
-    total = num_steps(config, dataset.num_train, candidate.minibatch_size)
-    start_s, metrics = time.perf_counter(), []
+    start, metrics = BEGINNING, list[Metrics]()
+    if saver:
+        saver.begin(fleet)
+        start, metrics = saver.start, list(saver.earlier)
+    total = num_steps(config, dataset.num_train, candidate.minibatch_size, start)
+    start_s = time.perf_counter()
     whole_s: list[float] = []  # of the steps on a whole minibatch, which the prediction is for
+    steps = range(start.step + 1, total + 1)
     stop_signal = 0
-    for step, examples in zip(range(1, total + 1), _examples(config, candidate, dataset.num_train), strict=False):
+    for step, examples in zip(steps, _examples(config, candidate, dataset.num_train, start), strict=False):
         rate = learning_rate_at(config.optimizer, candidate.learning_rate, step, total)
         try:
             result = fleet.train(
@@ -113,9 +107,11 @@ def train(
             whole_s.append(result.step_s)
         observe(metrics[-1])
         stop_signal = result.stop_signal
+        if stop_signal and watch:
+            watch.acknowledge()
+        if saver:
+            saver.after_step(step, fleet, is_last=step == total or stop_signal != 0)
         if stop_signal:
-            if watch:
-                watch.acknowledge()
             break
     wall_s = time.perf_counter() - start_s
     train_loss = _last_epoch_loss(metrics, dataset.num_train, candidate)
@@ -124,7 +120,8 @@ def train(
         final = evaluate(fleet, dataset, train_loss)
     step_s = _longest(fleet, whole_s or [one.step_s for one in metrics])
     summary = _summary(fleet, step_s, len(metrics), final, wall_s)
-    return Result(summary=summary, fleet=fleet, stop_signal=stop_signal)
+    last_step = metrics[-1].step
+    return Result(summary=summary, fleet=fleet, stop_signal=stop_signal, last_step=last_step)
 
 
 def _longest(fleet: Trainee, step_s: list[float]) -> list[float]:
@@ -134,12 +131,14 @@ def _longest(fleet: Trainee, step_s: list[float]) -> list[float]:
     return longest_s
 
 
-def _examples(config: ExperimentConfig, candidate: Candidate, num_train: int) -> Iterator[NDArray[np.int64]]:
-    """The examples of every minibatch, epoch after epoch without end."""
-    epoch = 0
+def _examples(
+    config: ExperimentConfig, candidate: Candidate, num_train: int, start: Position
+) -> Iterator[NDArray[np.int64]]:
+    """The examples of every minibatch from `start` on, epoch after epoch without end."""
+    epoch, skipped = start.epoch, start.minibatch
     while True:
-        yield from minibatches(num_train, candidate.minibatch_size, config.training.seed, epoch)
-        epoch += 1
+        yield from minibatches(num_train, candidate.minibatch_size, config.training.seed, epoch)[skipped:]
+        epoch, skipped = epoch + 1, 0
 
 
 def _metrics(step: int, result: StepResult, num_examples: int, learning_rate: float) -> Metrics:

@@ -26,6 +26,9 @@ from partition.config.keys import VOCABULARY
         ("input_size", "model", "model.in_features"),
         ("input-dim", "model", "model.in_features"),
         ("num_classes", "model", "model.out_features"),
+        ("save_steps", "training", "checkpoint.every_steps"),
+        ("save_total_limit", "checkpoint", "checkpoint.keep"),
+        ("checkpoint", "training", "checkpoint"),
         ("Batch Size", "training", "training.minibatch_size"),
     ],
 )
@@ -33,7 +36,7 @@ def test_names_of_other_tools(key: str, section: str, right: str) -> None:
     assert right in suggest(key, section, VOCABULARY)
 
 
-@pytest.mark.parametrize("key", ["dropout", "batch_norm", "nesterov", "checkpoint", "fp16"])
+@pytest.mark.parametrize("key", ["dropout", "batch_norm", "nesterov", "checkpointing", "fp16"])
 def test_what_is_not_there_is_said_to_be_absent(key: str) -> None:
     assert "not available" in suggest(key, "model", VOCABULARY)
 
