@@ -27,6 +27,8 @@ class HeldLayer:
     index: int
     parameters: Parameters
     optimizer: torch.optim.Optimizer
+    replica: int = 0
+    """Of copies of a layer, the first is the one that is saved."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Its state by name, nothing copied."""

@@ -94,8 +94,9 @@ class Saver:
         """Save now: all processes together, after the same step."""
         files: list[FileRecord] = []
         error: DiskError | None = None
+        mine = {layer.index: layer.tensors() for layer in held_layers(fleet) if layer.replica == 0}
         try:
-            files = self.writer.write_layers(step, {layer.index: layer.tensors() for layer in held_layers(fleet)})
+            files = self.writer.write_layers(step, mine)
         except DiskError as caught:
             error = caught
         self._agree(step, error)
