@@ -101,8 +101,8 @@ def _find_latest(folder: Path) -> CheckpointRecord:
         if path is None:
             raise CheckpointError(f"{folder / LATEST}: names {name}, which is not there; {_others(folder)}")
         return read_document(path)
-    if next(_steps(folder), None) is not None:
-        raise CheckpointError(f"{folder / LATEST}: is missing; {_others(folder)}")
+    for path in reversed(list_checkpoints(folder)):  # killed between naming its first one and naming the latest
+        return read_document(path)
     raise PartitionError(f"{folder}: there are no checkpoints; `partition train` saves one at its end")
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from partition.errors import CheckpointError, PartitionError
 from partition.record.checkpoint import CheckpointRecord, Facts, FileRecord, list_checkpoints, verify
-from partition.runtime.checkpoint.files import check_room, explaining, replace_file
+from partition.runtime.checkpoint.files import check_room, explaining, prepare_file, put_in_place
 from partition.runtime.checkpoint.layers import PARAMETERS
 from partition.runtime.checkpoint.reader import read_layer
 from partition.runtime.checkpoint.writer import CheckpointWriter
@@ -32,7 +32,7 @@ def export(record: CheckpointRecord, path: Path, file_format: str) -> dict[str, 
     check_room(path, len(content))
     with explaining(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, content)
+        put_in_place(prepare_file(path, content), path)
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 

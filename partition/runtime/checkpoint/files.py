@@ -64,11 +64,20 @@ def write_file(path: Path, content: bytes) -> FileRecord:
     return FileRecord(name=path.name, num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Put a file in the place of another, so that a reader sees one or the other. Raises OSError."""
+def prepare_file(path: Path, content: bytes) -> Path:
+    """Write what will take a file's place beside it, under the name returned. Raises OSError, and leaves nothing."""
     temporary = path.with_name(f".{path.name}.part")
-    write_file(temporary, content)
-    os.replace(temporary, path)
+    try:
+        write_file(temporary, content)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def put_in_place(prepared: Path, path: Path) -> None:
+    """Let a prepared file take another's place: a reader sees one or the other. Raises OSError."""
+    os.replace(prepared, path)
     sync_directory(path.parent)
 
 

@@ -3,7 +3,7 @@
     every rank    .step-00000100.part/layer-00003.safetensors     written, fsync
     then rank 0   .step-00000100.part/checkpoint.json             with the size and SHA-256 of every file, fsync
                   .step-00000100.part -> step-00000100            rename, fsync of the parent
-                  latest                                          replaced, fsync of the parent
+                  .latest.part -> latest                          rename, fsync of the parent
                   the oldest                                      removed
 
 Killed at any moment, this leaves `latest` naming a complete checkpoint.
@@ -33,7 +33,8 @@ from partition.runtime.checkpoint.files import (
     DiskError,
     check_room,
     explaining,
-    replace_file,
+    prepare_file,
+    put_in_place,
     sync_directory,
     write_file,
 )
@@ -64,6 +65,7 @@ class CheckpointWriter:
                     os.rename(path, self.directory / name)
             for path in [*self.directory.glob(".step-*.part"), *self.directory.glob(".step-*.old")]:
                 shutil.rmtree(path)
+            (self.directory / LATEST).with_name(f".{LATEST}.part").unlink(missing_ok=True)
 
     def write_layers(self, step: int, layers: Mapping[int, Mapping[str, Tensor]]) -> list[FileRecord]:
         """Write the given layers, one at a time on the host; their tensors may be on any device.
@@ -94,8 +96,10 @@ class CheckpointWriter:
                 _check_complete(part, in_order)
                 write_file(part / DOCUMENT, content)
                 sync_directory(part)
+                # Before the new one has its name, so that a disk that is full by then is full in time.
+                pointer = prepare_file(self.directory / LATEST, pointer_text(name).encode())
                 self._name(part, name)
-                self.point_latest(name)
+                put_in_place(pointer, self.directory / LATEST)
                 self._prune(name)
         except DiskError:
             self.abandon(facts.position.step)
@@ -120,7 +124,7 @@ class CheckpointWriter:
         """Let `latest` name a checkpoint that is complete."""
         content = pointer_text(name).encode()
         with explaining(self.directory / LATEST, len(content)):
-            replace_file(self.directory / LATEST, content)
+            put_in_place(prepare_file(self.directory / LATEST, content), self.directory / LATEST)
 
     def _prune(self, latest: str) -> None:
         """Remove the oldest, in the order in which they were written: after going back, later steps are older."""

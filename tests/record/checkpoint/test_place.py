@@ -59,10 +59,10 @@ def test_latest_that_points_nowhere_names_the_others(run: Path) -> None:
         find("latest", run)
 
 
-def test_latest_that_is_missing_beside_checkpoints_is_damage(run: Path) -> None:
+def test_where_latest_is_not_there_yet_it_is_the_last_step(run: Path) -> None:
+    """Killed between naming its first checkpoint and naming the latest; what has a name is complete."""
     (run / "checkpoints" / "latest").unlink()
-    with pytest.raises(CheckpointError, match="latest: is missing; there are "):
-        find("latest", run)
+    assert find("latest", run).step == 10
 
 
 @pytest.mark.parametrize(

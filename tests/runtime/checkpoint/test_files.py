@@ -10,7 +10,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from partition.runtime.checkpoint.files import DiskError, check_room, explaining, free_bytes, replace_file, write_file
+from partition.runtime.checkpoint.files import (
+    DiskError,
+    check_room,
+    explaining,
+    free_bytes,
+    prepare_file,
+    put_in_place,
+    write_file,
+)
 
 
 def test_a_file_is_written_whole_with_its_digest(tmp_path: Path) -> None:
@@ -34,7 +42,7 @@ def test_it_is_synced_before_it_is_closed_and_named(tmp_path: Path, monkeypatch:
     for name in ("write", "fsync", "close", "replace"):
         original = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *given, _o=original, _n=name: (calls.append(_n), _o(*given))[1])
-    replace_file(tmp_path / "a", b"x")
+    put_in_place(prepare_file(tmp_path / "a", b"x"), tmp_path / "a")
     assert calls == ["write", "fsync", "close", "replace", "fsync", "close"]
 
 
@@ -48,8 +56,9 @@ def test_the_other_file_stays_where_the_new_one_cannot_be_written(
 
     monkeypatch.setattr(os, "write", refuse)
     with pytest.raises(OSError, match="No space left"):
-        replace_file(tmp_path / "a", b"after")
+        prepare_file(tmp_path / "a", b"after")
     assert (tmp_path / "a").read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_refusal_says_what_was_wanted_and_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,3 +216,19 @@ def test_a_disk_that_is_full_in_truth(
     assert list(folder.glob(".step*/*")) == []
     writer.clean()
     check_intact(folder, 1)
+
+
+@pytest.mark.parametrize("free_pages", range(1, 12))
+def test_wherever_a_disk_becomes_full_the_last_complete_checkpoint_is_the_latest(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, free_pages: int
+) -> None:
+    """A save takes five pages of 4 KiB or so: with each more, the next one gets further before there is no room."""
+    monkeypatch.setattr("partition.runtime.checkpoint.writer.check_room", lambda *_: None)
+    folder = small_disk / "checkpoints"
+    save(folder, 1, keep=None)
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "fill").write_bytes(bytes(free - 4096 * free_pages))
+    steps: list[int] = []
+    with pytest.raises(DiskError, match="No space left on device"):
+        steps.extend(int(save(folder, step, keep=None).name[-8:]) for step in range(2, 100))
+    check_intact(folder, max([1, *steps]))
