@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from partition.cli import checking, checkpoint, evaluation, planning, scheduling, simulating, training
-from partition.cli.processes import tell
+from partition.cli.processes import is_rank, tell
 from partition.errors import PartitionError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -56,7 +56,8 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
 
 
 def _terminate(*_: object) -> None:
-    print("partition: terminated; what was recorded so far is on disk", file=sys.stderr)
+    if not is_rank():
+        print("partition: terminated; what was recorded so far is on disk", file=sys.stderr)
     raise SystemExit(TERMINATED)
 
 

@@ -48,18 +48,15 @@ def _without_nproc(arguments: list[str]) -> list[str]:
 
 def tell(message: str) -> None:
     """Say what ended the run, and leave a sign of it for the launcher, which need not say it again."""
-    print(message, file=sys.stderr, flush=True)
     told_file = os.environ.get("PARTITION_TOLD_FILE")
+    # First the sign: this process may be ended at any moment.
     if is_rank() and told_file and os.path.exists(told_file):
         with open(told_file, "ab") as file:
             file.write(b".")
+    print(message, file=sys.stderr, flush=True)
 
 
 def tell_of_signal(number: int) -> None:
     """Say that a signal ends the process where it stands."""
-    print(
-        f"partition: ended by {signal.Signals(number).name} while waiting for another rank; what was recorded so far "
-        "is on disk",
-        file=sys.stderr,
-        flush=True,
-    )
+    name = signal.Signals(number).name
+    tell(f"partition: ended by {name} while waiting for another rank; what was recorded so far is on disk")

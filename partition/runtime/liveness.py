@@ -198,8 +198,10 @@ class Watch:
         if self._signalled_s is None or self._is_acknowledged:
             return
         waited_s = time.monotonic() - self._signalled_s
-        is_alone = self._threads_peers is not None and waited_s > GRACE_S and bool(self._threads_peers.trouble())
-        if is_alone or waited_s > PATIENCE_S:
+        trouble = self._threads_peers.trouble() if self._threads_peers and waited_s > GRACE_S else ""
+        if trouble and self._threads_peers:
+            self._threads_peers.fail(trouble)
+        if trouble or waited_s > PATIENCE_S:
             self._force(self.stop_signal)
 
     def _force(self, number: int) -> None:
@@ -212,12 +214,12 @@ class Watch:
         """Leave the last words of this rank; whether it is the first of all ranks to tell of their cause."""
         if self._peers is None:
             return True
-        text = str(error) or type(error).__name__
-        cause = error.cause_key if isinstance(error, RunError) else None
+        cause = (error.cause_key if isinstance(error, RunError) else None) or str(error) or type(error).__name__
         try:
-            if cause is None:
-                self._peers.fail(text)
-            return self._peers.is_first(cause or text)
+            # A survivor leaves the cause that it has found: to the others it will soon look as dead as the rank
+            # whose fault it is.
+            self._peers.fail(cause)
+            return self._peers.is_first(cause)
         except RuntimeError:
             return True
 

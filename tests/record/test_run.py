@@ -22,6 +22,7 @@ def metrics(step: int) -> Metrics:
         step_s=1.0,
         samples_per_s=9.0,
         grad_norm=1.0,
+        learning_rate=0.1,
     )
 
 
