@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
+from partition.config.data import KEYS_OF_SOURCE, DataConfig
 from partition.config.scalars import read_plain_scalar
 from partition.config.schema import ExperimentConfig, ModelConfig, OptimizerConfig
 from partition.units import parse_bytes, parse_bytes_per_s, parse_flop_per_s, parse_seconds
@@ -29,7 +30,7 @@ def resolve(config: ExperimentConfig) -> dict[str, Any]:
     resolved: dict[str, Any] = {
         "model": _model(config.model),
         "precision": _without_none(config.precision.model_dump()),
-        "data": _without_none(config.data.model_dump()),
+        "data": _data(config.data),
         "training": _without_none(config.training.model_dump()),
         "optimizer": _optimizer(config.optimizer),
         "cluster": _cluster(config.cluster),
@@ -70,6 +71,14 @@ def _model(model: ModelConfig) -> dict[str, Any]:
     if len(hidden) > 1 and len(set(hidden)) == 1:
         values["hidden_features"] = {"width": hidden[0], "depth": len(hidden)}
     return values
+
+
+def _data(data: DataConfig) -> dict[str, Any]:
+    values = _without_none(data.model_dump())
+    for key in ("arguments", "test_arguments"):
+        if key in values:
+            values[key] = {name: list(one) if isinstance(one, tuple) else one for name, one in values[key]}
+    return {key: values[key] for key in ("source", *KEYS_OF_SOURCE[data.source]) if key in values}
 
 
 def _optimizer(optimizer: OptimizerConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from partition.config import ExperimentConfig
 from partition.data.dataset import Dataset
 from partition.data.minibatches import minibatches
+from partition.data.rows import read_all
 from partition.errors import RunError
 from partition.plan import Candidate, Search
 from partition.record import DeviceBytes, Final, Metrics, StepTime, Summary
@@ -102,9 +103,10 @@ def evaluate(fleet: Fleet, dataset: Dataset, config: ExperimentConfig, train_los
     if dataset.num_test == 0:
         return Final(train_loss=train_loss, test_loss=None, test_accuracy=None)
     logits = np.concatenate(list(fleet.predict(dataset.test_x)))
-    loss = host_loss(config.model.loss, logits, dataset.test_y)
+    targets = read_all(dataset.test_y)
+    loss = host_loss(config.model.loss, logits, targets)
     has_classes = config.model.loss == "cross_entropy"
-    accuracy = float((logits.argmax(axis=1) == dataset.test_y).mean()) if has_classes else None
+    accuracy = float((logits.argmax(axis=1) == targets).mean()) if has_classes else None
     return Final(train_loss=train_loss, test_loss=loss, test_accuracy=accuracy)
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from partition.data.rows import Examples
 from partition.errors import DeviceMemoryError, RunError
 from partition.graph import Category, build_stage_program
 from partition.plan import Candidate, Layout, Search, Segment, replay_costs
@@ -103,7 +104,7 @@ class Fleet:
         self._layouts: dict[int, tuple[Layout, ReplayCosts]] = {}
         self.workers = [_build_worker(search, candidate, rank) for rank in range(candidate.num_stages)]
 
-    def train(self, x: NDArray[Any], y: NDArray[Any], examples: NDArray[np.int64]) -> StepResult:
+    def train(self, x: Examples, y: Examples, examples: NDArray[np.int64]) -> StepResult:
         """One optimizer step on the given examples, at most a minibatch of them."""
         start_s = self._align_clocks()
         layout, costs = self._priced(len(examples))
@@ -159,12 +160,12 @@ class Fleet:
             step_s=step_s,
         )
 
-    def predict(self, x: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    def predict(self, x: Examples) -> Iterator[NDArray[Any]]:
         """The logits of all rows, one microbatch after another, in no more memory than training takes."""
         for start in range(0, len(x), self.candidate.microbatch_size):
             yield self._predict(x, np.arange(start, min(start + self.candidate.microbatch_size, len(x))))
 
-    def _predict(self, x: NDArray[Any], examples: NDArray[np.int64]) -> NDArray[Any]:
+    def _predict(self, x: Examples, examples: NDArray[np.int64]) -> NDArray[Any]:
         feed = MinibatchFeed(x, x, examples, (len(examples),))
         frame = Frame(microbatch=0, rows=len(examples), weight=1.0, is_first=True, feed=feed)
         output = self.workers[0].stage.predict(frame)
