@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partition.data.dataset import compute_dtype
+from partition.data.rows import Examples
 from partition.errors import PartitionError
 
 if TYPE_CHECKING:
@@ -46,8 +47,11 @@ def read_inputs(path: Path, in_features: int) -> NDArray[Any]:
     return rows
 
 
-def outputs(fleet: Fleet, x_NI: NDArray[Any]) -> Iterator[NDArray[Any]]:
+def outputs(fleet: Fleet, x_NI: Examples) -> Iterator[NDArray[Any]]:
     """The outputs (B, O) of one microbatch after another, so that more rows pass through than memory holds."""
+    if not isinstance(x_NI, np.ndarray):
+        yield from fleet.predict(x_NI)
+        return
     size, dtype = fleet.candidate.microbatch_size, compute_dtype(fleet.search.config)
     for start in range(0, len(x_NI), size):
         yield from fleet.predict(np.ascontiguousarray(x_NI[start : start + size], dtype=dtype))

@@ -13,6 +13,7 @@ from partition.plan import Candidate, Search
 from partition.record.checkpoint import CheckpointRecord, check_serves, find
 
 if TYPE_CHECKING:
+    from partition.data.rows import Examples
     from partition.runtime import Fleet
 
 SCHEMA_VERSION = 1
@@ -91,7 +92,9 @@ def run_predict(options: argparse.Namespace) -> int:
     from partition.cli.arrays import outputs, read_inputs, write_rows
     from partition.data.dataset import load
 
-    x_NI = load(config).test_x if options.input is None else read_inputs(options.input, config.model.in_features)
+    x_NI: Examples = (
+        load(config).test_x if options.input is None else read_inputs(options.input, config.model.in_features)
+    )
     fleet = _restored(search, candidate, record)
     write_rows(options.out_file, outputs(fleet, x_NI), len(x_NI), is_classes=options.classes)
     if options.json:

@@ -75,12 +75,13 @@ def _choose(options: argparse.Namespace) -> _Chosen:
 def _train(options: argparse.Namespace, chosen: _Chosen, watch: Watch) -> int:
     """Train, with a run directory and checkpoints that all ranks write and the first one keeps."""
     from partition.data.dataset import load
-    from partition.runtime import joined, num_steps, train
+    from partition.runtime import joined, needs, num_steps, train
     from partition.runtime.checkpoint import Saver, sharing
 
     search, candidate, verdict = chosen
     config, path = search.config, run_path(options, search.config)
-    dataset = load(config)
+    has_inputs, has_targets = needs(candidate)
+    dataset = load(config, has_inputs=has_inputs, has_targets=has_targets)
     with joined(search, candidate, dataset.num_train) as world:
         is_leader = 0 in world.ranks
         resumption = find_resumption(options, config, candidate, path, dataset.num_train, is_leader=is_leader)

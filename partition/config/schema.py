@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
+from partition.config.data import DataConfig
 from partition.config.section import Conflict, Section
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
 Activation = Literal["identity", "relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu"]
 Loss = Literal["cross_entropy", "mse"]
 NumberFormat = Literal["float32", "float64"]
-Source = Literal["mnist5k", "digits", "synthetic"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
 Objective = Literal["time_to_target", "step_time", "device_seconds", "fewest_devices"]
@@ -107,21 +107,6 @@ class PrecisionConfig(Section):
         if isinstance(given, Mapping) and len(given) == 1 and given.keys() <= {"parameters", "compute"}:
             return dict.fromkeys(("parameters", "compute"), *given.values())
         return given
-
-
-class DataConfig(Section):
-    """Where the examples come from and how many of them are held out for evaluation."""
-
-    source: Source
-    num_examples: Annotated[int, Field(ge=2, le=LARGEST_MINIBATCH)] | None = None
-    """Of synthetic data only; None makes enough for any minibatch."""
-    test_fraction: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.2
-
-    @classmethod
-    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
-        """A data set that exists has the examples that it has."""
-        if given.get("num_examples") is not None and given.get("source") in ("mnist5k", "digits"):
-            yield Conflict("num_examples", "is for source: synthetic only; remove it")
 
 
 class TrainingConfig(Section):
@@ -238,6 +223,7 @@ class ExperimentConfig(Section):
         """What one section makes impossible in another."""
         yield from _too_many_values(given)
         yield from _missing_rates(given)
+        yield from _scaled_classes(given)
 
 
 def _known_features(model: object) -> tuple[int, ...]:
@@ -268,6 +254,13 @@ def _missing_rates(given: Mapping[str, Any]) -> Iterator[Conflict]:
         if formats and device.get("name") is None and "default" not in formats and number_format not in formats:
             advice = f"has no figure for {number_format}, which precision.compute asks for; add `{number_format}: ...`"
             yield Conflict(f"cluster.devices.{index}.compute", advice)
+
+
+def _scaled_classes(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    """A class has no mean."""
+    data, loss = _as_mapping(given.get("data")), _as_mapping(given.get("model")).get("loss", "cross_entropy")
+    if data.get("standardise_targets") is True and loss == "cross_entropy":
+        yield Conflict("data.standardise_targets", "is for model.loss: mse, this is cross_entropy; remove it")
 
 
 def _as_mapping(value: object) -> Mapping[str, Any]:

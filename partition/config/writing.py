@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
+from partition.config.data import KEYS_OF_SOURCE, DataConfig
 from partition.config.scalars import read_plain_scalar
 from partition.config.schema import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from partition.units import parse_bytes, parse_bytes_per_s, parse_flop_per_s, parse_seconds
@@ -30,7 +31,7 @@ def resolve(config: ExperimentConfig) -> dict[str, Any]:
     resolved: dict[str, Any] = {
         "model": _model(config.model),
         "precision": _without_none(config.precision.model_dump()),
-        "data": _without_none(config.data.model_dump()),
+        "data": _data(config.data),
         "training": _training(config.training),
         "optimizer": _optimizer(config.optimizer),
         "checkpoint": _without_none(config.checkpoint.model_dump()),
@@ -90,6 +91,14 @@ def _training(training: TrainingConfig) -> dict[str, Any]:
     values = _without_none(training.model_dump())
     del values["timeout_s"]
     return {**values, "timeout": _quantity(training.timeout_s, _SECONDS.items(), parse_seconds)}
+
+
+def _data(data: DataConfig) -> dict[str, Any]:
+    values = _without_none(data.model_dump())
+    for key in ("arguments", "test_arguments"):
+        if key in values:
+            values[key] = {name: list(one) if isinstance(one, tuple) else one for name, one in values[key]}
+    return {key: values[key] for key in ("source", *KEYS_OF_SOURCE[data.source]) if key in values}
 
 
 def _optimizer(optimizer: OptimizerConfig) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from partition.data.dataset import Dataset
+from partition.data.rows import Examples, read_rows
 from partition.graph import LossRecord
 from partition.plan import Candidate, Search
 from partition.plan.microbatches import microbatch_sizes
@@ -24,7 +25,7 @@ class Predictor(Protocol):
     candidate: Candidate
     world: World
 
-    def predict(self, x: NDArray[Any], examples: NDArray[np.int64], replica: int) -> Iterator[NDArray[Any]]:
+    def predict(self, x: Examples, examples: NDArray[np.int64], replica: int) -> Iterator[NDArray[Any]]:
         """The logits of the given rows in portions; none where they end up in another process."""
 
 
@@ -40,7 +41,9 @@ def evaluate(fleet: Predictor, dataset: Dataset, train_loss: float) -> Final:
     for replica, rank in {rank // world.ranks_per_replica: rank for rank in world.ranks}.items():
         portions = list(fleet.predict(dataset.test_x, parts[replica], replica))
         if portions:
-            numbers[rank] = _score(network.loss, np.concatenate(portions), dataset.test_y[parts[replica]])
+            targets = np.empty((len(parts[replica]), *dataset.test_y.shape[1:]), dataset.test_y.dtype)
+            read_rows(dataset.test_y, parts[replica], targets)
+            numbers[rank] = _score(network.loss, np.concatenate(portions), targets)
     loss_sum, num_right, count = np.sum(share_all(world, numbers), axis=0)
     return Final(
         train_loss=train_loss,

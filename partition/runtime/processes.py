@@ -313,6 +313,14 @@ def joined(search: Search, candidate: Candidate, num_train: int) -> Iterator[Wor
     leave()
 
 
+def needs(candidate: Candidate) -> tuple[bool, bool]:
+    """Whether this process reads inputs, and whether it reads targets: the first stage does, and the last."""
+    process = Process.of_environment()
+    ranks = range(candidate.num_devices) if process is None else (process.rank,)
+    stages = {plan.stage_index for plan in candidate.stages if plan.rank in ranks}
+    return 0 in stages, candidate.num_stages - 1 in stages
+
+
 def leave() -> None:
     """Close all connections."""
     if dist.is_initialized():

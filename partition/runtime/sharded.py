@@ -19,6 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from partition.config import OptimizerConfig
+from partition.data.rows import Examples
 from partition.errors import PartitionError
 from partition.plan import Candidate, Search
 from partition.plan.microbatches import microbatch_sizes
@@ -59,8 +60,8 @@ class ShardedModel:
 
     def train(
         self,
-        x: NDArray[Any],
-        y: NDArray[Any],
+        x: Examples,
+        y: Examples,
         examples: NDArray[np.int64],
         *,
         learning_rate: float | None = None,
@@ -91,12 +92,12 @@ class ShardedModel:
             stop_signal=int(signal),
         )
 
-    def _rows(self, name: str, array: NDArray[Any], examples: NDArray[np.int64]) -> Tensor:
+    def _rows(self, name: str, rows_of: Examples, examples: NDArray[np.int64]) -> Tensor:
         """The rows of the inputs ("x") or the targets, on this rank's device."""
         is_index = name == "targets" and self.search.network.loss.has_class_targets
         dtype: torch.dtype = getattr(torch, self.search.config.precision.compute)
-        rows = torch.empty((len(examples), *array.shape[1:]), dtype=torch.int64 if is_index else dtype)
-        MinibatchFeed(array, array, examples, (len(examples),))(name, 0, rows)
+        rows = torch.empty((len(examples), *rows_of.shape[1:]), dtype=torch.int64 if is_index else dtype)
+        MinibatchFeed(rows_of, rows_of, examples, (len(examples),))(name, 0, rows)
         return rows.to(self.device)
 
     def _backward(self, inputs: Tensor, targets: Tensor, num_examples: int) -> float:
@@ -137,7 +138,7 @@ class ShardedModel:
         return float(sums[0]), float(sums[1]), float(sums[2]), max(of_rank[3] for of_rank in every)
 
     @torch.no_grad()
-    def predict(self, x: NDArray[Any], examples: NDArray[np.int64], replica: int) -> Iterator[NDArray[Any]]:
+    def predict(self, x: Examples, examples: NDArray[np.int64], replica: int) -> Iterator[NDArray[Any]]:
         """The logits of this rank's rows; all ranks call it together."""
         del replica
         size = self.candidate.microbatch_size

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from partition.data.rows import Examples
 from partition.errors import DeviceMemoryError, RunError
 from partition.graph import build_stage_program
 from partition.plan import Candidate, Layout, Search, StagePlan
@@ -98,8 +99,8 @@ class Fleet:
 
     def train(
         self,
-        x: NDArray[Any],
-        y: NDArray[Any],
+        x: Examples,
+        y: Examples,
         examples: NDArray[np.int64],
         *,
         learning_rate: float | None = None,
@@ -197,7 +198,7 @@ class Fleet:
         return now_s
 
     def predict(
-        self, x: NDArray[Any], examples: NDArray[np.int64] | None = None, replica: int = 0
+        self, x: Examples, examples: NDArray[np.int64] | None = None, replica: int = 0
     ) -> Iterator[NDArray[Any]]:
         """The logits of the given rows, or of all, one microbatch after another, in no more memory than training takes.
 
@@ -208,7 +209,7 @@ class Fleet:
         for start in range(0, len(examples), most):
             yield from self._predict(x, examples[start : start + most], replica)
 
-    def _predict(self, x: NDArray[Any], examples: NDArray[np.int64], replica: int) -> list[NDArray[Any]]:
+    def _predict(self, x: Examples, examples: NDArray[np.int64], replica: int) -> list[NDArray[Any]]:
         full, rest = divmod(len(examples), self.candidate.microbatch_size)
         sizes = (self.candidate.microbatch_size,) * full + (rest,) * (rest > 0)
         found: dict[int, NDArray[Any]] = {}
