@@ -350,7 +350,7 @@ class Search:
         )
         overflow = _overflow(stages)
         return replace(
-            self._without_layout(shape, overflow or f"{_fit(stages)} (estimated)"),
+            self._without_layout(shape, overflow or f"{_fit(stages)} (estimated; to train with --nproc {num_ranks})"),
             feasible=not overflow,
             sharding="full",
             stages=stages,

@@ -113,7 +113,7 @@ def test_every_line_of_metrics_is_one_step_with_its_exact_loss(tmp_path: Path) -
     directory.append(metrics(1))
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     record = json.loads(line)
-    keys = {"step", "loss", "loss_hex", "objective", "penalty", "step_s", "samples_per_s", "grad_norm"}
+    keys = {"step", "loss", "loss_hex", "objective", "penalty", "step_s", "samples_per_s", "grad_norm", "learning_rate"}
     assert record.keys() == keys
     assert float.fromhex(record["loss_hex"]) == record["loss"]
     directory.close()
