@@ -16,6 +16,7 @@ TIE = 1e-6
 
 NOT_CONSIDERED = (
     "recomputation of activations",
+    "data parallel x pipeline over replicas of unlike devices",
     "tensor parallel layers",
     "optimizer state or activations in host memory",
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from operator import ge
 from typing import Any, NamedTuple
 
 from partition.costs import MicrobatchCost, StageCost
@@ -73,7 +74,7 @@ def rank_moments(row: Sequence[Action], size_class: Sequence[int], schedule: Sch
             if source is not None:
                 walk.take_over(source, stage, kind, index)
             walk.act(stage, kind, index)
-    return _maximal(walk.moments())
+    return tuple(walk.moments())
 
 
 def _source_on_rank(stage: int, kind: Kind, walk: _Walk) -> int | None:
@@ -105,7 +106,7 @@ class _Walk:
             for kind, ends in _MOVES.items()
         }
         self._under_way: dict[tuple[int, Kind], int] = {}
-        self._found: dict[tuple[object, ...], None] = {}
+        self._found: dict[tuple[int, Kind, int], dict[tuple[int, ...], None]] = {}
 
     def _offset(self, stage: int, name: str) -> int:
         return self.start[stage] + self.classes * _COUNTERS.index(name)
@@ -122,7 +123,7 @@ class _Walk:
             for each in self.stages:
                 start = self._offset(each, "outputs")
                 self._counts[start : start + 2 * self.classes] = [0] * (2 * self.classes)
-        self._found[(stage, kind, index, *self._counts)] = None
+        self._found.setdefault((stage, kind, index), {})[tuple(self._counts)] = None
         for offset, change in self._moves.get((stage, kind), ()):
             self._counts[offset + index] += change
 
@@ -132,15 +133,15 @@ class _Walk:
         self._counts[self._offset(source, "outputs" if kind is Kind.F else "input_grads") + index] -= 1
 
     def moments(self) -> Iterator[RankMoment]:
-        """All of them, each once."""
+        """Those at which memory may peak, each once."""
         size = self.classes * len(_COUNTERS)
-        for acting, kind, index, *counts in self._found:
-            yield tuple(
-                _moment(
-                    kind if stage == acting else None, index, counts[place * size : (place + 1) * size], self.classes
+        for (acting, kind, index), found in self._found.items():
+            for counts in _maximal(found):
+                of_stages = [counts[start : start + size] for start in self.start.values()]
+                yield tuple(
+                    _moment(kind if stage == acting else None, index, of_stage, self.classes)
+                    for stage, of_stage in zip(self.stages, of_stages, strict=True)
                 )
-                for place, stage in enumerate(self.stages)
-            )
 
 
 def _absent(stage: int, last_stage: int) -> set[str]:
@@ -152,27 +153,14 @@ def _moment(kind: Any, index: Any, counts: Sequence[Any], classes: int) -> Momen
     return Moment(kind, index, *(tuple(counts[at : at + classes]) for at in range(0, len(counts), classes)))
 
 
-def _maximal(found: Iterable[RankMoment]) -> tuple[RankMoment, ...]:
-    """Without the moments at which another, before the same action, holds at least as much of everything."""
-    kept: list[RankMoment] = []
-    for moment in found:
-        if not any(_covers(other, moment) for other in kept):
-            kept = [other for other in kept if not _covers(moment, other)]
-            kept.append(moment)
-    return tuple(kept)
-
-
-def _covers(larger: RankMoment, smaller: RankMoment) -> bool:
-    return all(_stage_covers(more, less) for more, less in zip(larger, smaller, strict=True))
-
-
-def _stage_covers(larger: Moment, smaller: Moment) -> bool:
-    if larger[:2] != smaller[:2]:
-        return False
-    pairs = zip(larger[2:], smaller[2:], strict=True)
-    return all(
-        more >= less for of_larger, of_smaller in pairs for more, less in zip(of_larger, of_smaller, strict=True)
-    )
+def _maximal(found: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Without the counts beside which another holds at least as much of everything, before the same action."""
+    kept: list[tuple[int, ...]] = []
+    for counts in found:
+        if not any(all(map(ge, other, counts)) for other in kept):
+            kept = [other for other in kept if not all(map(ge, counts, other))]
+            kept.append(counts)
+    return kept
 
 
 class HeldBytes(NamedTuple):

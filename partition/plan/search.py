@@ -173,7 +173,8 @@ class Search:
         for schedule in planner.schedules or SCHEDULES:
             stages_per_rank = GENERATORS[schedule].usual_stages_per_rank
             for num_ranks in self._asked_rank_counts(num_replicas, stages_per_rank):
-                if num_ranks == 1:  # that is accumulation, or data parallel
+                # One rank is accumulation, or data parallel; replicas of unlike devices would wait for the slowest.
+                if num_ranks == 1 or not self._has_like_replicas(num_replicas, num_ranks):
                     continue
                 for count in planner.num_microbatches or self._microbatch_counts(size, num_ranks):
                     prefix = "pipeline-" if num_replicas == 1 else f"hybrid-{num_replicas}x"
@@ -187,6 +188,11 @@ class Search:
                         num_replicas=num_replicas,
                         schedule=schedule,
                     )
+
+    def _has_like_replicas(self, num_replicas: int, num_ranks: int) -> bool:
+        """Whether every replica has the same kinds of devices at its positions, as far as there are devices."""
+        figures = [device.figures for device in self.cluster.devices[: num_replicas * num_ranks]]
+        return all(one == figures[index % num_ranks] for index, one in enumerate(figures))
 
     def _replicated_shapes(self, admitted: Sequence[str]) -> Iterator[Shape]:
         """Data parallel, and data parallel x pipeline."""

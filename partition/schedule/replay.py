@@ -142,7 +142,10 @@ def _rank_replay(clocks: Clocks, rank: int) -> RankReplay:
     busy_s = 0.0
     for timed in working:
         busy_s += clocks.costs.seconds_of(timed.action)
-    peak = find_memory_peak(clocks.schedule.rows[rank], clocks.costs, clocks.costs.static_of(rank))
+    static_bytes = clocks.costs.static_of(rank)
+    has_bytes = bool(clocks.costs.net_bytes or clocks.costs.peak_bytes or clocks.costs.send_hold_bytes)
+    row = clocks.schedule.rows[rank] if has_bytes else ()
+    peak = find_memory_peak(row, clocks.costs, static_bytes)
     return RankReplay(
         timeline=timeline,
         busy_s=busy_s,
