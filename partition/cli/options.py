@@ -48,7 +48,7 @@ def load_experiment(options: argparse.Namespace, *, may_lack_data: bool = False)
     except AbsentDataError as error:
         problems = [Problem(file=options.config, line=None, key=error.key, message=error.message)]
         if may_lack_data:
-            print(f"partition: {problems[0]} (not needed before training)", file=sys.stderr)
+            print(f"partition: {problems[0]} (the plan does not need it, training will)", file=sys.stderr)
             return config
     if problems:
         raise ConfigError(problems)

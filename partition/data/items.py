@@ -46,7 +46,8 @@ def _import(data: DataConfig) -> Callable[..., Any]:
     except Exception as error:
         raise DataError("data.dataset", f"{show(data.dataset)} cannot be imported: {describe_error(error)}") from None
     if not callable(found):
-        raise DataError("data.dataset", f"{show(data.dataset)} is a {type(found).__name__}; name a class or a function")
+        kind = type(found).__name__
+        raise DataError("data.dataset", f"{show(data.dataset)} is of type {kind}; name a class or a function")
     return found  # type: ignore[no-any-return]
 
 
@@ -90,8 +91,9 @@ def take_part(dataset: Any, index: int, part: int, key: str, name: str) -> Any:
     except Exception as error:
         raise DataError(key, f"{name}: item {index} cannot be read: {describe_error(error)}") from None
     if not isinstance(item, tuple | list) or len(item) != 2:
-        shown = f"{type(item).__name__} of {len(item)}" if isinstance(item, tuple | list) else type(item).__name__
-        raise DataError(key, f"{name}: item {index} is a {shown}; make it a pair (features, target)")
+        parts = f", of {len(item)} parts" if isinstance(item, tuple | list) else ""
+        shown = f"{type(item).__name__}{parts}"
+        raise DataError(key, f"{name}: item {index} is of type {shown}; make it a pair (features, target)")
     try:
         return np.asarray(item[part])
     except Exception as error:

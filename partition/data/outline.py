@@ -13,6 +13,7 @@ from partition.data.refusal import DataError, show
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 
 LARGEST_WIDTH = 2**40
+MOST_AXES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,9 @@ def check_outline(outline: Outline) -> Outline:
     """
     if not outline.shape:
         raise outline.refuse("holds a single value; data has an example for every index of the first axis")
-    if min(outline.shape) < 1 or len(outline.shape) > 32:
+    if len(outline.shape) > MOST_AXES:
+        raise outline.refuse(f"has {len(outline.shape)} axes; the most is {MOST_AXES}")
+    if min(outline.shape) < 1:
         raise outline.refuse(f"has the shape {show(outline.shape)}; every size must be at least 1")
     if outline.num_rows > LARGEST_EXAMPLE_COUNT:
         raise outline.refuse(f"has {show(outline.num_rows)} examples; the most is {LARGEST_EXAMPLE_COUNT}")

@@ -37,7 +37,7 @@ def file_bytes(path: str, key: str) -> int:
     try:
         status = Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise AbsentDataError(key, f"there is no file {show(path)}; check the path") from None
+        raise AbsentDataError(key, f"there is no {show(path)}; put it there or correct the path") from None
     except OSError as error:
         raise DataError(key, f"{show(path)} cannot be read: {error.strerror}; check the path") from None
     except ValueError:

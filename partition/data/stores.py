@@ -9,7 +9,6 @@ Shapes: N examples, I values in each.
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import weakref
 import zipfile
@@ -127,7 +126,7 @@ def open_store(outline: Outline) -> Store:
             return InFile(outline, place)
         case Raw() as place:
             _check_memory(outline, "save it by rows (numpy.ascontiguousarray), and it is read in place")
-            return InMemory(outline, _unpack(outline, place))
+            return InMemory(outline, _by_columns(outline, place))
         case Packed() as place:
             _check_memory(outline, "unpack it (numpy.savez, gunzip), and it is read in place")
             return InMemory(outline, _unpack(outline, place))
@@ -151,12 +150,20 @@ def _check_memory(outline: Outline, remedy: str) -> None:
         )
 
 
-def _open(place: Raw | Packed, stack: ExitStack) -> IO[bytes]:
-    """The file, unpacked, at its first value."""
-    if isinstance(place, Raw):
-        stream: IO[bytes] = stack.enter_context(io.FileIO(place.path))
-        stream.seek(place.offset)
-        return stream
+def _by_columns(outline: Outline, place: Raw) -> NDArray[Any]:
+    """The rows of an array whose columns are next to each other in its file: read whole, as if they were rows."""
+    return _arrange(InFile(outline, place).take(np.arange(outline.num_rows)), outline)
+
+
+def _arrange(values: NDArray[Any], outline: Outline) -> NDArray[Any]:
+    """All values of a file, in its order, as rows."""
+    order = "F" if outline.is_columns_first else "C"
+    shaped: NDArray[Any] = np.reshape(values.reshape(-1), outline.shape, order=order)  # type: ignore[call-overload]
+    return shaped.reshape(outline.num_rows, outline.width)
+
+
+def _open(place: Packed, stack: ExitStack) -> IO[bytes]:
+    """The file unpacked, at its first value."""
     if place.member is None:
         stream = cast(IO[bytes], stack.enter_context(gzip.GzipFile(place.path)))
     else:
@@ -165,7 +172,7 @@ def _open(place: Raw | Packed, stack: ExitStack) -> IO[bytes]:
     return stream
 
 
-def _unpack(outline: Outline, place: Raw | Packed) -> NDArray[Any]:
+def _unpack(outline: Outline, place: Packed) -> NDArray[Any]:
     """All values, and not a byte more; the checksum at the end is read, and so checked."""
     try:
         raw = np.empty(outline.num_bytes, np.uint8)
@@ -177,10 +184,7 @@ def _unpack(outline: Outline, place: Raw | Packed) -> NDArray[Any]:
         raise
     except ZIP_ERRORS as error:
         raise outline.refuse(f"cannot be read ({show(error)}); get the file again") from None
-    order = "F" if outline.is_columns_first else "C"
-    values = np.reshape(raw.view(outline.dtype), outline.shape, order=order)  # type: ignore[call-overload]
-    rows: NDArray[Any] = values.reshape(outline.num_rows, outline.width)
-    return rows
+    return _arrange(raw.view(outline.dtype), outline)
 
 
 def _fill(raw: NDArray[np.uint8], stream: IO[bytes], outline: Outline) -> None:

@@ -58,8 +58,7 @@ from partition.config.nodes import Node
         (
             "source: synthetic",
             "source: mnist",
-            "6: data.source: 'mnist' is not available; choose mnist5k, digits, diabetes, synthetic, idx, npz, npy, "
-            "csv or torch; did you m",
+            "6: data.source: 'mnist' is not available; choose mnist5k, digits, diabetes, synthetic, idx, npz,",
         ),
         (
             "source: synthetic",

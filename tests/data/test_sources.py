@@ -27,10 +27,8 @@ def test_the_file_holds_what_the_package_returns(source: str) -> None:
 
 
 def test_reading_is_fast_and_imports_no_package() -> None:
-    program = (
-        "import sys, partition.data.sources as s; s.read('mnist5k'); s.read('digits'); s.read('diabetes'); "
-        "print(*sys.modules)"
-    )
+    read = "s.read('mnist5k'); s.read('digits'); s.read('diabetes')"
+    program = f"import sys, partition.data.sources as s; {read}; print(*sys.modules)"
     start_s = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"mlxtend", "sklearn", "pandas", "matplotlib", "scipy"} & set(done.stdout.split())
