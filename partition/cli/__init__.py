@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from partition.cli import checking, checkpoint, evaluation, planning, scheduling, simulating, training
+from partition.cli import checking, checkpoint, evaluation, examining, planning, scheduling, simulating, training
 from partition.cli.processes import is_rank, tell
 from partition.errors import PartitionError
 
@@ -68,6 +68,6 @@ def build_parser() -> argparse.ArgumentParser:
         description="My network does not fit on my GPU: split its graph over several, or shrink the minibatch?",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for module in (planning, training, evaluation, checkpoint, scheduling, simulating, checking):
+    for module in (planning, training, evaluation, checkpoint, scheduling, simulating, checking, examining):
         module.add(verbs)
     return parser

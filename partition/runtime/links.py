@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from partition.runtime.processes import ProcessWorld
+from partition.runtime.process import Process
+from partition.runtime.processes import ProcessWorld, join, leave
 from partition.runtime.world import share_all
 
 SIZES_BYTES = (8, 1024, 16 * 1024, 256 * 1024, 4 * 2**20, 16 * 2**20)
@@ -66,3 +70,19 @@ def _measure(world: ProcessWorld, first: int, num_bytes: int) -> tuple[float, fl
     if rank != first:
         return 0.0, 0.0
     return statistics.median(taken[WARM_UP:]), max(taken[WARM_UP:])
+
+
+def main(path: Path, kind: str) -> None:
+    """Measure as one rank of several; the first writes what all know as JSON."""
+    process = Process.of_environment()
+    assert process is not None, "torchrun starts it"
+    join(process, timeout_s=60)
+    world = ProcessWorld(process, num_replicas=1, is_cuda=kind == "cuda", timeout_s=60)
+    found = measure_links(world)
+    if process.rank == 0:
+        path.write_text(json.dumps([asdict(one) for one in found], indent=1), encoding="utf-8")
+    leave()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -44,6 +44,8 @@ PATIENCE_S = 25.0
 30 s."""
 IMPATIENCE_S = 2.0
 """A further signal after so long ends the process at once; launchers repeat a signal sooner than that."""
+AFTERMATH_S = 0.5
+"""By how much a survivor outlives the rank whose fault it is."""
 _STORE_TIMEOUT = timedelta(seconds=5)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -293,6 +295,8 @@ def watching(on_forced: Callable[[int], None]) -> Iterator[Watch]:
         yield watch
     except PeerError as error:
         explained = watch.explain(error)
+        # The launcher takes what ends first for the cause, and looks ten times a second.
+        time.sleep(AFTERMATH_S)
         explained.is_told = not watch.fail(explained)
         raise explained from error
     except PartitionError as error:
