@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 from partition.record.checks import Check, Standing
 from partition.runtime.workers import host_free_bytes
@@ -75,7 +76,7 @@ def _cuda() -> Iterator[Check]:
 def _backend(name: str, is_there: bool, use: str) -> Check:
     if is_there:
         return Check(name=name, standing=Standing.OK, detail=f"available, for {use}")
-    return Check(name=name, standing=Standing.WARN, detail=f"not in this build of torch; {use} cannot be joined")
+    return Check(name=name, standing=Standing.UNTRIED, detail=f"not in this build of torch; {use} cannot be joined")
 
 
 def _loopback() -> Check:
@@ -85,7 +86,7 @@ def _loopback() -> Check:
     if dist.is_initialized():
         return Check(name="message", standing=Standing.UNTRIED, detail="this process has joined a group already")
     try:
-        store = dist.HashStore()
+        store = HashStore()
         dist.init_process_group("gloo", store=store, rank=0, world_size=1, timeout=timedelta(seconds=10))
         number = torch.ones(1)
         dist.all_reduce(number)

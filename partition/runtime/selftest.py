@@ -223,5 +223,6 @@ def _describe(links: Sequence[dict[str, Any]]) -> str:
 def has_devices(num_processes: int, kind: str) -> str:
     """What is lacking for so many processes; nothing where it is all there."""
     if kind == "cuda" and torch.cuda.device_count() < num_processes:
-        return f"{num_processes} CUDA devices are needed, torch sees {torch.cuda.device_count()}; use --nproc or --kind cpu"
+        there = torch.cuda.device_count()
+        return f"{num_processes} CUDA devices are needed, torch sees {there}; give a smaller --nproc, or --kind cpu"
     return ""
