@@ -136,8 +136,9 @@ class DataConfig(Section):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     """csv: what stands between two cells."""
     dataset: Annotated[str, Field(min_length=3, max_length=1000)] | None = None
-    """torch: `package.module:Name`, a Dataset or a function that makes one; its items are pairs (features, target). It
-    is imported and made wherever the data is described, by `plan` too. The working directory is looked in last."""
+    """torch: `package.module:Name`, a Dataset or a function that makes one; its items are pairs (features, target) and
+    always the same. It is imported and made wherever the data is described, by `plan` too; the working directory is
+    looked in last. An item is asked for twice: for its features, and for its target."""
     arguments: Arguments = ()
     """torch: keyword arguments of `dataset`, as they are: a path among them is not changed."""
     test_arguments: Arguments | None = None

@@ -43,7 +43,7 @@ def _import(data: DataConfig) -> Callable[..., Any]:
         found: Any = importlib.import_module(module_name)
         for name in attributes.split("."):
             found = getattr(found, name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError("data.dataset", f"{show(data.dataset)} cannot be imported: {describe_error(error)}") from None
     if not callable(found):
         kind = type(found).__name__
@@ -55,7 +55,7 @@ def _make(make: Callable[..., Any], arguments: tuple[tuple[str, Any], ...], key:
     given = {name: list(value) if isinstance(value, tuple) else value for name, value in arguments}
     try:
         return make(**given)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         shown = show(", ".join(f"{name}={value!r}" for name, value in given.items()))
         raise DataError(key, f"the dataset cannot be made with ({shown}): {describe_error(error)}") from None
 
@@ -100,6 +100,6 @@ def take_part(dataset: Any, index: int, part: int, key: str, name: str) -> Any:
         raise DataError(key, f"{name}: item {index} is no array: {describe_error(error)}") from None
 
 
-def describe_error(error: Exception) -> str:
+def describe_error(error: BaseException) -> str:
     """An error of the user's own code on one line."""
     return show(f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -110,7 +110,9 @@ def blocks(store: Store) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64
     size = max(1, BLOCK_BYTES // (8 * store.outline.width))
     for start in range(0, num_rows, size):
         rows = np.arange(start, min(start + size, num_rows))
-        yield rows, store.take(rows).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # NaN is refused in words, by the caller
+            values = store.take(rows).astype(np.float64)
+        yield rows, values
 
 
 def _finish(count: int, mean: NDArray[np.float64], squares: NDArray[np.float64], outline: Outline) -> Scaling:

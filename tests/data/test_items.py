@@ -47,6 +47,9 @@ class Failing:
 def list_of(items):
     return eval(items)
 
+def leave():
+    raise SystemExit(3)
+
 number = 5
 """
 
@@ -142,6 +145,7 @@ def test_describing_imports_no_torch_that_the_dataset_does_not(tmp_path: Path) -
         ("own_items:number", {}, "dataset", "is of type int; name a class or a function"),
         ("own_items:Failing", {}, "arguments", r"made with \(\): OSError: no such drive at all"),
         ("own_items:Squares", {"size": 3}, "arguments", r"made with \(size=3\): TypeError: "),
+        ("own_items:leave", {}, "arguments", r"made with \(\): SystemExit: 3"),
         ("own_items:Endless", {}, "dataset", "has no length .*; name a Dataset with __len__"),
         ("own_items:list_of", {"items": "[]"}, "dataset", "is empty"),
         ("own_items:list_of", {"items": "[1, 2]"}, "dataset", r"item 0 is of type int; make it a pair"),

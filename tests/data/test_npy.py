@@ -239,3 +239,13 @@ def test_images_are_flat_rows_of_features(make: MakeConfig) -> None:
     row = np.empty((1, 6), np.float32)
     read_rows(load(config).train_x, np.array([0]), row)
     assert (np.diff(row) == 1).all()
+
+
+def test_a_signalling_nan_is_refused_without_a_warning(make: MakeConfig) -> None:
+    """A damaged float32 may be one: converting it warned, and a warning is not one line that says what to do."""
+    x = draw_table()[0].astype(np.float32)
+    x.view(np.uint32)[5, 1] = 0x7FA00000
+    for way in ("each", "none"):
+        dataset = None if way == "each" else load(make(x, standardise=way))
+        with pytest.raises(DataError, match="example 5, value 1"):
+            load(make(x)) if dataset is None else read_features(dataset)
