@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
     final: Final
     peaks: list[tuple[int, int | None]]
     """Predicted and measured of every rank."""
-    weights: list[np.ndarray[Any, Any]]
+    weights: dict[int, list[np.ndarray[Any, Any]]]
     """Of the layers in this process."""
 
 
@@ -49,7 +49,9 @@ def run_config(config: ExperimentConfig, name: str) -> Outcome:
             steps=[(one.loss_hex, one.grad_norm, one.penalty) for one in metrics],
             final=result.summary.final,
             peaks=[(one.predicted_peak_bytes, one.measured_peak_bytes) for one in result.summary.per_device],
-            weights=[tensor.detach().numpy() for tensor in result.fleet.parameters()],
+            weights={
+                layer: [tensor.detach().numpy() for tensor in of.tensors] for layer, of in result.fleet.layers().items()
+            },
         )
 
 
@@ -59,19 +61,26 @@ def run_config(config: ExperimentConfig, name: str) -> Outcome:
         (2, "1f1b", "gelu", "cross_entropy", SGD),
         (3, "gpipe", "relu", "mse", ADAM),
         (3, "1f1b", "identity", "cross_entropy", ADAM),
+        (2, "interleaved_1f1b", "gelu", "cross_entropy", SGD),
+        (3, "zb_h1", "silu", "cross_entropy", ADAM),
+        (2, "zb_h2", "gelu", "mse", SGD),
+        (2, "zbv", "tanh", "cross_entropy", SGD),
     ],
 )
 def test_processes_train_as_one_process_does(
     ranks: int, schedule: str, activation: str, loss: str, optimizer: dict[str, object]
 ) -> None:
     """22 examples in 4 uneven microbatches, 64 training examples: the last minibatch is short."""
-    planner = {"num_microbatches": (4,), "num_stages": (2, 3)}
+    planner = {"num_microbatches": (4,)}
     changes = {"activation": activation, "loss": loss, "optimizer": optimizer, "planner": planner}
     expected = run(changes, "accumulate-4")
     outcomes = run_ranks(ranks, run, changes, f"pipeline-{ranks}x4-{schedule}")
     assert all(outcome.steps == expected.steps and outcome.final == expected.final for outcome in outcomes)
-    weights = [weight for outcome in outcomes for weight in outcome.weights]
-    assert all(np.array_equal(one, other) for one, other in zip(weights, expected.weights, strict=True))
+    weights = {layer: of for outcome in outcomes for layer, of in outcome.weights.items()}
+    assert weights.keys() == expected.weights.keys()
+    assert all(
+        np.array_equal(*pair) for layer, of in weights.items() for pair in zip(of, expected.weights[layer], strict=True)
+    )
     assert all(predicted == measured for outcome in outcomes for predicted, measured in outcome.peaks)
 
 
