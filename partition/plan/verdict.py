@@ -45,7 +45,7 @@ def verdict(candidates: Sequence[Candidate], chosen: Candidate | None) -> str:
     if chosen is None:
         return " ".join([*sentences, *_nothing_fits(candidates)])
     sentences.append(_choice(chosen))
-    sentences += [*_alternative(candidates, chosen), *_shrinking(candidates, chosen)]
+    sentences += [*_alternative(candidates, chosen), *_sharded(candidates, chosen), *_shrinking(candidates, chosen)]
     return " ".join(sentences)
 
 
@@ -97,6 +97,21 @@ def _alternative(candidates: Sequence[Candidate], chosen: Candidate) -> list[str
     where = "on one device" if best.num_devices == 1 else "over several devices"
     speed = f"{ratio:.2f} times as long" if ratio >= 1 else f"{1 / ratio:.2f} times as fast"
     return [f"The best exact way {where} is {best.name}: {format_seconds(_predicted(best).step_s)} a step, {speed}."]
+
+
+def _sharded(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
+    """Why a sharded model is not chosen though it is estimated to be faster."""
+    faster = [
+        one for one in candidates if one.feasible and one.sharding and one is not chosen
+        and _predicted(one).step_s < _predicted(chosen).step_s
+    ]  # fmt: skip
+    if not faster or not chosen.exact_gradient:
+        return []
+    best = min(faster, key=lambda candidate: _predicted(candidate).step_s)
+    return [
+        f"{best.name}, torch's fully_shard, is estimated at {format_seconds(_predicted(best).step_s)} a step; it is "
+        "chosen only by --strategy where devices are simulated, as nothing there holds it to its bytes."
+    ]
 
 
 def _shrinking(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:

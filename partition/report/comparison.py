@@ -94,7 +94,7 @@ def _feasible_table(candidates: Sequence[Candidate], chosen: Candidate | None) -
             f"{predicted.samples_per_s:,.0f}",
             f"{predicted.bubble_fraction:.0%}",
             format_bytes(max(predicted.peak_bytes)),
-            "<- chosen" if candidate is chosen else "",
+            "<- chosen" if candidate is chosen else "estimated" if candidate.sharding else "",
         ))  # fmt: skip
     return table(header, rows, left=(0, 7))
 
