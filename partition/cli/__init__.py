@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from partition.cli import checking, checkpoint, evaluation, examining, planning, scheduling, simulating, training
-from partition.cli.processes import is_rank, tell
+from partition.cli.processes import is_rank, record, tell
 from partition.errors import PartitionError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PartitionError as error:
         if not error.is_told:
             tell(f"partition: {error}")
+        record(error)
         return error.exit_code
     except KeyboardInterrupt:
         print("partition: interrupted; what was recorded so far is on disk", file=sys.stderr)
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has left, as `head` does: what is still buffered goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        record(error)
+        raise
     return code
 
 

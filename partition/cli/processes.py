@@ -56,6 +56,14 @@ def tell(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def record(error: Exception) -> None:
+    """Leave the error, with its traceback, where torchrun looks for what to show of a process that failed."""
+    if is_rank() and "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
+
+
 def tell_of_signal(number: int) -> None:
     """Say that a signal ends the process where it stands."""
     name = signal.Signals(number).name

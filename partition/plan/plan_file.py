@@ -17,7 +17,19 @@ from partition.plan.candidate import Candidate
 from partition.plan.compare import SCHEMA_VERSION
 from partition.plan.search import SCHEDULES, SHARDED_SCHEDULE, STRATEGIES, Search, Shape, segments_of
 
-_FREE_TO_CHANGE = ("name", "data", "checkpoint", "planner", "training.epochs", "training.steps", "training.seed")
+_FREE_TO_CHANGE = (
+    "name",
+    "data",
+    "checkpoint",
+    "planner",
+    "training.epochs",
+    "training.steps",
+    "training.seed",
+    "training.timeout",
+    "optimizer.lr_schedule",
+    "optimizer.lr_final",
+    "optimizer.warmup_steps",
+)
 """Keys of an experiment that a plan does not depend on."""
 _NAME = re.compile(r"[A-Za-z0-9@:._+-]{1,100}")
 MOST_BYTES = 64 * 2**20

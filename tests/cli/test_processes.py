@@ -200,6 +200,38 @@ def test_ranks_end_when_their_launcher_is_killed(mnist: str) -> None:
         time.sleep(0.05)
 
 
+def start_torchrun(*arguments: str, out: str) -> subprocess.Popen[str]:
+    """The same two ranks by torchrun itself."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    command = [sys.executable, *launcher, "-m", "partition", "train", *arguments, "--out", out]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchrun_takes_the_rank_that_is_killed_for_the_root_cause(mnist: str, rank: int) -> None:
+    run = start_torchrun(mnist, "--strategy", PIPELINE_2, out="torchrun")
+    wait_for_step("torchrun", 2)
+    os.kill(ranks_of("torchrun")[rank], signal.SIGKILL)
+    output = finish(run)
+    cause = output[output.index("Root Cause (first observed failure):") :]
+    assert f"rank      : {rank} (local_rank: {rank})" in cause
+    assert "SIGKILL" in cause
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_ends_all_ranks_on_the_same_step_told_once(mnist: str) -> None:
+    """torchrun shows the same words of every rank."""
+    run = start_torchrun(mnist, "optimizer.lr=1e30", "--strategy", PIPELINE_2, out="infinite")
+    output = finish(run)
+    (line,) = [line for line in output.splitlines() if line.startswith("partition: ")]
+    step = line.removeprefix("partition: ").split(":")[0]
+    assert step.startswith("step ")
+    assert f"RunError: {step}" in output[output.index("Root Cause") :]
+    assert run.returncode == 1  # torchrun's own
+
+
 def test_another_number_of_processes_is_refused_with_the_right_one(
     mnist: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
