@@ -222,7 +222,7 @@ def test_torchrun_takes_the_rank_that_is_killed_for_the_root_cause(mnist: str, r
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_all_ranks_on_the_same_step_told_once(mnist: str) -> None:
-    """torchrun shows the same words of every rank."""
+    """Torchrun shows the same words of every rank."""
     run = start_torchrun(mnist, "optimizer.lr=1e30", "--strategy", PIPELINE_2, out="infinite")
     output = finish(run)
     (line,) = [line for line in output.splitlines() if line.startswith("partition: ")]
