@@ -10,6 +10,8 @@ class PartitionError(ValueError):
     """An error that a user can act on; its text is one line, its exit code that of the command."""
 
     exit_code = 2
+    is_told = False
+    """Another process of the run has told the user of it already."""
 
 
 class Problem(NamedTuple):
@@ -34,7 +36,15 @@ class ConfigError(PartitionError):
 
 
 class ScheduleError(PartitionError):
-    """A schedule that is not defined, not complete, or cannot run."""
+    """A schedule that is not defined, not complete, or cannot run; where an action is to blame, its place."""
+
+    def __init__(
+        self, message: str, *, rank: int | None = None, position: int | None = None, action: str | None = None
+    ) -> None:
+        self.rank = rank
+        self.position = position
+        self.action = action
+        super().__init__(message)
 
 
 class NothingFitsError(PartitionError):
@@ -43,25 +53,26 @@ class NothingFitsError(PartitionError):
     exit_code = 3
 
 
+class ScheduleMemoryError(ScheduleError, NothingFitsError):
+    """No schedule that was found fits the memory of its ranks."""
+
+    def __init__(self, message: str, *, excess_bytes: int) -> None:
+        self.excess_bytes = excess_bytes
+        super().__init__(message)
+
+
 class RunError(PartitionError):
     """A run that failed: a rank died, timed out, or a value was not finite."""
 
     exit_code = 4
+    cause_key: str | None = None
+    """What all ranks call the cause, where several notice the same."""
 
 
-class PeerError(RunError):
-    """A run that ended because of a rank, which its text names: another one, or this one as the others see it.
+class CheckpointError(PartitionError):
+    """A checkpoint that is damaged, or that belongs to another experiment."""
 
-    `is_told_here` is true on the one rank that found out first: where every rank prints for itself, only that one does.
-    """
-
-    def __init__(
-        self, message: str, *, rank: int | None, exit_code: int = RunError.exit_code, is_told_here: bool
-    ) -> None:
-        self.rank = rank
-        self.exit_code = exit_code
-        self.is_told_here = is_told_here
-        super().__init__(message)
+    exit_code = 5
 
 
 class DeviceMemoryError(RunError):
@@ -85,3 +96,20 @@ class DeviceMemoryError(RunError):
             f"{self.free_bytes} of {self.limit_bytes} bytes are free; "
             "take more microbatches, more stages or a larger device (`partition plan` lists what fits)"
         )
+
+
+class PeerError(RunError):
+    """Communication with another rank broke: what was waited for, how it ended, and in which action."""
+
+    def __init__(self, *, waiting_for: str, cause: str) -> None:
+        self.waiting_for = waiting_for
+        self.cause = cause
+        self.rank: int | None = None
+        self.step: int | None = None
+        self.action: str | None = None
+        super().__init__(waiting_for, cause)
+
+    def __str__(self) -> str:
+        parts = {"rank": self.rank, "step": self.step, "action": self.action}
+        where = ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
+        return f"{where}{': ' if where else ''}waiting for {self.waiting_for}: {self.cause}"

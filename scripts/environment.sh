@@ -94,7 +94,7 @@ install_venv() { # EXTRA
     fi
     # Shows that it works, and compiles what is imported, which would otherwise happen at every start where
     # PYTHONDONTWRITEBYTECODE is set.
-    env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -P -c 'import numpy, pydantic, rich.progress, torch, yaml' ||
+    env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -P -c 'import numpy, pydantic, rich.progress, safetensors.torch, torch, yaml' ||
         die "what pip installed into .venv does not work; run again to make it anew"
     rm -f -- "$venv"/.partition-data "$venv"/.partition-test
     fingerprint >"$venv/.partition-$1"

@@ -1,20 +1,27 @@
 #!/usr/bin/env bash
-# Runs a verb of partition in several processes on this machine, one for each device of the plan.
+# Trains a plan on one machine, a process for each device:
 #
-#   scripts/launch_one_machine.sh NPROC train CONFIG [key.path=value ...]
-#   PYTHON=/path/to/python scripts/launch_one_machine.sh ...      in an environment of your own
+#   scripts/launch_one_machine.sh NUM_DEVICES CONFIG [key.path=value ...] [--strategy NAME] [--resume latest] ...
 #
-# The port is free because the kernel chooses it: several runs may start at once. The exit code is that of the rank that
-# failed first, whose error is the only one printed. Each process has its share of the cores unless OMP_NUM_THREADS says
-# otherwise.
+# The same as `partition train CONFIG ... --nproc NUM_DEVICES`, written out with torchrun, to be changed at will.
+# PYTHON=/path/to/python chooses the interpreter that partition is installed for.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=launching.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/launching.sh"
 
-if (($# < 3)) || ! is_count "$1"; then
-    usage
+if (($# < 2)); then
+    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    exit 2
 fi
-nproc=$1 verb=$2
-shift 2
-find_python
-exec "$python" -m partition "$verb" "$@" --nproc "$nproc"
+num_devices=$1
+shift
+
+# Processes that all use all cores get in each other's way.
+cores=$(nproc)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > num_devices ? cores / num_devices : 1))}
+
+# Port 0 of the endpoint: any free one, so that several runs can go on at once.
+exec "${PYTHON:-python3}" -m torch.distributed.run \
+    --nproc-per-node "$num_devices" \
+    --rdzv-backend c10d \
+    --rdzv-endpoint localhost:0 \
+    --max-restarts 0 \
+    -m partition train "$@"

@@ -1,28 +1,26 @@
 #!/usr/bin/env bash
-# Runs a verb of partition on the machines of a Slurm allocation, by one task of srun on each machine:
+#SBATCH --job-name=partition
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
 #
-#   salloc --nodes=2 --gpus-per-node=4 scripts/launch_slurm.sh 4 train CONFIG [key.path=value ...]
-#   sbatch --nodes=2 --gpus-per-node=4 --wrap "scripts/launch_slurm.sh 4 train CONFIG"
+# Trains a plan on the nodes that Slurm gives, one launcher a node and a process for each device:
 #
-# The first argument is the number of processes on each machine, one for each device. SRUN_OPTIONS are handed to srun
-# (SRUN_OPTIONS="--cpu-bind=none --export=ALL"). The machines meet at the first of them, on a port made of the number of
-# the job, so that the jobs of one machine do not meet; PORT chooses another. On the network: see launch_machines.sh.
+#   sbatch --nodes 2 --gpus-per-node 8 scripts/launch_slurm.sh CONFIG [key.path=value ...] [--strategy NAME] ...
+#
+# DEVICES_PER_NODE=... says how many where the job does not (SLURM_GPUS_ON_NODE), as on CPUs. Slurm's SIGTERM before the
+# end of the job's time saves a checkpoint; add `--resume latest` and submit again to go on.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=launching.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/launching.sh"
 
-if (($# < 3)) || ! is_count "$1"; then
-    usage
+if (($# < 1)) || [[ -z ${SLURM_JOB_NODELIST-} ]]; then
+    sed -n '6,12s/^# \{0,1\}//p' "$0" >&2
+    exit 2
 fi
-[[ -n ${SLURM_JOB_ID-} && -n ${SLURM_JOB_NODELIST-} ]] ||
-    die "SLURM_JOB_ID is not set: start it within salloc or sbatch"
-
-mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-((${#hosts[@]} > 0)) || die "scontrol names no machine for SLURM_JOB_NODELIST=$SLURM_JOB_NODELIST"
-port=${PORT:-$((20000 + SLURM_JOB_ID % 30000))}
-read -r -a srun_options <<<"${SRUN_OPTIONS-}"
+devices=${DEVICES_PER_NODE:-${SLURM_GPUS_ON_NODE:?set DEVICES_PER_NODE, or ask for --gpus-per-node}}
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# Of the ports that programs may take, one by the job's number: two jobs on a node do not meet.
+port=$((20000 + SLURM_JOB_ID % 20000))
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
 export RUN_ID=$SLURM_JOB_ID
-# One machine that fails ends the step on all of them; each has ended its own ranks by then, or srun does.
-exec srun --nodes="${#hosts[@]}" --ntasks="${#hosts[@]}" --ntasks-per-node=1 --kill-on-bad-exit=1 \
-    "${srun_options[@]}" "$root/scripts/launch_machines.sh" "${hosts[0]}:$port" "${#hosts[@]}" "$@"
+exec srun --kill-on-bad-exit=1 \
+    "$here/launch_machines.sh" "$SLURM_JOB_NUM_NODES" "$devices" "$first:$port" "$@"

@@ -311,6 +311,6 @@ def test_signals_end_a_run_with_their_codes(name: str, code: int, small: str, tm
     run.send_signal(getattr(signal, name))
     _, error = run.communicate(timeout=60)
     assert run.returncode == code
-    assert "what was recorded so far is on disk" in error
+    assert "which is saved; --resume latest goes on" in error
     assert "Traceback" not in error
     json.loads(metrics.read_text().splitlines()[0])

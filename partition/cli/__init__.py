@@ -12,7 +12,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from partition.cli import checking, doctor, planning, training, worker
+from partition.cli import checking, checkpoint, evaluation, examining, planning, scheduling, simulating, training
+from partition.cli.processes import is_rank, record, tell
 from partition.errors import PartitionError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -22,19 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code: 0 done, 2 bad input, 3 nothing fits, 4 a run failed, 130 and 143 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(given)
-    if worker.is_worker():
-        worker.begin()
-    else:
-        signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _terminate)
     # Planning makes many small tuples that live on and no cycles: looking for those took a quarter of its time.
     gc.set_threshold(200_000)
     try:
         code: int = options.run(options)
         sys.stdout.flush()
     except PartitionError as error:
-        if worker.is_worker():
-            worker.leave(worker.report(error))
-        print(f"partition: {error}", file=sys.stderr)
+        if not error.is_told:
+            tell(f"partition: {error}")
+        record(error)
         return error.exit_code
     except KeyboardInterrupt:
         print("partition: interrupted; what was recorded so far is on disk", file=sys.stderr)
@@ -44,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if worker.is_worker():
-            worker.leave(worker.report(error))
+        record(error)
         raise
     return code
 
@@ -63,7 +60,8 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
 
 
 def _terminate(*_: object) -> None:
-    print("partition: terminated; what was recorded so far is on disk", file=sys.stderr)
+    if not is_rank():
+        print("partition: terminated; what was recorded so far is on disk", file=sys.stderr)
     raise SystemExit(TERMINATED)
 
 
@@ -74,6 +72,6 @@ def build_parser() -> argparse.ArgumentParser:
         description="My network does not fit on my GPU: split its graph over several, or shrink the minibatch?",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for module in (planning, training, checking, doctor):
+    for module in (planning, training, evaluation, checkpoint, scheduling, simulating, checking, examining):
         module.add(verbs)
     return parser

@@ -35,7 +35,7 @@ def run_validate(options: argparse.Namespace) -> int:
 
 def run_config(options: argparse.Namespace) -> int:
     """The resolved experiment."""
-    config = load_experiment(options)
+    config = load_experiment(options, may_lack_data=True)
     if options.json:
         print_json({"schema_version": 1, "experiment": resolve(config)})
     else:

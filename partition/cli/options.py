@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
 from partition.config import ExperimentConfig, load_config
+from partition.data import AbsentDataError
 from partition.data import check as check_data
-from partition.errors import ConfigError
+from partition.errors import ConfigError, Problem
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run = Callable[[argparse.Namespace], int]
@@ -38,21 +40,16 @@ def add_out(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/<name of the experiment>)")
 
 
-def add_nproc(verb: argparse.ArgumentParser) -> None:
-    """The option that runs a verb in several processes."""
-    verb.add_argument(
-        "--nproc",
-        type=int,
-        metavar="N",
-        help="run in N processes on this machine, one for each device; each has its share of the cores "
-        "(OMP_NUM_THREADS, unless that is set, is cores / N)",
-    )
-
-
-def load_experiment(options: argparse.Namespace) -> ExperimentConfig:
-    """The experiment with overrides, checked against its data."""
+def load_experiment(options: argparse.Namespace, *, may_lack_data: bool = False) -> ExperimentConfig:
+    """The experiment with overrides, checked against its data; with a note where these may be absent, and are."""
     config = load_config(options.config, [*options.overrides, *options.set])
-    problems = check_data(config, file=options.config)
+    try:
+        problems = check_data(config, file=options.config)
+    except AbsentDataError as error:
+        problems = [Problem(file=options.config, line=None, key=error.key, message=error.message)]
+        if may_lack_data:
+            print(f"partition: {problems[0]} (the plan does not need it, training will)", file=sys.stderr)
+            return config
     if problems:
         raise ConfigError(problems)
     return config

@@ -22,7 +22,7 @@ def add(verbs: Verbs) -> None:
 
 def run_plan(options: argparse.Namespace) -> int:
     """Compare, explain, write the plan."""
-    config = load_experiment(options)
+    config = load_experiment(options, may_lack_data=True)
     comparison = compare(config)
     if options.json:
         print_json(comparison_record(comparison))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress(total: int, candidate: Candidate, *, is_quiet: bool) -> Iterator[Show]:
+def progress(total: int, candidate: Candidate, *, is_quiet: bool, is_simulated: bool) -> Iterator[Show]:
     """Shows every step: a bar on a terminal, a line for every tenth of the run elsewhere, nothing where quiet."""
     if is_quiet:
         yield lambda _: None
@@ -29,7 +29,8 @@ def progress(total: int, candidate: Candidate, *, is_quiet: bool) -> Iterator[Sh
     else:
         print(f"Training {candidate.name}: {total} steps", flush=True)
         every = -(-total // 10)
-        clock = " (simulated)" if candidate.stages[0].device.startswith("simulated") else ""
+        has_simulated_clock = is_simulated and candidate.stages[0].device.startswith("simulated")
+        clock = " (simulated)" if has_simulated_clock else ""
         yield lambda metrics: None if metrics.step % every else print(_line(metrics, total) + clock, flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from partition.config.loading import load_config
 from partition.config.schema import (
+    CheckpointConfig,
     ClusterConfig,
     DataConfig,
     DeviceConfig,
@@ -14,9 +15,10 @@ from partition.config.schema import (
     PrecisionConfig,
     TrainingConfig,
 )
-from partition.config.writing import dump_config, resolve
+from partition.config.writing import dump_config, flatten, resolve
 
 __all__ = [
+    "CheckpointConfig",
     "ClusterConfig",
     "DataConfig",
     "DeviceConfig",
@@ -29,6 +31,7 @@ __all__ = [
     "PrecisionConfig",
     "TrainingConfig",
     "dump_config",
+    "flatten",
     "load_config",
     "resolve",
 ]

@@ -9,6 +9,7 @@ from partition.config.cluster import RateFormat
 from partition.config.hints import suggest
 from partition.config.nodes import Node, join_path
 from partition.config.schema import (
+    CheckpointConfig,
     DataConfig,
     ModelConfig,
     OptimizerConfig,
@@ -19,13 +20,14 @@ from partition.config.schema import (
 from partition.errors import Problem
 
 VOCABULARY: dict[str, tuple[str, ...]] = {
-    "": ("model", "precision", "data", "training", "optimizer", "cluster", "planner"),
+    "": ("model", "precision", "data", "training", "optimizer", "checkpoint", "cluster", "planner"),
     "model": tuple(ModelConfig.model_fields),
     "model.hidden_features": ("width", "depth"),
     "precision": tuple(PrecisionConfig.model_fields),
     "data": tuple(DataConfig.model_fields),
-    "training": (*(key for key in TrainingConfig.model_fields if key != "timeout_s"), "timeout"),
+    "training": tuple(name.removesuffix("_s") for name in TrainingConfig.model_fields),
     "optimizer": tuple(OptimizerConfig.model_fields),
+    "checkpoint": tuple(CheckpointConfig.model_fields),
     "cluster": ("devices", "links"),
     "cluster.devices": ("name", "count", "kind", "memory", "compute", "memory_bandwidth"),
     "cluster.devices.compute": get_args(RateFormat),
@@ -48,7 +50,7 @@ SCHEMA_NAMES = {
 
 _MOST_HINTS = 100
 
-_MAY_BE_EMPTY = ("precision", "planner", "cluster.links")
+_MAY_BE_EMPTY = ("precision", "checkpoint", "planner", "cluster.links")
 
 
 def keep_known_keys(node: Node, problems: list[Problem], section: str = "") -> Node:

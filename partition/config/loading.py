@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
@@ -39,7 +40,7 @@ def load_config(
         raise ConfigError([*problems, _no_experiment(root)])
     root = apply_overrides(root, overrides, problems)
     told: list[Problem] = []
-    root = normalise(keep_known_keys(root, told), told)
+    root = normalise(keep_known_keys(root, told), told, folder=os.path.dirname(shown))
     config, found = validate(root, name or Path(path).stem)
     problems += [*told, *_not_yet_told(found, told)]
     if problems:

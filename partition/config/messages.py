@@ -22,6 +22,9 @@ EXAMPLES = {
     "precision": "{parameters: float32, compute: float32}",
     "data": "{source: mnist5k}",
     "data.source": "mnist5k",
+    "data.target": "price",
+    "data.arguments": "{root: data, train: true}",
+    "data.test_arguments": "{root: data, train: false}",
     "training": "{minibatch_size: 500, epochs: 3}",
     "training.minibatch_size": "500",
     "optimizer": "{name: sgd, lr: 0.1}",
@@ -68,7 +71,8 @@ def describe_wrong(node: Node, kind: str, context: Mapping[str, Any]) -> str:
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         return describe_out_of_range(node, kind, next(iter(context.values())))
     if kind in ("string_too_short", "string_too_long"):
-        return f"{node.shown} must have between 1 and 100 characters"
+        size, limit = ("short", "least") if kind == "string_too_short" else ("long", "most")
+        return f"{node.shown} is too {size}; the {limit} is {next(iter(context.values()))} characters"
     return f"{node.shown} is not a finite number" if kind == "finite_number" else f"{node.shown} is not valid here"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 
 from partition.config.cluster import LARGEST_DEVICE_COUNT
+from partition.config.data import PATH_KEYS
 from partition.config.keys import SCHEMA_NAMES
 from partition.config.messages import describe_missing, describe_not_whole, describe_out_of_range
 from partition.config.nodes import Node, join_path
@@ -26,11 +28,11 @@ _PARSERS: dict[str, Callable[[str | int | float], float]] = {
 _PLANNER_LISTS = ("strategies", "schedules", "num_stages", "num_microbatches", "minibatch_sizes")
 
 
-def normalise(root: Node, problems: list[Problem]) -> Node:
+def normalise(root: Node, problems: list[Problem], *, folder: str = "") -> Node:
     """The tree in the schema's shape; what cannot be brought into it is a problem and stays as it is.
 
     Quantities become base units, `{width, depth}` a list, devices a list with one entry each, flat links those within
-    a node, and single values of the planner lists.
+    a node, single values of lists a list, and paths absolute: those of the file start in its `folder`.
     """
 
     def widths(node: Node) -> Node:
@@ -42,15 +44,20 @@ def normalise(root: Node, problems: list[Problem]) -> Node:
     def links(node: Node) -> Node:
         return _nest_links(node, problems)
 
-    def base_units(node: Node) -> Node:
+    def quantities(node: Node) -> Node:
         return _in_base_units(node, problems)
 
+    def path(node: Node) -> Node:
+        return _complete_path(node, folder)
+
+    root = _change_within(root, ("training",), quantities)
     root = _change_within(root, ("model", "hidden_features"), widths)
     root = _change_within(root, ("cluster", "devices"), devices)
     root = _change_within(root, ("cluster", "links"), links)
-    root = _change_within(root, ("training",), base_units)
-    for key in _PLANNER_LISTS:
-        root = _change_within(root, ("planner", key), _wrap_in_list)
+    for keys in (*(("planner", key) for key in _PLANNER_LISTS), ("data", "target")):
+        root = _change_within(root, keys, _wrap_in_list)
+    for key in PATH_KEYS:
+        root = _change_within(root, ("data", key), path)
     return root
 
 
@@ -62,6 +69,14 @@ def _change_within(node: Node, keys: tuple[str, ...], change: _Change) -> Node:
         return node
     child = _change_within(node.value[keys[0]], keys[1:], change)
     return node.with_value({**node.value, keys[0]: child})
+
+
+def _complete_path(node: Node, folder: str) -> Node:
+    """A path in a file is relative to the file's folder; one in an override to where the command is given."""
+    if not isinstance(node.value, str) or not node.value:
+        return node
+    start = "" if node.line is None else folder
+    return node.with_value(os.path.abspath(os.path.join(start, os.path.expanduser(node.value))))
 
 
 def _wrap_in_list(node: Node) -> Node:

@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
+from partition.config.data import DataConfig
 from partition.config.section import Conflict, Section
 
 __all__ = [
+    "CheckpointConfig",
     "ClusterConfig",
     "DataConfig",
     "DeviceConfig",
@@ -31,11 +33,11 @@ __all__ = [
 Activation = Literal["identity", "relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu"]
 Loss = Literal["cross_entropy", "mse"]
 NumberFormat = Literal["float32", "float64"]
-Source = Literal["mnist5k", "digits", "synthetic"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
+LearningRateSchedule = Literal["constant", "linear", "cosine"]
 Objective = Literal["time_to_target", "step_time", "device_seconds", "fewest_devices"]
-Strategy = Literal["whole", "shrink", "accumulate", "pipeline"]
-Schedule = Literal["gpipe", "1f1b"]
+Strategy = Literal["whole", "shrink", "accumulate", "pipeline", "data_parallel", "hybrid", "sharded"]
+Schedule = Literal["gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv"]
 
 LARGEST_WIDTH = 2**24
 LARGEST_DEPTH = 100_000
@@ -43,7 +45,6 @@ LARGEST_MINIBATCH = 2**30
 LARGEST_VALUE_COUNT = 2**50
 LARGEST_MICROBATCH_COUNT = 2**14
 LARGEST_PENALTY = 1e30
-LARGEST_TIMEOUT_S = 7 * 86_400
 
 Width = Annotated[int, Field(ge=1, le=LARGEST_WIDTH)]
 Examples = Annotated[int, Field(ge=1, le=LARGEST_MINIBATCH)]
@@ -108,21 +109,6 @@ class PrecisionConfig(Section):
         return given
 
 
-class DataConfig(Section):
-    """Where the examples come from and how many of them are held out for evaluation."""
-
-    source: Source
-    num_examples: Annotated[int, Field(ge=2, le=LARGEST_MINIBATCH)] | None = None
-    """Of synthetic data only; None makes enough for any minibatch."""
-    test_fraction: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.2
-
-    @classmethod
-    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
-        """A data set that exists has the examples that it has."""
-        if given.get("num_examples") is not None and given.get("source") in ("mnist5k", "digits"):
-            yield Conflict("num_examples", "is for source: synthetic only; remove it")
-
-
 class TrainingConfig(Section):
     """How long to train, in what portions, from which seed."""
 
@@ -131,8 +117,8 @@ class TrainingConfig(Section):
     steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Exactly one of epochs and steps is not None; one epoch if neither is given."""
     seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
-    timeout_s: Annotated[float, Field(gt=0, le=LARGEST_TIMEOUT_S, allow_inf_nan=False)] = 60.0
-    """How long a process waits for a message of another before the run has failed; `timeout` in a file."""
+    timeout_s: Annotated[float, Field(ge=1, le=10**6, allow_inf_nan=False)] = 60.0
+    """How long a rank waits for another, with all that this one may have to do first."""
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
@@ -157,6 +143,14 @@ class OptimizerConfig(Section):
     eps: Positive = 1e-8
     weight_decay: Weight = 0.0
     """Decoupled, AdamW only, where it is 0.01 unless given."""
+    max_grad_norm: Positive | None = None
+    """The norm over all gradients above which they are scaled down to it; None: never."""
+    lr_schedule: LearningRateSchedule = "constant"
+    """How the learning rate goes on after the warm-up."""
+    lr_final: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """Where linear and cosine end, as a fraction of lr."""
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
+    """Steps over which the learning rate rises in a line from 0 to lr."""
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
@@ -176,6 +170,21 @@ class OptimizerConfig(Section):
     def _default_weight_decay(cls, given: object) -> object:
         is_adamw = isinstance(given, Mapping) and given.get("name") == "adamw"
         return {"weight_decay": 0.01, **given} if isinstance(given, Mapping) and is_adamw else given
+
+
+class CheckpointConfig(Section):
+    """When a run saves its state: at its end, and every so many steps before."""
+
+    every_steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    """None saves at the end only."""
+    keep: Annotated[int, Field(ge=0, le=10**6)] = 3
+    """Checkpoints that a run directory holds; 0 saves none, not even at the end."""
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        """What is saved has to be kept."""
+        if given.get("keep") == 0 and given.get("every_steps") is not None:
+            yield Conflict("keep", "is 0, so nothing is saved, and every_steps is given; remove one of them")
 
 
 def _drop_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -205,6 +214,7 @@ class ExperimentConfig(Section):
     data: DataConfig
     training: TrainingConfig
     optimizer: OptimizerConfig
+    checkpoint: CheckpointConfig = CheckpointConfig()
     cluster: ClusterConfig
     planner: PlannerConfig = PlannerConfig()
 
@@ -213,6 +223,7 @@ class ExperimentConfig(Section):
         """What one section makes impossible in another."""
         yield from _too_many_values(given)
         yield from _missing_rates(given)
+        yield from _scaled_classes(given)
 
 
 def _known_features(model: object) -> tuple[int, ...]:
@@ -243,6 +254,13 @@ def _missing_rates(given: Mapping[str, Any]) -> Iterator[Conflict]:
         if formats and device.get("name") is None and "default" not in formats and number_format not in formats:
             advice = f"has no figure for {number_format}, which precision.compute asks for; add `{number_format}: ...`"
             yield Conflict(f"cluster.devices.{index}.compute", advice)
+
+
+def _scaled_classes(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    """A class has no mean."""
+    data, loss = _as_mapping(given.get("data")), _as_mapping(given.get("model")).get("loss", "cross_entropy")
+    if data.get("standardise_targets") is True and loss == "cross_entropy":
+        yield Conflict("data.standardise_targets", "is for model.loss: mse, this is cross_entropy; remove it")
 
 
 def _as_mapping(value: object) -> Mapping[str, Any]:

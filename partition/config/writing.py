@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
 import yaml
 
 from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
+from partition.config.data import KEYS_OF_SOURCE, DataConfig
 from partition.config.scalars import read_plain_scalar
 from partition.config.schema import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from partition.units import parse_bytes, parse_bytes_per_s, parse_flop_per_s, parse_seconds
@@ -18,10 +19,11 @@ _RATES = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 _OPTIMIZER_KEYS = {
-    "sgd": ("name", "lr", "momentum"),
-    "adam": ("name", "lr", "betas", "eps"),
-    "adamw": ("name", "lr", "betas", "eps", "weight_decay"),
+    "sgd": ("momentum",),
+    "adam": ("betas", "eps"),
+    "adamw": ("betas", "eps", "weight_decay"),
 }
+_ALL_OPTIMIZERS_KEYS = ("max_grad_norm", "lr_schedule", "lr_final", "warmup_steps")
 
 
 def resolve(config: ExperimentConfig) -> dict[str, Any]:
@@ -29,13 +31,26 @@ def resolve(config: ExperimentConfig) -> dict[str, Any]:
     resolved: dict[str, Any] = {
         "model": _model(config.model),
         "precision": _without_none(config.precision.model_dump()),
-        "data": _without_none(config.data.model_dump()),
+        "data": _data(config.data),
         "training": _training(config.training),
         "optimizer": _optimizer(config.optimizer),
+        "checkpoint": _without_none(config.checkpoint.model_dump()),
         "cluster": _cluster(config.cluster),
         "planner": _without_none(config.planner.model_dump()),
     }
     return resolved
+
+
+def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Every plain value of a resolved experiment with its dotted key path."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from flatten(inner, f"{prefix}.{index}")
+    else:
+        yield prefix, value
 
 
 def dump_config(config: ExperimentConfig) -> str:
@@ -73,13 +88,23 @@ def _model(model: ModelConfig) -> dict[str, Any]:
 
 
 def _training(training: TrainingConfig) -> dict[str, Any]:
-    values = _without_none(training.model_dump(exclude={"timeout_s"}))
+    values = _without_none(training.model_dump())
+    del values["timeout_s"]
     return {**values, "timeout": _quantity(training.timeout_s, _SECONDS.items(), parse_seconds)}
+
+
+def _data(data: DataConfig) -> dict[str, Any]:
+    values = _without_none(data.model_dump())
+    for key in ("arguments", "test_arguments"):
+        if key in values:
+            values[key] = {name: list(one) if isinstance(one, tuple) else one for name, one in values[key]}
+    return {key: values[key] for key in ("source", *KEYS_OF_SOURCE[data.source]) if key in values}
 
 
 def _optimizer(optimizer: OptimizerConfig) -> dict[str, Any]:
     values = _without_none(optimizer.model_dump())
-    return {key: values[key] for key in _OPTIMIZER_KEYS[optimizer.name]}
+    keys = ("name", "lr", *_OPTIMIZER_KEYS[optimizer.name], *_ALL_OPTIMIZERS_KEYS)
+    return {key: values[key] for key in keys if key in values}
 
 
 def _cluster(cluster: ClusterConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -63,6 +63,12 @@ class Cluster:
         """Seconds a message occupies the link between two devices, latency included."""
         link = self.links.between(source, destination)
         return link.latency_s + num_bytes / link.bytes_per_s
+
+    def sum_s(self, devices: Sequence[int], num_bytes: int) -> float:
+        """Seconds to add up a buffer that each of the devices has, around a ring (Patarasuk and Yuan 2009)."""
+        count = len(devices)
+        links = [(devices[place], devices[(place + 1) % count]) for place in range(count)]
+        return 2 * (count - 1) * max(self.transfer_s(*link, -(-num_bytes // count)) for link in links)
 
     @property
     def cost_source(self) -> str:

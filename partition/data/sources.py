@@ -20,21 +20,23 @@ from numpy.typing import NDArray
 from partition.data.description import BUNDLED_SOURCES
 from partition.errors import PartitionError
 
-Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+Arrays = tuple[NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shipped:
-    """Where a package keeps a data set: a table of small whole numbers, the class in the last column."""
+    """Where a package keeps a data set: a table of small whole numbers, the class in the last column, or two tables."""
 
     distribution: str
     package: str
     path: str
     """Of the table, under the package."""
+    targets_path: str | None = None
+    """Of a second table with real numbers to learn; the first then holds features only."""
     load: Callable[[], tuple[Any, Any]]
-    """The package's own way: features and classes."""
+    """The package's own way: features and classes or targets."""
     max_value: int
-    """Of a feature."""
+    """Of a feature; 1 where features have units of their own."""
 
 
 def _load_mnist() -> tuple[Any, Any]:
@@ -44,6 +46,11 @@ def _load_mnist() -> tuple[Any, Any]:
 
 def _load_digits() -> tuple[Any, Any]:
     bunch = importlib.import_module("sklearn.datasets").load_digits()
+    return bunch.data, bunch.target
+
+
+def _load_diabetes() -> tuple[Any, Any]:
+    bunch = importlib.import_module("sklearn.datasets").load_diabetes(scaled=False)
     return bunch.data, bunch.target
 
 
@@ -62,18 +69,28 @@ SHIPPED = {
         load=_load_mnist,
         max_value=255,
     ),
+    "diabetes": Shipped(
+        distribution="scikit-learn",
+        package="sklearn",
+        path="datasets/data/diabetes_data_raw.csv.gz",
+        targets_path="datasets/data/diabetes_target.csv.gz",
+        load=_load_diabetes,
+        max_value=1,
+    ),
 }
 
 
 def read(source: str) -> Arrays:
-    """Features (num_examples, in_features) and classes (num_examples,) of a bundled data set, in its own order.
+    """Features (num_examples, in_features) and targets (num_examples,) of a bundled data set, in its own order.
+
+    Images are of uint8 and their classes of int64; for a regression both are of float64.
 
     Raises:
         PartitionError: the package that ships it is missing, or ships something else under this name.
     """
     shipped = SHIPPED[source]
     folder = _find_package(source, shipped)
-    for attempt in (lambda: _read_table(folder / shipped.path), shipped.load):
+    for attempt in (lambda: _read_tables(folder, shipped), shipped.load):
         arrays = _attempt(source, attempt)
         if arrays is not None:
             return arrays
@@ -96,10 +113,12 @@ def _install_command() -> str:
     return "python -m pip install 'partition-pipeline[data]'"
 
 
-def _read_table(path: Path) -> tuple[Any, Any]:
+def _read_tables(folder: Path, shipped: Shipped) -> tuple[Any, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an empty file, which has the wrong shape
-        table = np.loadtxt(path, delimiter=",", dtype=np.uint8, ndmin=2)
+        if shipped.targets_path is not None:
+            return np.loadtxt(folder / shipped.path, ndmin=2), np.loadtxt(folder / shipped.targets_path)
+        table = np.loadtxt(folder / shipped.path, delimiter=",", dtype=np.uint8, ndmin=2)
     return table[:, :-1], table[:, -1]
 
 
@@ -107,8 +126,9 @@ def _attempt(source: str, attempt: Callable[[], tuple[Any, Any]]) -> Arrays | No
     """What a reader returns, or None where it fails or returns another data set than the one described."""
     bundled = BUNDLED_SOURCES[source]
     try:
-        features, classes = attempt()
-        arrays = np.asarray(features).astype(np.uint8), np.asarray(classes).astype(np.int64)
+        features, targets = attempt()
+        types = (np.float64, np.float64) if bundled.num_classes is None else (np.uint8, np.int64)
+        arrays = np.asarray(features).astype(types[0]), np.asarray(targets).astype(types[1])
     except (OSError, EOFError, ValueError, ImportError, AttributeError):
         return None
     matches = arrays[0].shape == (bundled.num_examples, bundled.in_features) and arrays[1].shape == (

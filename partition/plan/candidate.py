@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageMemory:
-    """What the bytes of a device consist of at the instant of its peak; the parts sum to the peak."""
+    """What the bytes of a stage consist of at the instant of its device's peak; the parts sum to `peak_bytes`.
+
+    Those of all stages of a device sum to the device's peak.
+    """
 
     parameters_bytes: int
     gradients_bytes: int
@@ -27,6 +31,8 @@ class StagePlan:
     device: str
     device_index: int
     rank: int
+    """Of the process: replica_index times the ranks of a replica, plus the position of its device among them."""
+    replica_index: int
     first_layer: int
     last_layer: int
     """Inclusive index of an affine layer."""
@@ -49,7 +55,7 @@ class Prediction:
     communication_bytes: int
     """Bytes that cross links in a step."""
     peak_bytes: tuple[int, ...]
-    """Of each device used, in stage order."""
+    """Of each device used, in order of ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,4 +91,35 @@ class Candidate:
     @property
     def overflow_bytes(self) -> float:
         """By how much the fullest device is too small, negative where all have room; infinite without a layout."""
-        return max((stage.memory.peak_bytes - stage.limit_bytes for stage in self.stages), default=float("inf"))
+        return max((of.peak_bytes - of.limit_bytes for of in rank_loads(self.stages)), default=float("inf"))
+
+    @property
+    def ranks_per_replica(self) -> int:
+        """Devices of one replica."""
+        return self.num_devices // self.num_replicas
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankLoad:
+    """What one device has to hold."""
+
+    device: str
+    peak_bytes: int
+    limit_bytes: int
+    stages: tuple[StagePlan, ...]
+
+
+def rank_loads(stages: Sequence[StagePlan]) -> list[RankLoad]:
+    """The load of every rank, in order."""
+    of_rank: dict[int, list[StagePlan]] = {}
+    for stage in stages:
+        of_rank.setdefault(stage.rank, []).append(stage)
+    return [
+        RankLoad(
+            device=of[0].device,
+            peak_bytes=sum(stage.memory.peak_bytes for stage in of),
+            limit_bytes=of[0].limit_bytes,
+            stages=tuple(of),
+        )
+        for _, of in sorted(of_rank.items())
+    ]

@@ -16,9 +16,7 @@ TIE = 1e-6
 
 NOT_CONSIDERED = (
     "recomputation of activations",
-    "data parallel replicas",
-    "fully sharded data parallel",
-    "data parallel x pipeline",
+    "data parallel x pipeline over replicas of unlike devices",
     "tensor parallel layers",
     "optimizer state or activations in host memory",
 )
@@ -98,9 +96,14 @@ def choose(candidates: Sequence[Candidate], objective: str) -> Candidate | None:
 
 def _eligible(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
     """The feasible exact candidates; where the fewest devices are asked for, those alone."""
-    exact = [candidate for candidate in candidates if candidate.feasible and candidate.exact_gradient]
+    exact = [one for one in candidates if one.feasible and one.exact_gradient and not _is_out_of_reach(one)]
     fewest = min((candidate.num_devices for candidate in exact), default=0)
     return [candidate for candidate in exact if objective != "fewest_devices" or candidate.num_devices == fewest]
+
+
+def _is_out_of_reach(candidate: Candidate) -> bool:
+    """Whether this machine cannot stand in for what it takes: a sharded model needs devices that are there."""
+    return candidate.sharding is not None and any(stage.device.startswith("simulated") for stage in candidate.stages)
 
 
 def _value(candidate: Candidate, objective: str) -> float:

@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
 
 from partition.costs import Cluster, CostModel, StageCost
 from partition.graph import Category
-from partition.plan.candidate import Prediction, StageMemory, StagePlan
-from partition.plan.microbatches import size_classes
-from partition.plan.occupancy import Moment, StageOccupancy, moments
+from partition.plan.candidate import Prediction, StageMemory, StagePlan, rank_loads
+from partition.plan.microbatches import short_minibatch_sizes, size_classes
+from partition.plan.occupancy import RankMoment, StageOccupancy, rank_moments, rank_peak
 from partition.plan.split import Segment
-from partition.schedule import Kind, Replay, ReplayCosts, Schedule, generate, lower, replay
+from partition.schedule import Action, Kind, ReplayCosts, Schedule, generate, lower, replay_replicas
+from partition.schedule.actions import NO_MICROBATCH, SENDS
 
 _COMPUTE = {Kind.F: "forward", Kind.B: "backward", Kind.I: "input_grad", Kind.W: "weight_grad"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A schedule of a minibatch over stages, before it is known which layers and device each stage takes."""
+    """One replica's part of a step: a lowered schedule, before it is known which layers and device each stage takes."""
 
-    schedule_name: str
-    num_stages: int
+    schedule: Schedule
     sizes: tuple[int, ...]
     """Examples of each microbatch."""
 
     @staticmethod
     @cache
-    def of(schedule_name: str, num_stages: int, sizes: tuple[int, ...]) -> Layout:
-        """The layout of these figures, made once."""
-        return Layout(schedule_name=schedule_name, num_stages=num_stages, sizes=sizes)
+    def of(
+        schedule_name: str,
+        num_ranks: int,
+        sizes: tuple[int, ...],
+        num_stages: int | None = None,
+        is_reduced: bool = False,
+    ) -> Layout:
+        """The layout of a schedule by name, made once; `is_reduced`: gradients are added over replicas."""
+        compute_only = generate(schedule_name, num_ranks=num_ranks, num_microbatches=len(sizes), num_stages=num_stages)
+        return Layout.of_schedule(compute_only, sizes, is_reduced=is_reduced)
+
+    @staticmethod
+    def of_schedule(compute_only: Schedule, sizes: tuple[int, ...], *, is_reduced: bool = False) -> Layout:
+        """The layout of a schedule without messages."""
+        lowered = lower(compute_only)
+        return Layout(schedule=with_reductions(lowered) if is_reduced else lowered, sizes=sizes)
 
     @property
     def minibatch_size(self) -> int:
-        """Examples of a step."""
+        """Examples of a step of this replica."""
         return sum(self.sizes)
 
     @property
@@ -43,11 +56,26 @@ class Layout:
         """Microbatches of a step."""
         return len(self.sizes)
 
-    @cached_property
-    def schedule(self) -> Schedule:
-        """The lowered schedule, one stage a rank."""
-        compute_only = generate(self.schedule_name, num_ranks=self.num_stages, num_microbatches=self.num_microbatches)
-        return lower(compute_only)
+    def short(self, num_examples: int) -> Layout:
+        """What a short minibatch needs: the last microbatches, the first of them cut, in the same rows.
+
+        The rows lose every action of the microbatches that are absent, and each that stays finds in memory a part of
+        what it would have found: of what was received, kept, deferred or made, the same microbatches less the absent
+        ones, and before every send the same one before it, or none. So a short minibatch needs no more memory than was
+        planned, whatever the schedule; and as messages keep their order, it cannot come to a standstill either.
+        """
+        sizes = short_minibatch_sizes(self.sizes, num_examples)
+        absent = self.num_microbatches - len(sizes)
+
+        def kept(row: Sequence[Action]) -> tuple[Action, ...]:
+            return tuple(
+                action if action.microbatch == NO_MICROBATCH else action._replace(microbatch=action.microbatch - absent)
+                for action in row
+                if action.microbatch == NO_MICROBATCH or action.microbatch >= absent
+            )
+
+        rows = tuple(kept(row) for row in self.schedule.rows)
+        return Layout(schedule=replace(self.schedule, rows=rows, num_microbatches=len(sizes)), sizes=sizes)
 
     @cached_property
     def distinct_sizes(self) -> tuple[int, ...]:
@@ -60,49 +88,83 @@ class Layout:
         return size_classes(self.sizes)[1]
 
     @cached_property
-    def moments(self) -> tuple[tuple[Moment, ...], ...]:
-        """The distinct moments of each stage."""
-        last = self.num_stages - 1
-        return tuple(
-            moments(row, self.size_class, is_first=stage == 0, is_last=stage == last)
-            for stage, row in enumerate(self.schedule.rows)
-        )
+    def moments(self) -> tuple[tuple[RankMoment, ...], ...]:
+        """The distinct moments of each rank."""
+        return tuple(rank_moments(row, self.size_class, self.schedule) for row in self.schedule.rows)
 
     def occupancy(self, stage: StageCost) -> StageOccupancy:
         """The bytes of a stage under this layout."""
         return StageOccupancy(stage, self.distinct_sizes, self.num_microbatches)
 
 
-def stage_memory(layout: Layout, stage_index: int, stage: StageCost) -> StageMemory:
-    """What the stage's bytes consist of at their peak."""
-    parts = layout.occupancy(stage).composition(layout.moments[stage_index])
-    return StageMemory(
-        **{f"{category}_bytes": parts[category] for category in Category},
-        peak_bytes=sum(parts.values()),
-    )
+def with_reductions(lowered: Schedule) -> Schedule:
+    """The schedule with a sum over replicas for every stage, right after its last gradient and what that one sends."""
+    return replace(lowered, rows=tuple(map(_with_reductions, lowered.rows)))
+
+
+def _with_reductions(row: Sequence[Action]) -> tuple[Action, ...]:
+    last = {action.stage: place for place, action in enumerate(row) if action.kind in (Kind.B, Kind.W)}
+    found: list[Action] = []
+    due: list[int] = []
+    for place, action in enumerate(row):
+        if due and action.kind not in SENDS:
+            found += [Action(stage, Kind.REDUCE_GRAD) for stage in due]
+            due.clear()
+        found.append(action)
+        if last.get(action.stage) == place and action.kind is not Kind.STEP:
+            due.append(action.stage)
+    return (*found, *(Action(stage, Kind.REDUCE_GRAD) for stage in due))
 
 
 def stage_plans(
-    layout: Layout, segments: Sequence[Segment], cluster: Cluster, model: CostModel
+    layout: Layout, segments: Sequence[Segment], cluster: Cluster, model: CostModel, replica_index: int = 0
 ) -> tuple[StagePlan, ...]:
-    """The stages of a layout on the segments of a split."""
+    """The stages of one replica's layout on the segments of a split, in order of stages."""
+    placement, num_ranks = layout.schedule.placement, layout.schedule.num_ranks
+    memory: dict[int, StageMemory] = {}
+    for rank in range(num_ranks):
+        stages = layout.schedule.stages_of(rank)
+        costs = [model.stage(segments[stage].first_layer, segments[stage].last_layer) for stage in stages]
+        memory |= dict(zip(stages, _rank_memory(layout, rank, costs), strict=True))
     return tuple(
         StagePlan(
             stage_index=index,
             device=cluster.devices[segment.device].name,
             device_index=segment.device,
-            rank=index,
+            rank=replica_index * num_ranks + placement[index],
+            replica_index=replica_index,
             first_layer=segment.first_layer,
             last_layer=segment.last_layer,
             limit_bytes=cluster.devices[segment.device].memory_bytes,
-            memory=stage_memory(layout, index, model.stage(segment.first_layer, segment.last_layer)),
+            memory=memory[index],
         )
         for index, segment in enumerate(segments)
     )
 
 
-def replay_costs(layout: Layout, segments: Sequence[Segment], cluster: Cluster, model: CostModel) -> ReplayCosts:
-    """The seconds of every action of the layout, by stage and microbatch size."""
+def _rank_memory(layout: Layout, rank: int, costs: Sequence[StageCost]) -> list[StageMemory]:
+    """What the bytes of each stage of a rank consist of when the rank holds most."""
+    occupancies = [layout.occupancy(cost) for cost in costs]
+    _, moment = rank_peak(occupancies, layout.moments[rank])
+    found = []
+    for occupancy, own in zip(occupancies, moment, strict=True):
+        parts = occupancy.composition(own)
+        named = {f"{category}_bytes": parts[category] for category in Category}
+        found.append(StageMemory(**named, peak_bytes=sum(parts.values())))
+    return found
+
+
+def replay_costs(
+    layout: Layout,
+    segments: Sequence[Segment],
+    cluster: Cluster,
+    model: CostModel,
+    sum_devices: Sequence[Sequence[int]] = (),
+) -> ReplayCosts:
+    """The seconds of every action of one replica's layout, by stage and microbatch size.
+
+    `sum_devices` gives the devices over which the gradients of each stage are added, in order; empty without replicas.
+    """
     costs = [model.stage(segment.first_layer, segment.last_layer) for segment in segments]
     devices = [cluster.devices[segment.device] for segment in segments]
     sizes = layout.distinct_sizes
@@ -114,6 +176,11 @@ def replay_costs(layout: Layout, segments: Sequence[Segment], cluster: Cluster, 
         for kind, name in _COMPUTE.items()
     }
     seconds[Kind.STEP] = tuple((cost.step.seconds(device),) for cost, device in zip(costs, devices, strict=True))
+    if sum_devices:
+        seconds[Kind.REDUCE_GRAD] = tuple(
+            (cluster.sum_s(devices_of, cost.parameter_elements * model.itemsize),)
+            for cost, devices_of in zip(costs, sum_devices, strict=True)
+        )
     hops = list(pairwise(segments))
     forward = [
         tuple(cluster.transfer_s(here.device, there.device, cost.microbatch(rows).output_bytes) for rows in sizes)
@@ -132,26 +199,39 @@ def replay_costs(layout: Layout, segments: Sequence[Segment], cluster: Cluster, 
     )
 
 
-def communication_bytes(layout: Layout, segments: Sequence[Segment], model: CostModel) -> int:
-    """Bytes that cross links in one step, in both directions."""
-    costs = [model.stage(segment.first_layer, segment.last_layer).microbatch(layout.minibatch_size)
-             for segment in segments]  # fmt: skip
-    return sum(cost.output_bytes + cost.grad_input_bytes for cost in costs)
+def communication_bytes(layouts: Sequence[Layout], segments: Sequence[Segment], model: CostModel) -> int:
+    """Bytes that cross links in one step: activations and gradients between ranks, sums over replicas around a ring."""
+    placement = layouts[0].schedule.placement
+    costs = [model.stage(segment.first_layer, segment.last_layer) for segment in segments]
+    total = 2 * (len(layouts) - 1) * sum(cost.parameter_elements for cost in costs) * model.itemsize
+    for layout in layouts:
+        rows = [cost.microbatch(layout.minibatch_size) for cost in costs]
+        for (here, there), (before, after) in zip(pairwise(placement), pairwise(rows), strict=True):
+            total += before.output_bytes + after.grad_input_bytes if here != there else 0
+    return total
 
 
 def predict(
-    layout: Layout, segments: Sequence[Segment], stages: Sequence[StagePlan], cluster: Cluster, model: CostModel
+    layouts: Sequence[Layout],
+    costs: Sequence[ReplayCosts],
+    stages: Sequence[StagePlan],
+    communication_bytes: int,
+    *,
+    has_step_barrier: bool,
 ) -> Prediction:
-    """Replay the layout and read its figures."""
-    result: Replay = replay(layout.schedule, replay_costs(layout, segments, cluster, model))
-    step_s, num_devices = result.makespan_s, len(segments)
-    busy_s = sum(rank.busy_s for rank in result.ranks)
+    """Replay the layouts of all replicas and read their figures."""
+    pairs = [(layout.schedule, of) for layout, of in zip(layouts, costs, strict=True)]
+    replicas = replay_replicas(pairs, has_step_barrier=has_step_barrier)
+    loads = rank_loads(stages)
+    step_s = max(of.makespan_s for of in replicas)
+    busy_s = sum(rank.busy_s for of in replicas for rank in of.ranks)
+    minibatch_size = sum(layout.minibatch_size for layout in layouts)
     return Prediction(
         step_s=step_s,
-        samples_per_s=layout.minibatch_size / step_s,
+        samples_per_s=minibatch_size / step_s,
         relative_progress_s=None,
-        device_seconds_per_sample=step_s * num_devices / layout.minibatch_size,
-        bubble_fraction=max(0.0, 1.0 - busy_s / (step_s * num_devices)),
-        communication_bytes=communication_bytes(layout, segments, model),
-        peak_bytes=tuple(stage.memory.peak_bytes for stage in stages),
+        device_seconds_per_sample=step_s * len(loads) / minibatch_size,
+        bubble_fraction=max(0.0, 1.0 - busy_s / (step_s * len(loads))),
+        communication_bytes=communication_bytes,
+        peak_bytes=tuple(load.peak_bytes for load in loads),
     )

@@ -10,19 +10,22 @@ found without walking the row again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import ge
 from typing import Any, NamedTuple
 
 from partition.costs import MicrobatchCost, StageCost
 from partition.costs.memory import MemoryEffect
 from partition.graph import Category
-from partition.schedule import Action, Kind
+from partition.schedule import Action, Kind, Schedule
+from partition.schedule.actions import BACKWARD
 
 
 class Moment(NamedTuple):
     """What a stage holds just before an action, counted by microbatch size class."""
 
-    kind: Kind
+    kind: Kind | None
+    """None where the action is another stage's."""
     size_class: int
     received: tuple[int, ...]
     """Inputs received, their F not begun."""
@@ -38,6 +41,9 @@ class Moment(NamedTuple):
     """Input gradients to be sent, or under way."""
 
 
+RankMoment = tuple[Moment, ...]
+"""The moments of all stages of a rank at one instant, in increasing order of stages."""
+
 # Where an action takes a microbatch from and puts it, among the counters of a moment.
 _MOVES: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     Kind.RECV_F: ((), ("received",)),
@@ -51,57 +57,110 @@ _COUNTERS = ("received", "kept", "gradients", "deferred", "outputs", "input_grad
 _SENT: dict[Kind, str] = {Kind.SEND_F: "outputs", Kind.SEND_B: "input_grads"}
 
 
-def moments(row: Sequence[Action], size_class: Sequence[int], *, is_first: bool, is_last: bool) -> tuple[Moment, ...]:
-    """The moments of a lowered row of one stage at which its memory may peak."""
-    absent = ({"received", "input_grads"} if is_first else set()) | ({"gradients", "outputs"} if is_last else set())
-    classes = max(size_class) + 1
-    # All counters in one list, class by class: there are thousands of actions and a few dozen moments.
-    counts = [0] * (classes * len(_COUNTERS))
-    start = {name: classes * position for position, name in enumerate(_COUNTERS)}
-    moves = {
-        kind: [(start[name], change) for names, change in zip(ends, (-1, 1), strict=True)
-               for name in names if name not in absent]
-        for kind, ends in _MOVES.items()
-    }  # fmt: skip
-    under_way: dict[Kind, int] = {}
-    found: dict[tuple[object, ...], None] = {}
-    for _, kind, microbatch in row:
-        index = 0 if kind is Kind.STEP else size_class[microbatch]
+def rank_moments(row: Sequence[Action], size_class: Sequence[int], schedule: Schedule) -> tuple[RankMoment, ...]:
+    """The moments of a lowered row at which the memory of its rank may peak.
+
+    Between two stages of the rank no message goes: the later action first takes a buffer for what it needs, as a
+    receive would, and then gives back the buffer that the earlier one left.
+    """
+    stages = sorted({action.stage for action in row})
+    walk = _Walk(stages, max(size_class, default=0) + 1, schedule.num_stages - 1)
+    for stage, kind, microbatch in row:
+        index = size_class[microbatch] if microbatch >= 0 else 0
         if kind in _SENT:
-            if kind in under_way:
-                counts[start[_SENT[kind]] + under_way[kind]] -= 1
-            under_way[kind] = index
-            continue
+            walk.send(stage, kind, index)
+        elif kind in _MOVES or kind is Kind.STEP:
+            source = _source_on_rank(stage, kind, walk)
+            if source is not None:
+                walk.take_over(source, stage, kind, index)
+            walk.act(stage, kind, index)
+    return tuple(walk.moments())
+
+
+def _source_on_rank(stage: int, kind: Kind, walk: _Walk) -> int | None:
+    """The stage of the same rank that an action takes its input from."""
+    source = stage - 1 if kind is Kind.F else stage + 1 if kind in BACKWARD else None
+    return source if source in walk.start else None
+
+
+class _Walk:
+    """The counters of all stages of a rank along its row.
+
+    They stand in one list, stage by stage, counter by counter, class by class: there are thousands of actions and a
+    few dozen moments.
+    """
+
+    def __init__(self, stages: Sequence[int], classes: int, last_stage: int) -> None:
+        self.stages = stages
+        self.classes = classes
+        self.start = {stage: place * classes * len(_COUNTERS) for place, stage in enumerate(stages)}
+        self._counts = [0] * (classes * len(_COUNTERS) * len(stages))
+        self._moves = {
+            (stage, kind): [
+                (self._offset(stage, name), change)
+                for names, change in zip(ends, (-1, 1), strict=True)
+                for name in names
+                if name not in _absent(stage, last_stage)
+            ]
+            for stage in stages
+            for kind, ends in _MOVES.items()
+        }
+        self._under_way: dict[tuple[int, Kind], int] = {}
+        self._found: dict[tuple[int, Kind, int], dict[tuple[int, ...], None]] = {}
+
+    def _offset(self, stage: int, name: str) -> int:
+        return self.start[stage] + self.classes * _COUNTERS.index(name)
+
+    def send(self, stage: int, kind: Kind, index: int) -> None:
+        """The message before on this channel has gone, and its buffer with it."""
+        if (stage, kind) in self._under_way:
+            self._counts[self._offset(stage, _SENT[kind]) + self._under_way[stage, kind]] -= 1
+        self._under_way[stage, kind] = index
+
+    def act(self, stage: int, kind: Kind, index: int) -> None:
+        """A moment, and what the action changes."""
         if kind is Kind.STEP:
-            counts[start["outputs"] :] = [0] * (2 * classes)
-        found[(kind, index, *counts)] = None
-        for offset, change in moves.get(kind, ()):
-            counts[offset + index] += change
-    return _maximal(_moment(key, classes) for key in found)
+            for each in self.stages:
+                start = self._offset(each, "outputs")
+                self._counts[start : start + 2 * self.classes] = [0] * (2 * self.classes)
+        self._found.setdefault((stage, kind, index), {})[tuple(self._counts)] = None
+        for offset, change in self._moves.get((stage, kind), ()):
+            self._counts[offset + index] += change
+
+    def take_over(self, source: int, stage: int, kind: Kind, index: int) -> None:
+        """Take a buffer and give the other one back."""
+        self.act(stage, Kind.RECV_F if kind is Kind.F else Kind.RECV_B, index)
+        self._counts[self._offset(source, "outputs" if kind is Kind.F else "input_grads") + index] -= 1
+
+    def moments(self) -> Iterator[RankMoment]:
+        """Those at which memory may peak, each once."""
+        size = self.classes * len(_COUNTERS)
+        for (acting, kind, index), found in self._found.items():
+            for counts in _maximal(found):
+                of_stages = [counts[start : start + size] for start in self.start.values()]
+                yield tuple(
+                    _moment(kind if stage == acting else None, index, of_stage, self.classes)
+                    for stage, of_stage in zip(self.stages, of_stages, strict=True)
+                )
 
 
-def _moment(key: tuple[Any, ...], classes: int) -> Moment:
-    kind, index, *counts = key
+def _absent(stage: int, last_stage: int) -> set[str]:
+    of_first = {"received", "input_grads"} if stage == 0 else set()
+    return of_first | ({"gradients", "outputs"} if stage == last_stage else set())
+
+
+def _moment(kind: Any, index: Any, counts: Sequence[Any], classes: int) -> Moment:
     return Moment(kind, index, *(tuple(counts[at : at + classes]) for at in range(0, len(counts), classes)))
 
 
-def _maximal(found: Iterable[Moment]) -> tuple[Moment, ...]:
-    """Without the moments at which another, before the same action, holds at least as much of everything."""
-    kept: list[Moment] = []
-    for moment in found:
-        if not any(_covers(other, moment) for other in kept):
-            kept = [other for other in kept if not _covers(moment, other)]
-            kept.append(moment)
-    return tuple(kept)
-
-
-def _covers(larger: Moment, smaller: Moment) -> bool:
-    if larger[:2] != smaller[:2]:
-        return False
-    pairs = zip(larger[2:], smaller[2:], strict=True)
-    return all(
-        more >= less for of_larger, of_smaller in pairs for more, less in zip(of_larger, of_smaller, strict=True)
-    )
+def _maximal(found: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Without the counts beside which another holds at least as much of everything, before the same action."""
+    kept: list[tuple[int, ...]] = []
+    for counts in found:
+        if not any(all(map(ge, other, counts)) for other in kept):
+            kept = [other for other in kept if not all(map(ge, counts, other))]
+            kept.append(counts)
+    return kept
 
 
 class HeldBytes(NamedTuple):
@@ -153,24 +212,22 @@ class StageOccupancy:
 
     def bytes_at(self, moment: Moment) -> int:
         """Bytes alive at the peak of the action that begins at this moment."""
-        total = self._static_bytes + self._peaks[moment.size_class][moment.kind]
+        total = self._static_bytes
+        if moment.kind is not None:
+            total += self._peaks[moment.size_class][moment.kind]
         for index, held in enumerate(self._held):
             total += moment.received[index] * held.received + moment.kept[index] * held.kept
             total += moment.gradients[index] * held.gradients + moment.deferred[index] * held.deferred
             total += moment.outputs[index] * held.outputs + moment.input_grads[index] * held.input_grads
         return total
 
-    def peak_bytes(self, row_moments: Sequence[Moment]) -> int:
-        """The most bytes that the stage holds at once on its device."""
-        return max(map(self.bytes_at, row_moments))
-
-    def composition(self, row_moments: Sequence[Moment]) -> dict[Category, int]:
-        """What the bytes consist of at the peak; they sum to `peak_bytes`."""
-        moment = max(row_moments, key=self.bytes_at)
+    def composition(self, moment: Moment) -> dict[Category, int]:
+        """What the bytes consist of at a moment; they sum to `bytes_at`."""
         total = Counter(self.static)
         for index in range(len(self._held)):
             self._add_held(total, moment, index)
-        total.update(self._effects[moment.size_class][moment.kind].peak_by_category)
+        if moment.kind is not None:
+            total.update(self._effects[moment.size_class][moment.kind].peak_by_category)
         return {category: total[category] for category in Category}
 
     def _add_held(self, total: Counter[Category], moment: Moment, index: int) -> None:
@@ -187,3 +244,11 @@ class StageOccupancy:
         held = self._held[index]
         total[Category.BOUNDARY] -= (ran[Kind.F] - moment.outputs[index]) * held.outputs
         total[Category.BOUNDARY] -= (ran[Kind.I] - moment.input_grads[index]) * held.input_grads
+
+
+def rank_peak(stages: Sequence[StageOccupancy], found: Sequence[RankMoment]) -> tuple[int, RankMoment]:
+    """The most bytes that the stages of a rank hold together, and when."""
+    return max(
+        ((sum(stage.bytes_at(own) for stage, own in zip(stages, moment, strict=True)), moment) for moment in found),
+        key=lambda pair: pair[0],
+    )

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from partition.config import ExperimentConfig, resolve
+from partition.config import ExperimentConfig, flatten, resolve
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate
 from partition.plan.compare import SCHEMA_VERSION
-from partition.plan.search import SCHEDULES, STRATEGIES, Search, Shape
-from partition.plan.split import Segment
+from partition.plan.search import SCHEDULES, SHARDED_SCHEDULE, STRATEGIES, Search, Shape, segments_of
 
-_FREE_TO_CHANGE = ("name", "data", "planner", "training.epochs", "training.steps", "training.seed", "training.timeout")
+_FREE_TO_CHANGE = (
+    "name",
+    "data",
+    "checkpoint",
+    "planner",
+    "training.epochs",
+    "training.steps",
+    "training.seed",
+    "training.timeout",
+    "optimizer.lr_schedule",
+    "optimizer.lr_final",
+    "optimizer.warmup_steps",
+)
 """Keys of an experiment that a plan does not depend on."""
 _NAME = re.compile(r"[A-Za-z0-9@:._+-]{1,100}")
 MOST_BYTES = 64 * 2**20
@@ -52,23 +63,27 @@ def read_plan(path: Path, search: Search) -> Candidate:
         where = ".".join(map(str, ("candidate", *first["loc"])))
         raise PartitionError(f"{path}: {where}: {first['msg']}; plan again with `partition plan`") from None
     _check_layout(path, candidate, search)
-    shape = Shape(
-        name=candidate.name,
-        strategy=candidate.strategy,
-        minibatch_size=candidate.minibatch_size,
-        num_microbatches=candidate.num_microbatches,
-        num_stages=candidate.num_stages,
-        schedule=candidate.schedule,
-    )
-    priced = search.price(
-        shape, [Segment(stage.device_index, stage.first_layer, stage.last_layer) for stage in candidate.stages]
-    )
+    if candidate.strategy == "sharded":
+        priced = search.price_sharded(candidate.num_devices)
+    else:
+        priced = search.price(Shape.of(candidate), segments_of(candidate))
     if priced != candidate:
         different = next(
             field.name for field in fields(Candidate) if getattr(priced, field.name) != getattr(candidate, field.name)
         )
         raise PartitionError(f"{path}: candidate.{different} is not what this experiment gives; plan again")
     return priced
+
+
+def planned_experiment(path: Path) -> Mapping[str, Any]:
+    """The experiment that a plan file was made for, in the form of an experiment file.
+
+    Raises PartitionError for a file that is no plan.
+    """
+    experiment = _read_json(path).get("experiment")
+    if not isinstance(experiment, dict):
+        raise PartitionError(f"{path}: is not a plan file (no experiment); make one with `partition plan`")
+    return experiment
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
@@ -91,7 +106,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 def _check_experiment(path: Path, planned: object, config: ExperimentConfig) -> None:
     if not isinstance(planned, dict):
         raise PartitionError(f"{path}: is not a plan file (no experiment); make one with `partition plan`")
-    before, now = dict(_flat(planned)), dict(_flat(resolve(config)))
+    before, now = dict(flatten(planned)), dict(flatten(resolve(config)))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not _is_free(key):
             planned, asked = _short(repr(before.get(key))), _short(repr(now.get(key)))
@@ -110,30 +125,20 @@ def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _flat(inner, f"{prefix}.{index}")
-    else:
-        yield prefix, value
-
-
 def _check_layout(path: Path, candidate: Candidate, search: Search) -> None:
     """Refuse stages that do not cover the layers in order, or stand on devices that are not there."""
-    ends = [stage.last_layer + 1 for stage in candidate.stages]
-    starts = [stage.first_layer for stage in candidate.stages]
-    devices = [stage.device_index for stage in candidate.stages]
-    is_chain = bool(ends) and starts == [0, *ends[:-1]] and ends[-1] == search.network.num_layers
-    has_layers = all(start < end for start, end in zip(starts, ends, strict=True))
-    has_devices = sorted(set(devices)) == sorted(devices) and all(
-        0 <= device < len(search.cluster.devices) for device in devices
-    )
-    fits_counts = len(candidate.stages) == candidate.num_stages
     _check_step(path, candidate, search)
-    if not (is_chain and has_layers and has_devices and fits_counts):
+    num_devices, num_replicas = candidate.num_devices, candidate.num_replicas
+    has_grid = 1 <= num_replicas <= num_devices <= len(search.cluster.devices) and num_devices % num_replicas == 0
+    of_first = [stage for stage in candidate.stages if stage.replica_index == 0]
+    ends = [stage.last_layer + 1 for stage in of_first]
+    is_chain = bool(ends) and [stage.first_layer for stage in of_first] == [0, *ends[:-1]]
+    covers = is_chain and ends[-1] == search.network.num_layers and len(of_first) == candidate.num_stages
+    has_layers = all(stage.first_layer <= stage.last_layer for stage in of_first)
+    devices = {stage.device_index for stage in of_first}
+    most = len(search.cluster.devices) if num_replicas == 1 else num_devices // max(1, num_replicas)
+    has_devices = all(0 <= one < most for one in devices) and len(devices) * num_replicas == num_devices
+    if not (has_grid and covers and has_layers and has_devices):
         raise PartitionError(
             f"{path}: its stages do not cover layers 0-{search.network.num_layers - 1} in order on distinct devices; "
             "plan again with `partition plan`"
@@ -146,7 +151,7 @@ def _check_step(path: Path, candidate: Candidate, search: Search) -> None:
         raise PartitionError(f"{path}: {_short(repr(candidate.name))} is no candidate's name; plan again")
     for what, given, known in (
         ("strategy", candidate.strategy, STRATEGIES),
-        ("schedule", candidate.schedule, SCHEDULES),
+        ("schedule", candidate.schedule, (*SCHEDULES, SHARDED_SCHEDULE)),
     ):
         if given not in known:
             raise PartitionError(f"{path}: {what} {_short(repr(given))} is not known; take one of {', '.join(known)}")

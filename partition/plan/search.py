@@ -7,28 +7,32 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import accumulate
 
 from partition.config import ExperimentConfig
 from partition.config.schema import LARGEST_MICROBATCH_COUNT
-from partition.costs import Cluster, CostModel, Device, StageCost, build_cluster, optimizer_record
+from partition.costs import Cluster, CostModel, build_cluster, optimizer_record
 from partition.errors import PartitionError
 from partition.graph import build_network
-from partition.plan.candidate import Candidate, StagePlan
-from partition.plan.estimate import Layout, predict, stage_plans
+from partition.plan.candidate import Candidate, StagePlan, rank_loads
+from partition.plan.estimate import Layout, communication_bytes, predict, replay_costs, stage_plans
 from partition.plan.microbatches import microbatch_sizes
-from partition.plan.occupancy import StageOccupancy
-from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
+from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.sharded import ShardedLayout, sharded_memory, sharded_prediction
+from partition.plan.split import Segment
+from partition.plan.splitter import Splitter
+from partition.schedule import GENERATORS, ReplayCosts
 from partition.units import format_bytes
 
-SCHEDULES = ("gpipe", "1f1b")
+SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv")
 ONE_DEVICE_SCHEDULE = "1f1b"
 """On one rank: F0 B0 F1 B1 ..., one microbatch in flight."""
 MOST_MICROBATCHES = 64
 """The largest number of microbatches tried unless the experiment names others."""
 MOST_SPLIT_WORK = 1_000_000
 """Layers squared times devices times runs of devices that are alike: ten or twenty seconds of search."""
-STRATEGIES = ("whole", "shrink", "accumulate", "pipeline")
+STRATEGIES = ("whole", "shrink", "accumulate", "pipeline", "data_parallel", "hybrid", "sharded")
+SHARDED_SCHEDULE = "none"
+"""torch's own order of things."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +43,32 @@ class Shape:
     strategy: str
     minibatch_size: int
     num_microbatches: int
+    num_ranks: int = 1
+    """Of one replica."""
     num_stages: int = 1
+    """Of one replica."""
+    num_replicas: int = 1
     schedule: str = ONE_DEVICE_SCHEDULE
 
+    @staticmethod
+    def of(candidate: Candidate) -> Shape:
+        """The shape that a candidate was priced for."""
+        return Shape(
+            name=candidate.name,
+            strategy=candidate.strategy,
+            minibatch_size=candidate.minibatch_size,
+            num_microbatches=candidate.num_microbatches,
+            num_ranks=candidate.ranks_per_replica,
+            num_stages=candidate.num_stages,
+            num_replicas=candidate.num_replicas,
+            schedule=candidate.schedule,
+        )
+
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """Examples of each microbatch."""
-        return microbatch_sizes(self.minibatch_size, self.num_microbatches)
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Examples of each microbatch of each replica."""
+        shares = microbatch_sizes(self.minibatch_size, self.num_replicas)
+        return tuple(microbatch_sizes(share, self.num_microbatches) for share in shares)
 
 
 class Search:
@@ -58,9 +81,8 @@ class Search:
         self.model = CostModel(self.network, optimizer_record(config.optimizer), config.precision.itemsize)
         self.minibatch_size = config.training.minibatch_size
         self._check_size()
-        # Neither depends on the schedule, so both of a layout's schedules share them.
-        self._seconds = cache(self._stage_seconds)
-        self._fastest = cache(self._fastest_split)
+        self._splitter = cache(self._make_splitter)
+        self._shapes_layouts = cache(self._make_layouts)
 
     def _check_size(self) -> None:
         """Refuse what makes no sense to search, and what could only be searched in minutes."""
@@ -87,7 +109,10 @@ class Search:
         for device in self._distinct_devices():
             found += [self._on_one_device(shape, device) for shape in self._one_device_shapes(device, admitted)]
         if "pipeline" in admitted:
-            found += [self._pipeline(shape) for shape in self._pipeline_shapes()]
+            found += [self._pipeline(shape) for shape in self._pipeline_shapes(1)]
+        found += [self._pipeline(shape) for shape in self._replicated_shapes(admitted)]
+        if "sharded" in admitted:
+            found += [self.price_sharded(count) for count in self._replica_counts()]
         return tuple(found)
 
     # One device
@@ -131,7 +156,7 @@ class Search:
         alone = Layout.of(ONE_DEVICE_SCHEDULE, 1, (microbatch_size,))
         whole = self.model.stage(0, self.network.num_layers - 1)
         occupancy = StageOccupancy(whole, (microbatch_size,), num_microbatches)
-        return occupancy.peak_bytes(alone.moments[0]) <= self.cluster.devices[device].memory_bytes
+        return rank_peak([occupancy], alone.moments[0])[0] <= self.cluster.devices[device].memory_bytes
 
     def _on_one_device(self, shape: Shape, device: int) -> Candidate:
         if shape.num_microbatches > shape.minibatch_size:
@@ -142,135 +167,156 @@ class Search:
 
     # Several devices
 
-    def _pipeline_shapes(self) -> Iterator[Shape]:
-        planner, size = self.config.planner, self.minibatch_size
-        for num_stages in planner.num_stages or self._stage_counts():
-            if num_stages == 1:  # that is accumulation
-                continue
-            counts = planner.num_microbatches or self._microbatch_counts(num_stages)
-            for count in counts:
-                for schedule in planner.schedules or SCHEDULES:
-                    name = f"pipeline-{num_stages}x{count}-{schedule}"
-                    yield Shape(name=name, strategy="pipeline", minibatch_size=size, num_microbatches=count,
-                                num_stages=num_stages, schedule=schedule)  # fmt: skip
+    def _pipeline_shapes(self, num_replicas: int) -> Iterator[Shape]:
+        """Of every number of ranks, microbatches and schedule, in so many replicas."""
+        planner, size = self.config.planner, self.minibatch_size // num_replicas
+        for schedule in planner.schedules or SCHEDULES:
+            stages_per_rank = GENERATORS[schedule].usual_stages_per_rank
+            for num_ranks in self._asked_rank_counts(num_replicas, stages_per_rank):
+                # One rank is accumulation, or data parallel; replicas of unlike devices would wait for the slowest.
+                if num_ranks == 1 or not self._has_like_replicas(num_replicas, num_ranks):
+                    continue
+                for count in planner.num_microbatches or self._microbatch_counts(size, num_ranks):
+                    prefix = "pipeline-" if num_replicas == 1 else f"hybrid-{num_replicas}x"
+                    yield Shape(
+                        name=f"{prefix}{num_ranks}x{count}-{schedule}",
+                        strategy="pipeline" if num_replicas == 1 else "hybrid",
+                        minibatch_size=self.minibatch_size,
+                        num_microbatches=count,
+                        num_ranks=num_ranks,
+                        num_stages=num_ranks * stages_per_rank,
+                        num_replicas=num_replicas,
+                        schedule=schedule,
+                    )
 
-    def _microbatch_counts(self, num_stages: int) -> list[int]:
-        """Enough to keep every stage busy; fewer only where the minibatch has not as many examples."""
-        counts = _powers_of_two(self.minibatch_size)
-        return [count for count in counts if count >= num_stages] or counts[-1:]
+    def _has_like_replicas(self, num_replicas: int, num_ranks: int) -> bool:
+        """Whether every replica has the same kinds of devices at its positions, as far as there are devices."""
+        figures = [device.figures for device in self.cluster.devices[: num_replicas * num_ranks]]
+        return all(one == figures[index % num_ranks] for index, one in enumerate(figures))
 
-    def _stage_counts(self) -> list[int]:
-        most = min(len(self.cluster.devices), self.network.num_layers)
+    def _replicated_shapes(self, admitted: Sequence[str]) -> Iterator[Shape]:
+        """Data parallel, and data parallel x pipeline."""
+        for num_replicas in self._replica_counts():
+            if "data_parallel" in admitted:
+                for count in self._replica_microbatches(num_replicas):
+                    yield Shape(
+                        name=f"data_parallel-{num_replicas}x{count}",
+                        strategy="data_parallel",
+                        minibatch_size=self.minibatch_size,
+                        num_microbatches=count,
+                        num_replicas=num_replicas,
+                    )
+            if "hybrid" in admitted:
+                yield from self._pipeline_shapes(num_replicas)
+
+    def _replica_counts(self) -> list[int]:
+        most = min(len(self.cluster.devices), self.minibatch_size)
+        return sorted({count for count in (*_powers_of_two(most), most) if count > 1})
+
+    def _replica_microbatches(self, num_replicas: int) -> list[int]:
+        """As few as fit, and a few more: each costs its share of every product's efficiency and nothing else."""
+        share = -(-self.minibatch_size // num_replicas)
+        asked = self.config.planner.num_microbatches
+        if asked is not None:
+            return [count for count in asked if count <= self.minibatch_size // num_replicas]
+        smallest = min(range(len(self.cluster.devices)), key=lambda index: self.cluster.devices[index].memory_bytes)
+        fewest = next(
+            (count for count in _counts_that_matter(share) if self._fits_alone(smallest, -(-share // count), count)), 1
+        )
+        return sorted({count for count in (1, fewest) if count <= self.minibatch_size // num_replicas})
+
+    def _microbatch_counts(self, size: int, num_ranks: int) -> list[int]:
+        """Enough to keep every stage busy; fewer only where there are not as many examples."""
+        counts = _powers_of_two(size)
+        return [count for count in counts if count >= num_ranks] or counts[-1:]
+
+    def _asked_rank_counts(self, num_replicas: int, stages_per_rank: int) -> list[int]:
+        """Those of the stages that the experiment asks for, as far as the schedule can share them out evenly."""
+        asked = self.config.planner.num_stages
+        if asked is None:
+            return self._rank_counts(num_replicas, stages_per_rank)
+        return [stages // stages_per_rank for stages in asked if stages % stages_per_rank == 0]
+
+    def _rank_counts(self, num_replicas: int, stages_per_rank: int) -> list[int]:
+        most = min(len(self.cluster.devices) // num_replicas, self.network.num_layers // stages_per_rank)
         return sorted({count for count in (*range(2, 9), *_powers_of_two(most), most) if 2 <= count <= most})
 
     def _pipeline(self, shape: Shape) -> Candidate:
+        """A candidate of several devices, with its best split."""
         reason = self._no_layout(shape)
         if reason:
             return self._without_layout(shape, reason)
-        layout = Layout.of(shape.schedule, shape.num_stages, shape.sizes)
-        return self.price(shape, self._split(layout))
+        layout = self._shapes_layouts(shape)[0]
+        return self.price(shape, self._splitter(shape.num_replicas, shape.num_ranks).split(layout))
 
-    def _split(self, layout: Layout) -> tuple[Segment, ...]:
-        """The fastest split that fits, or the one that comes closest to fitting where none does."""
-        fastest = self._fastest(layout.num_stages, layout.num_microbatches)
-        # Stages of equal layers share their costs, and a stage its occupancy at every position.
-        occupancy = cache(layout.occupancy)
-
-        @cache
-        def peak_bytes(index: int, stage: StageCost) -> int:
-            return occupancy(stage).peak_bytes(layout.moments[index])
-
-        def fill(index: int, device: int, first: int, last: int) -> float:
-            return peak_bytes(index, self.model.stage(first, last)) / self.cluster.devices[device].memory_bytes
-
-        if all(fill(index, *segment) <= 1 for index, segment in enumerate(fastest)):
-            return fastest
-        rows = layout.distinct_sizes[0]
-        seconds = self._seconds(rows)
-
-        @cache
-        def seconds_if_it_fits(index: int, device: int, first: int, last: int) -> float:
-            return seconds(index, device, first, last) if fill(index, device, first, last) <= 1 else math.inf
-
-        problem = self._split_problem(layout.num_stages, layout.num_microbatches, rows)
-        fitting = optimal_split(replace(problem, stage_s=seconds_if_it_fits))
-        if fitting is not None:
-            return fitting.segments
-        # So large a number makes the largest fill decide, and the sum of all fills among equals only.
-        closest = replace(problem, stage_s=cache(fill), cut_s=_no_seconds, once_s=_no_seconds, num_microbatches=10**9)
-        split = optimal_split(closest)
-        assert split is not None, "a chain with enough layers always has a split"
-        return split.segments
+    def _make_splitter(self, num_replicas: int, num_ranks: int) -> Splitter:
+        """Splits over the devices of a replica: of each position the least memory and the slowest rates of all."""
+        if num_replicas == 1:
+            return Splitter(self.cluster, self.model, self.minibatch_size)
+        devices = self.cluster.devices
+        columns = [[devices[replica * num_ranks + position] for replica in range(num_replicas)]
+                   for position in range(num_ranks)]  # fmt: skip
+        least = tuple(
+            replace(
+                column[0],
+                memory_bytes=min(device.memory_bytes for device in column),
+                flop_per_s=min(device.flop_per_s for device in column),
+                memory_bytes_per_s=min(device.memory_bytes_per_s for device in column),
+            )
+            for column in columns
+        )
+        share = -(-self.minibatch_size // num_replicas)
+        return Splitter(replace(self.cluster, devices=least), self.model, share)
 
     def _no_layout(self, shape: Shape) -> str:
         layers, devices = self.network.num_layers, len(self.cluster.devices)
         if shape.num_stages > layers:
             return f"{shape.num_stages} stages, but the network has {layers} layers; take num_stages <= {layers}"
-        if shape.num_stages > devices:
-            return f"{shape.num_stages} stages, but there are {devices} devices; take num_stages <= {devices}"
-        return _too_many_microbatches(shape) if shape.num_microbatches > shape.minibatch_size else ""
-
-    def _fastest_split(self, num_stages: int, num_microbatches: int) -> tuple[Segment, ...]:
-        """The split of least step, whether or not it fits."""
-        rows = -(-self.minibatch_size // num_microbatches)
-        split = optimal_split(self._split_problem(num_stages, num_microbatches, rows))
-        assert split is not None, "a chain with enough layers always has a split"
-        return split.segments
-
-    def _stage_seconds(self, rows: int) -> StageSeconds:
-        """Seconds of forward and backward of one microbatch, whether or not the stage fits its device.
-
-        A stage costs what its layers cost alone and what each pair of neighbours adds (an activation recomputed for
-        the weight gradient of the next layer), so two running sums per kind of device price every stage.
-        """
-        devices, last_layer = self.cluster.devices, self.network.num_layers - 1
-
-        def both_s(device: Device, first: int, last: int) -> float:
-            cost = self.model.stage(first, last).microbatch(rows)
-            return cost.forward.seconds(device) + cost.backward.seconds(device)
-
-        def running_sums(device: Device) -> tuple[list[float], list[float]]:
-            alone = [both_s(device, layer, layer) for layer in range(last_layer + 1)]
-            added = [both_s(device, layer, layer + 1) - alone[layer] - alone[layer + 1] for layer in range(last_layer)]
-            return [0.0, *accumulate(alone)], [0.0, *accumulate(added)]
-
-        first_alike = self.cluster.first_alike
-        sums = {device: running_sums(devices[device]) for device in set(first_alike)}
-
-        def seconds(index: int, device: int, first: int, last: int) -> float:
-            del index
-            alone, added = sums[first_alike[device]]
-            return alone[last + 1] - alone[first] + added[last] - added[first]
-
-        return seconds
-
-    def _once_s(self, index: int, device: int, first: int, last: int) -> float:
-        """The optimizer step of the first stage, which has the last backward of all and so ends last."""
-        return self.model.stage(first, last).step.seconds(self.cluster.devices[device]) if index == 0 else 0.0
-
-    def _split_problem(self, num_stages: int, num_microbatches: int, rows: int) -> SplitProblem:
-        @cache
-        def cut_s(device: int, following: int, layer: int) -> float:
-            num_bytes = self.model.stage(layer, layer).microbatch(rows).output_bytes
-            transfer_s = self.cluster.transfer_s(device, following, num_bytes)
-            return transfer_s + self.cluster.transfer_s(following, device, num_bytes)
-
-        return SplitProblem(
-            num_layers=self.network.num_layers,
-            num_stages=num_stages,
-            num_microbatches=num_microbatches,
-            stage_s=self._seconds(rows),
-            cut_s=cut_s,
-            once_s=self._once_s,
-            first_alike=self.cluster.first_alike,
-        )
+        if shape.num_ranks * shape.num_replicas > devices:
+            return (
+                f"{shape.num_ranks * shape.num_replicas} devices are needed, there are {devices}; take num_stages <= "
+                f"{devices}"
+            )
+        if shape.num_replicas * shape.num_microbatches > shape.minibatch_size:
+            return _too_many_microbatches(shape)
+        return ""
 
     # Any layout
 
+    def layouts(self, candidate: Candidate) -> tuple[Layout, ...]:
+        """What each replica of a candidate runs in a step."""
+        return self._shapes_layouts(Shape.of(candidate))
+
+    def _make_layouts(self, shape: Shape) -> tuple[Layout, ...]:
+        is_reduced = shape.num_replicas > 1
+        return tuple(
+            Layout.of(shape.schedule, shape.num_ranks, sizes, shape.num_stages, is_reduced) for sizes in shape.sizes
+        )
+
+    def costs_of(self, candidate: Candidate, layout: Layout, replica: int) -> ReplayCosts:
+        """What the actions of one replica of a candidate cost, under its layout or a short one."""
+        return self._costs(layout, segments_of(candidate), replica, candidate.num_replicas)
+
+    def _costs(self, layout: Layout, segments: Sequence[Segment], replica: int, num_replicas: int) -> ReplayCosts:
+        """`segments` are those of the first replica; the others are on the devices that follow, in the same order."""
+        num_ranks = layout.schedule.num_ranks
+        own = _shifted(segments, replica * num_ranks)
+        if num_replicas == 1:
+            return replay_costs(layout, own, self.cluster, self.model)
+        columns = [[segment.device + other * num_ranks for other in range(num_replicas)] for segment in segments]
+        return replay_costs(layout, own, self.cluster, self.model, columns)
+
     def price(self, shape: Shape, segments: Sequence[Segment]) -> Candidate:
-        """The candidate of a shape on given segments."""
-        layout = Layout.of(shape.schedule, shape.num_stages, shape.sizes)
-        stages = stage_plans(layout, segments, self.cluster, self.model)
+        """The candidate of a shape on given segments, those of its first replica."""
+        layouts, num_replicas = self._shapes_layouts(shape), shape.num_replicas
+        costs = [self._costs(layout, segments, replica, num_replicas) for replica, layout in enumerate(layouts)]
+        stages = tuple(
+            stage
+            for replica, layout in enumerate(layouts)
+            for stage in stage_plans(
+                layout, _shifted(segments, replica * shape.num_ranks), self.cluster, self.model, replica
+            )
+        )
         candidate = self._without_layout(shape, "")
         overflow = _overflow(stages)
         return replace(
@@ -278,7 +324,43 @@ class Search:
             feasible=not overflow,
             reason=overflow or _fit(stages),
             stages=stages,
-            predicted=predict(layout, segments, stages, self.cluster, self.model),
+            predicted=predict(
+                layouts,
+                costs,
+                stages,
+                communication_bytes(layouts, segments, self.model),
+                has_step_barrier=self.config.optimizer.max_grad_norm is not None,
+            ),
+        )
+
+    def price_sharded(self, num_ranks: int) -> Candidate:
+        """The candidate that shares out every parameter over the first so many devices."""
+        shape = Shape(name=f"sharded-{num_ranks}", strategy="sharded", minibatch_size=self.minibatch_size,
+                      num_microbatches=1, num_replicas=num_ranks, schedule=SHARDED_SCHEDULE)  # fmt: skip
+        layout = ShardedLayout(cluster=self.cluster, model=self.model, num_ranks=num_ranks,
+                               minibatch_size=self.minibatch_size)  # fmt: skip
+        memory = sharded_memory(layout)
+        stages = tuple(
+            StagePlan(
+                stage_index=0,
+                device=device.name,
+                device_index=rank,
+                rank=rank,
+                replica_index=rank,
+                first_layer=0,
+                last_layer=self.network.num_layers - 1,
+                limit_bytes=device.memory_bytes,
+                memory=memory,
+            )
+            for rank, device in enumerate(self.cluster.devices[:num_ranks])
+        )
+        overflow = _overflow(stages)
+        return replace(
+            self._without_layout(shape, overflow or f"{_fit(stages)} (estimated; to train with --nproc {num_ranks})"),
+            feasible=not overflow,
+            sharding="full",
+            stages=stages,
+            predicted=sharded_prediction(layout, memory.peak_bytes),
         )
 
     def _without_layout(self, shape: Shape, reason: str) -> Candidate:
@@ -289,12 +371,12 @@ class Search:
             feasible=False,
             reason=reason,
             exact_gradient=is_exact,
-            bit_identical=is_exact,
-            num_devices=shape.num_stages,
+            bit_identical=is_exact and shape.num_replicas == 1,
+            num_devices=shape.num_ranks * shape.num_replicas,
             num_stages=shape.num_stages,
-            num_replicas=1,
+            num_replicas=shape.num_replicas,
             minibatch_size=shape.minibatch_size,
-            microbatch_size=-(-shape.minibatch_size // shape.num_microbatches),
+            microbatch_size=shape.sizes[0][0] if shape.sizes and shape.sizes[0] else 1,
             num_microbatches=shape.num_microbatches,
             schedule=shape.schedule,
             recompute=False,
@@ -326,38 +408,57 @@ def _counts_that_matter(size: int) -> Iterator[int]:
         count = -(-size // (largest - 1))
 
 
-def _no_seconds(*_: int) -> float:
-    return 0.0
+def segments_of(candidate: Candidate) -> list[Segment]:
+    """The segments of its first replica."""
+    return [
+        Segment(stage.device_index, stage.first_layer, stage.last_layer)
+        for stage in candidate.stages
+        if stage.replica_index == 0
+    ]
+
+
+def _shifted(segments: Sequence[Segment], num_devices: int) -> list[Segment]:
+    return [segment._replace(device=segment.device + num_devices) for segment in segments]
 
 
 def _overflow(stages: Sequence[StagePlan]) -> str:
-    """Which device is too small for its stage, and by how much; nothing where all fit."""
-    fullest = max(stages, key=lambda stage: stage.memory.peak_bytes - stage.limit_bytes)
-    too_much = fullest.memory.peak_bytes - fullest.limit_bytes
+    """Which device is too small for its stages, and by how much; nothing where all fit."""
+    loads = rank_loads(stages)
+    fullest = max(loads, key=lambda load: load.peak_bytes - load.limit_bytes)
+    too_much = fullest.peak_bytes - fullest.limit_bytes
     if too_much <= 0:
         return ""
     needs = (
-        f"needs {format_bytes(fullest.memory.peak_bytes)}, {fullest.device} has {format_bytes(fullest.limit_bytes)} "
+        f"needs {format_bytes(fullest.peak_bytes)}, {fullest.device} has {format_bytes(fullest.limit_bytes)} "
         f"({format_bytes(too_much)} too much)"
     )
-    if len(stages) == 1:
+    if len(stages) == 1 or fullest.stages[0].last_layer - fullest.stages[0].first_layer + 1 == _num_layers(stages):
         return needs
-    layers = f"layer {fullest.first_layer}"
-    if fullest.last_layer > fullest.first_layer:
-        layers = f"layers {fullest.first_layer}-{fullest.last_layer}"
-    return f"stage {fullest.stage_index} ({layers}) {needs}, on the split that comes closest"
+    named = ", ".join(f"stage {stage.stage_index} ({_layers(stage)})" for stage in fullest.stages)
+    return f"{named} {needs}, on the split that comes closest"
+
+
+def _num_layers(stages: Sequence[StagePlan]) -> int:
+    return max(stage.last_layer for stage in stages) + 1
+
+
+def _layers(stage: StagePlan) -> str:
+    if stage.last_layer == stage.first_layer:
+        return f"layer {stage.first_layer}"
+    return f"layers {stage.first_layer}-{stage.last_layer}"
 
 
 def _fit(stages: Sequence[StagePlan]) -> str:
-    fullest = max(stages, key=lambda stage: stage.memory.peak_bytes / stage.limit_bytes)
-    peak, limit = format_bytes(fullest.memory.peak_bytes), format_bytes(fullest.limit_bytes)
+    fullest = max(rank_loads(stages), key=lambda load: load.peak_bytes / load.limit_bytes)
+    peak, limit = format_bytes(fullest.peak_bytes), format_bytes(fullest.limit_bytes)
     return f"fits: at most {peak} of {limit}, on {fullest.device}"
 
 
 def _too_many_microbatches(shape: Shape) -> str:
+    replicas = f" in each of {shape.num_replicas} replicas" if shape.num_replicas > 1 else ""
     return (
-        f"{shape.num_microbatches} microbatches, but the minibatch has {shape.minibatch_size} examples; "
-        f"take num_microbatches <= {shape.minibatch_size}"
+        f"{shape.num_microbatches} microbatches{replicas}, but the minibatch has {shape.minibatch_size} examples; "
+        f"take num_microbatches <= {shape.minibatch_size // shape.num_replicas}"
     )
 
 

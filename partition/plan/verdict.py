@@ -11,8 +11,11 @@ from partition.units import format_bytes, format_seconds
 def describe(candidate: Candidate) -> str:
     """What a candidate does, as a phrase."""
     batch = f"minibatch of {candidate.minibatch_size}"
-    is_even = candidate.num_microbatches * candidate.microbatch_size == candidate.minibatch_size
-    pieces = f"{candidate.num_microbatches} microbatches of {'' if is_even else 'at most '}{candidate.microbatch_size}"
+    num_pieces = candidate.num_replicas * candidate.num_microbatches
+    is_even = num_pieces * candidate.microbatch_size == candidate.minibatch_size
+    plural = "" if candidate.num_microbatches == 1 else "es"
+    most = "" if is_even else "at most "
+    pieces = f"{candidate.num_microbatches} microbatch{plural} of {most}{candidate.microbatch_size}"
     match candidate.strategy:
         case "whole":
             return f"the whole {batch} on one device"
@@ -20,8 +23,20 @@ def describe(candidate: Candidate) -> str:
             return f"a smaller {batch} on one device, learning rate {candidate.learning_rate:.4g}"
         case "accumulate":
             return f"the {batch} in {pieces} on one device"
+        case "sharded":
+            return f"the {batch} and every parameter shared by {candidate.num_replicas} devices, torch's fully_shard"
+        case "data_parallel":
+            return f"the {batch} shared by {candidate.num_replicas} devices, {pieces} on each"
         case _:
-            return f"the {batch} in {pieces} through {candidate.num_stages} stages, one a device, {candidate.schedule}"
+            return f"the {batch} in {pieces} {_through(candidate)}"
+
+
+def _through(candidate: Candidate) -> str:
+    """The stages that the microbatches go through."""
+    per_device = candidate.num_stages // candidate.ranks_per_replica
+    stages = f"{candidate.num_stages} stages, {'one' if per_device == 1 else per_device} a device"
+    replicas = "" if candidate.num_replicas == 1 else f"each of {candidate.num_replicas} replicas of "
+    return f"through {replicas}{stages}, {candidate.schedule}"
 
 
 def verdict(candidates: Sequence[Candidate], chosen: Candidate | None) -> str:
@@ -30,7 +45,7 @@ def verdict(candidates: Sequence[Candidate], chosen: Candidate | None) -> str:
     if chosen is None:
         return " ".join([*sentences, *_nothing_fits(candidates)])
     sentences.append(_choice(chosen))
-    sentences += [*_alternative(candidates, chosen), *_shrinking(candidates, chosen)]
+    sentences += [*_alternative(candidates, chosen), *_sharded(candidates, chosen), *_shrinking(candidates, chosen)]
     return " ".join(sentences)
 
 
@@ -56,6 +71,9 @@ def _choice(chosen: Candidate) -> str:
         "shrink": "Shrink the minibatch",
         "accumulate": "Accumulate",
         "pipeline": "Split the graph",
+        "data_parallel": "Share the minibatch",
+        "sharded": "Share the minibatch and every parameter",
+        "hybrid": "Split the graph and share the minibatch",
     }
     return (
         f"{words[chosen.strategy]}: {chosen.name} ({describe(chosen)}), {format_seconds(predicted.step_s)} a step "
@@ -79,6 +97,21 @@ def _alternative(candidates: Sequence[Candidate], chosen: Candidate) -> list[str
     where = "on one device" if best.num_devices == 1 else "over several devices"
     speed = f"{ratio:.2f} times as long" if ratio >= 1 else f"{1 / ratio:.2f} times as fast"
     return [f"The best exact way {where} is {best.name}: {format_seconds(_predicted(best).step_s)} a step, {speed}."]
+
+
+def _sharded(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
+    """Why a sharded model is not chosen though it is estimated to be faster."""
+    faster = [
+        one for one in candidates if one.feasible and one.sharding and one is not chosen
+        and _predicted(one).step_s < _predicted(chosen).step_s
+    ]  # fmt: skip
+    if not faster or not chosen.exact_gradient:
+        return []
+    best = min(faster, key=lambda candidate: _predicted(candidate).step_s)
+    return [
+        f"{best.name}, torch's fully_shard, is estimated at {format_seconds(_predicted(best).step_s)} a step; it is "
+        "chosen only by --strategy where devices are simulated, as nothing there holds it to its bytes."
+    ]
 
 
 def _shrinking(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:

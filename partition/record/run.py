@@ -19,6 +19,7 @@ from typing import IO, Any
 from partition.errors import PartitionError
 
 SCHEMA_VERSION = 1
+_PACKAGES = ("partition-pipeline", "torch", "safetensors", "numpy", "pydantic", "PyYAML")
 WARMUP_STEPS = 5
 """Steps left out of the median step time, where there are more."""
 
@@ -37,6 +38,8 @@ class Metrics:
     step_s: float
     samples_per_s: float
     grad_norm: float
+    """Of the whole gradient, before it is clipped."""
+    learning_rate: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,8 @@ class DeviceBytes:
 
     device: str
     predicted_peak_bytes: int
-    measured_peak_bytes: int
+    measured_peak_bytes: int | None
+    """None where nothing measures it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,27 +91,66 @@ def median_step_s(step_s: Sequence[float]) -> float:
     return statistics.median(step_s[WARMUP_STEPS:] or step_s)
 
 
+def cut_metrics(text: str, last_step: int) -> str:
+    """The lines of metrics.jsonl up to a step; what a killed process wrote half of is left out, and all after it."""
+    kept = []
+    for line in text.splitlines():
+        try:
+            step = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            break
+        if not isinstance(step, int) or step > last_step:
+            break
+        kept.append(f"{line}\n")
+    return "".join(kept)
+
+
 class RunDirectory:
-    """Writes the files of one run; an earlier run in the same place is moved aside, never overwritten."""
+    """Writes the files of one run; an earlier run in the same place is continued or moved aside, never overwritten."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._metrics: IO[str] | None = None
 
-    def begin(self, *, config_text: str, plan: Mapping[str, object], command: Sequence[str]) -> None:
+    def begin(
+        self,
+        *,
+        config_text: str,
+        plan: Mapping[str, object],
+        command: Sequence[str],
+        resumed_step: int | None = None,
+    ) -> None:
         """Make the directory and write what is known before the first step.
+
+        With `resumed_step` the run that is there goes on after that step: its metrics up to there stay, its command
+        gets another line.
 
         Raises PartitionError where it cannot be written.
         """
+        before = ""
         with self._refusing():
-            if (self.path / "metrics.jsonl").exists():
+            if resumed_step is not None:
+                before = self._read("command.txt")
+                self._write("metrics.jsonl", cut_metrics(self._read("metrics.jsonl"), resumed_step))
+            elif (self.path / "metrics.jsonl").exists():
                 self._move_aside()
         self._write("config.yaml", config_text)
         self.write_json("plan.json", plan)
-        self._write("command.txt", shlex.join(command) + "\n")
+        self._write("command.txt", before + shlex.join(command) + "\n")
         self.write_json("environment.json", environment())
         with self._refusing():
-            self._metrics = (self.path / "metrics.jsonl").open("w", encoding="utf-8")
+            self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+
+    def metrics(self, last_step: int) -> tuple[Metrics, ...]:
+        """The steps that are recorded, up to one; those that another version wrote with other keys are left out."""
+        with self._refusing():
+            lines = cut_metrics(self._read("metrics.jsonl"), last_step).splitlines()
+        keys = Metrics.__dataclass_fields__.keys()
+        return tuple(Metrics(**line) for line in map(json.loads, lines) if line.keys() == keys)
+
+    def _read(self, name: str) -> str:
+        path = self.path / name
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -165,7 +208,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "packages": {name: _version(name) for name in ("partition-pipeline", "torch", "numpy", "pydantic", "PyYAML")},
+        "packages": {name: _version(name) for name in _PACKAGES},
         "threads": {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
     }
 

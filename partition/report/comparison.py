@@ -41,16 +41,21 @@ def comparison_text(comparison: Comparison, *, is_complete: bool = False) -> str
 def best_of_each_kind(comparison: Comparison) -> tuple[Candidate, ...]:
     """What a person has to see to follow the verdict.
 
-    The choice, the fastest of every strategy, number of devices and schedule that fits, every smaller minibatch that
-    fits, and of every strategy and number of devices that fits in no form the candidate that comes closest.
+    The choice and the same with every other schedule, the fastest of every strategy and number of devices that fits,
+    every smaller minibatch that fits, and of every strategy and number of devices that fits in no form the candidate
+    that comes closest.
     """
+    chosen = comparison.chosen
+    of_choice = (chosen.strategy, chosen.num_devices, chosen.num_replicas) if chosen else None
     kept: dict[object, Candidate] = {}
     for candidate in comparison.candidates:
-        kind: tuple[object, ...] = (candidate.strategy, candidate.num_devices)
-        if candidate.feasible:
-            kind += (candidate.minibatch_size, candidate.schedule)
+        kind: tuple[object, ...] = (candidate.feasible, candidate.strategy, candidate.num_devices)
+        if candidate.feasible and candidate.strategy == "shrink":
+            kind += (candidate.minibatch_size,)
+        elif candidate.feasible and (*kind[1:], candidate.num_replicas) == of_choice:
+            kind += (candidate.schedule,)
         # Among equally fast ones another may have been chosen, as it needs less memory.
-        kept.setdefault("chosen" if candidate is comparison.chosen else (candidate.feasible, *kind), candidate)
+        kept.setdefault("chosen" if candidate is chosen else kind, candidate)
     feasible = {(one.strategy, one.num_devices) for one in kept.values() if one.feasible}
     return tuple(
         one
@@ -89,7 +94,7 @@ def _feasible_table(candidates: Sequence[Candidate], chosen: Candidate | None) -
             f"{predicted.samples_per_s:,.0f}",
             f"{predicted.bubble_fraction:.0%}",
             format_bytes(max(predicted.peak_bytes)),
-            "<- chosen" if candidate is chosen else "",
+            "<- chosen" if candidate is chosen else "estimated" if candidate.sharding else "",
         ))  # fmt: skip
     return table(header, rows, left=(0, 7))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from partition.record import Summary
+from partition.record import DeviceBytes, Summary
 from partition.report.table import table
 from partition.units import format_bytes, format_seconds
 
@@ -25,17 +25,16 @@ def _learned(summary: Summary) -> str:
 
 
 def _memory(summary: Summary) -> str:
-    rows = [
-        (
-            device.device,
-            f"{device.predicted_peak_bytes:,}",
-            f"{device.measured_peak_bytes:,}",
-            f"{device.measured_peak_bytes - device.predicted_peak_bytes:+,}",
-            format_bytes(device.measured_peak_bytes),
-        )
-        for device in summary.per_device
-    ]
+    rows = [_device_row(device) for device in summary.per_device]
     return "Peak memory, bytes\n" + table(("device", "predicted", "measured", "difference", ""), rows)
+
+
+def _device_row(device: DeviceBytes) -> tuple[str, ...]:
+    measured = device.measured_peak_bytes
+    if measured is None:
+        return (device.device, f"{device.predicted_peak_bytes:,}", "-", "-", "not measured")
+    difference = f"{measured - device.predicted_peak_bytes:+,}"
+    return (device.device, f"{device.predicted_peak_bytes:,}", f"{measured:,}", difference, format_bytes(measured))
 
 
 def _time(summary: Summary) -> str:

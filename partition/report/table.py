@@ -18,3 +18,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequenc
     ]
     rule = "-" * max(map(len, aligned))
     return "\n".join([aligned[0], rule, *aligned[1:]])
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: `1 rank`, `4 ranks`, `2 microbatches`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -1,7 +1,19 @@
 """Devices, channels, stages, the executor and the training loop; everything that runs on torch."""
 
 from partition.runtime.module import HandWrittenModule, build_module, from_torch
+from partition.runtime.processes import joined, needs
 from partition.runtime.training import Result, num_steps, train
 from partition.runtime.workers import Fleet, check_devices
 
-__all__ = ["Fleet", "HandWrittenModule", "Result", "build_module", "check_devices", "from_torch", "num_steps", "train"]
+__all__ = [
+    "Fleet",
+    "HandWrittenModule",
+    "Result",
+    "build_module",
+    "check_devices",
+    "from_torch",
+    "joined",
+    "needs",
+    "num_steps",
+    "train",
+]

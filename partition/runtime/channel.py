@@ -32,15 +32,14 @@ class MessageKey(NamedTuple):
 
 
 class Delivery(Protocol):
-    """The state of one message, seen from either side."""
+    """Something under way between ranks: a message, seen from either side, a sum, or shared numbers."""
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the tensor has arrived."""
+    def wait(self) -> bool:
+        """Whether it is complete; where no other rank could run meanwhile, wait until it is."""
 
     @property
     def completed_s(self) -> float:
-        """When it arrived, on the clock of the devices."""
+        """When it was complete, on the clock of the devices."""
 
 
 class Channels(Protocol):
@@ -63,6 +62,10 @@ class _Message:
     received_s: float = 0.0
     completed_s: float = 0.0
     is_complete: bool = False
+
+    def wait(self) -> bool:
+        """Whether the tensor has arrived."""
+        return self.is_complete
 
 
 class LocalChannels:

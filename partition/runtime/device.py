@@ -22,10 +22,10 @@ class RuntimeDevice:
     when it gives: the memory is then free in truth.
     """
 
-    def __init__(self, spec: Device, dtype: torch.dtype) -> None:
+    def __init__(self, spec: Device, dtype: torch.dtype, torch_device: torch.device | None = None) -> None:
         self.spec = spec
         self.dtype = dtype
-        self.torch_device = torch.device(spec.name if spec.kind == "cuda" else "cpu")
+        self.torch_device = torch_device or torch.device(spec.name if spec.kind == "cuda" else "cpu")
         self.held_bytes = 0
         self.peak_bytes = 0
         self._held: Counter[Category] = Counter()

@@ -1,8 +1,9 @@
 """The executor: a small interpreter that runs one rank's row of actions.
 
 One rule decides when buffers come and go: the action list. A receive takes its buffer when it is posted; what was
-sent is given back at the next send of the same stage and direction, or at the optimizer step. An action that has to
-wait for a message yields, so one process can step several executors in turn.
+sent is given back at the next send of the same stage and direction, or at the optimizer step. Between two stages of
+one rank there is no message: the later action copies the earlier one's result into a buffer of its own as it begins.
+An action that has to wait for another rank yields, so one process can step several executors in turn.
 """
 
 from __future__ import annotations
@@ -12,27 +13,29 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from partition.errors import DeviceMemoryError, RunError
-from partition.graph import Variable
+from partition.errors import DeviceMemoryError, PeerError, RunError
+from partition.graph import StageProgram, Variable
 from partition.runtime.channel import Channels, Delivery, MessageKey
 from partition.runtime.clock import Clock
 from partition.runtime.stage import Feed, Frame, Stage
+from partition.runtime.tally import Tally
+from partition.runtime.update import Update, clip_scale
+from partition.runtime.world import World
 from partition.schedule import Action, Kind
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One minibatch: how it is cut, where its rows come from, and what its actions are predicted to take."""
+    """One replica's part of a minibatch: how it is cut, where its rows come from, what its actions should take."""
 
     sizes: tuple[int, ...]
     """Examples of each microbatch."""
+    weight: float
+    """1/N, the weight of every example."""
     feed: Feed
     seconds: Callable[[Action], float]
-
-    @property
-    def weight(self) -> float:
-        """1/N, the weight of every example."""
-        return 1.0 / sum(self.sizes)
+    sink: Callable[[int, Tensor], None] | None = None
+    """Takes the logits of each microbatch where the row is for prediction; None for training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,24 +49,38 @@ class _Sent:
 
 
 class Executor:
-    """Runs the row of one rank, step after step."""
+    """Runs the row of one rank."""
 
     def __init__(
-        self, *, rank: int, stages: Mapping[int, Stage], channels: Channels, clock: Clock, update: Callable[[], None]
+        self,
+        *,
+        rank: int,
+        stages: Mapping[int, Stage],
+        updates: Mapping[int, Update],
+        channels: Channels,
+        world: World,
+        clock: Clock,
+        tally: Tally,
+        norm_limit: float | None,
     ) -> None:
         self.rank = rank
         self.stages = stages
+        self.updates = updates
         self.channels = channels
+        self.world = world
         self.clock = clock
-        self.update = update
+        self.tally = tally
+        self.norm_limit = norm_limit
         self.position = 0
+        self._scale: float | None = None
         self._frames: dict[tuple[int, int], Frame] = {}
         self._received: dict[Action, Delivery] = {}
         self._sent: dict[tuple[int, Kind], _Sent] = {}
         self._outputs: dict[tuple[int, int], Tensor] = {}
+        self._sums: dict[int, Delivery] = {}
 
     def run(self, row: Sequence[Action], step: Step) -> Iterator[None]:
-        """Run the row on one minibatch; yields while an action waits for a message."""
+        """Run the row on one minibatch; yields while an action waits for another rank."""
         self.step = step
         try:
             for self.position, action in enumerate(row):
@@ -72,6 +89,10 @@ class Executor:
                 except DeviceMemoryError as error:
                     error.stage, error.action = action.stage, str(action)
                     raise
+                except PeerError as error:
+                    error.rank, error.action = self.rank, str(action)
+                    raise
+            yield from self._settle_all()
         finally:
             # A forward whose backward never came: edge and node would hold each other, and the stage, for ever.
             for frame in self._frames.values():
@@ -83,9 +104,12 @@ class Executor:
     def _forward(self, action: Action) -> Iterator[None]:
         yield from self._arrival(Kind.RECV_F, action)
         stage, frame = self.stages[action.stage], self._frame(action)
-        output = stage.forward(frame)
+        output = stage.forward(frame) if self.step.sink is None else stage.predict(frame)
         if not stage.program.is_last:
             self._outputs[action.stage, action.microbatch] = output
+        elif self.step.sink is not None:
+            self.step.sink(action.microbatch, output)
+            stage.give_back(stage.program.prediction, frame)
         self.clock.work(self.step.seconds(action))
 
     def _backward(self, action: Action) -> Iterator[None]:
@@ -100,13 +124,16 @@ class Executor:
         return iter(())
 
     def _frame(self, action: Action) -> Frame:
-        key = (action.stage, action.microbatch)
+        return self._frame_of(action.stage, action.microbatch)
+
+    def _frame_of(self, stage: int, microbatch: int) -> Frame:
+        key = (stage, microbatch)
         if key not in self._frames:
             self._frames[key] = Frame(
-                microbatch=action.microbatch,
-                rows=self.step.sizes[action.microbatch],
+                microbatch=microbatch,
+                rows=self.step.sizes[microbatch],
                 weight=self.step.weight,
-                is_first=action.microbatch == 0,
+                is_first=microbatch == 0,
                 feed=self.step.feed,
             )
         return self._frames[key]
@@ -115,36 +142,50 @@ class Executor:
 
     def _receive(self, action: Action) -> Iterator[None]:
         stage, frame = self.stages[action.stage], self._frame(action)
-        is_forward = action.kind is Kind.RECV_F
-        variable = stage.program.input if is_forward else stage.program.grad_output
-        assert variable is not None, "a validated schedule sends nothing to where nothing is received"
-        source = action.stage - 1 if is_forward else action.stage + 1
-        key = MessageKey(source, action.stage, action.microbatch)
+        variable = _received_by(stage.program, action.kind)
+        key = MessageKey(_source(action), action.stage, action.microbatch)
         delivery = self.channels.receive(key, stage.receive(variable, frame), self.clock.now_s)
         self._received[action] = delivery
         return iter(())
 
     def _arrival(self, kind: Kind, action: Action) -> Iterator[None]:
-        """Wait for the message that an action consumes, where it consumes one."""
-        delivery = self._received.pop(Action(action.stage, kind, action.microbatch), None)
+        """Wait for the message that an action consumes, or take over from a stage of this rank."""
+        incoming = Action(action.stage, kind, action.microbatch)
+        delivery = self._received.pop(incoming, None)
         if delivery is not None:
             yield from self._wait(delivery)
+        elif _source(incoming) in self.stages:
+            self._take_over(incoming)
+
+    def _take_over(self, incoming: Action) -> None:
+        """Copy what another stage of this rank has left for this one."""
+        source = _source(incoming)
+        stage, frame = self.stages[incoming.stage], self._frame(incoming)
+        send = Kind.SEND_F if incoming.kind is Kind.RECV_F else Kind.SEND_B
+        tensor, given = self._result(source, send, incoming.microbatch)
+        stage.receive(_received_by(stage.program, incoming.kind), frame).copy_(tensor)
+        if given is not None:
+            del tensor
+            self.stages[source].give_back(given, self._frame_of(source, incoming.microbatch))
+
+    def _result(self, stage_index: int, kind: Kind, microbatch: int) -> tuple[Tensor, Variable | None]:
+        """What a stage hands on, and the variable to be given back afterwards: None where it is kept anyway."""
+        program = self.stages[stage_index].program
+        if kind is Kind.SEND_F:
+            output = self._outputs.pop((stage_index, microbatch))
+            if self.step.sink is not None:
+                return output, program.prediction
+            return output, None if program.is_output_kept else program.output
+        assert program.grad_input is not None, "the first stage sends no gradient"
+        return self._frame_of(stage_index, microbatch).tensors[program.grad_input.name], program.grad_input
 
     def _send(self, action: Action) -> Iterator[None]:
         stage_index, kind, microbatch = action
         yield from self._settle(stage_index, kind)
-        stage, frame = self.stages[stage_index], self._frame(action)
-        if kind is Kind.SEND_F:
-            destination, variable = stage_index + 1, stage.program.output
-            tensor = self._outputs.pop((stage_index, microbatch))
-            given = None if stage.program.is_output_kept else variable
-        else:
-            destination, given = stage_index - 1, stage.program.grad_input
-            assert given is not None, "the first stage sends no gradient"
-            tensor = frame.tensors[given.name]
-        key = MessageKey(stage_index, destination, microbatch)
-        delivery = self.channels.send(key, tensor, self.clock.now_s)
-        self._sent[stage_index, kind] = _Sent(delivery=delivery, frame=frame, variable=given)
+        tensor, given = self._result(stage_index, kind, microbatch)
+        destination = stage_index + 1 if kind is Kind.SEND_F else stage_index - 1
+        delivery = self.channels.send(MessageKey(stage_index, destination, microbatch), tensor, self.clock.now_s)
+        self._sent[stage_index, kind] = _Sent(delivery=delivery, frame=self._frame(action), variable=given)
 
     def _settle(self, stage_index: int, kind: Kind) -> Iterator[None]:
         """Wait for the previous message of a stage and direction, and give its buffer back."""
@@ -155,18 +196,63 @@ class Executor:
         if sent.variable is not None:
             self.stages[stage_index].give_back(sent.variable, sent.frame)
 
+    def _settle_all(self) -> Iterator[None]:
+        for stage_index, kind in list(self._sent):
+            yield from self._settle(stage_index, kind)
+
     def _wait(self, delivery: Delivery) -> Iterator[None]:
-        while not delivery.is_complete:
+        while not delivery.wait():
             yield
         self.clock.wait_until(delivery.completed_s)
 
     # The optimizer step
 
+    def _reduce(self, action: Action) -> Iterator[None]:
+        """Begin to add the stage's gradients over replicas; one that had no examples adds nothing."""
+        gradients = self.updates[action.stage].gradients
+        if not self.step.sizes:
+            for gradient in gradients:
+                gradient.zero_()
+        seconds = self.step.seconds(action)
+        self._sums[action.stage] = self.world.sum_gradients(
+            self.rank, action.stage, gradients, self.clock.now_s, seconds
+        )
+        return iter(())
+
     def _step(self, action: Action) -> Iterator[None]:
-        for stage_index, kind in list(self._sent):
-            yield from self._settle(stage_index, kind)
-        self.update()
+        yield from self._settle_all()
+        update = self.updates[action.stage]
+        if self.norm_limit is None:
+            yield from self._measure(action.stage)
+        elif self._scale is None:
+            yield from self._agree_on_norm(self.norm_limit)
+        update.apply(1.0 if self._scale is None else self._scale)
         self.clock.work(self.step.seconds(action))
+
+    def _measure(self, stage_index: int) -> Iterator[None]:
+        """Take the norms of a stage once its gradients are complete."""
+        if stage_index in self._sums:
+            yield from self._wait(self._sums.pop(stage_index))
+        self.updates[stage_index].measure()
+
+    def _agree_on_norm(self, norm_limit: float) -> Iterator[None]:
+        """Before any stage is updated: the norm of all gradients of all ranks."""
+        for stage_index in self.stages:
+            yield from self._measure(stage_index)
+        shared = self.world.share(self.rank, self.tally.pack(self.rank, self.updates), self.clock.now_s)
+        yield from self._wait(shared)
+        self._scale = clip_scale(self.tally.norm(shared.values), norm_limit)
+
+
+def _source(receive: Action) -> int:
+    """The stage that a receive takes from."""
+    return receive.stage - 1 if receive.kind is Kind.RECV_F else receive.stage + 1
+
+
+def _received_by(program: StageProgram, kind: Kind) -> Variable:
+    variable = program.input if kind is Kind.RECV_F else program.grad_output
+    assert variable is not None, "a validated schedule sends nothing to where nothing is received"
+    return variable
 
 
 # Not bound to an executor: one that held its own methods would live, with its stages, until the cyclic collector runs.
@@ -179,21 +265,27 @@ _METHODS: dict[Kind, Callable[[Executor, Action], Iterable[None]]] = {
     Kind.SEND_B: Executor._send,
     Kind.RECV_F: Executor._receive,
     Kind.RECV_B: Executor._receive,
+    Kind.REDUCE_GRAD: Executor._reduce,
     Kind.STEP: Executor._step,
 }
 
 
-def run_in_turn(executors: Sequence[Executor], rows: Sequence[Sequence[Action]], step: Step) -> None:
+Run = tuple[Executor, Sequence[Action], Step]
+"""An executor with the row and the step that it is to run."""
+
+
+def run_in_turn(runs: Sequence[Run]) -> None:
     """Run all ranks of one process: each goes on until it has to wait for another.
 
     Raises RunError where all wait for one another, which a validated schedule never does.
     """
-    running = {executor: executor.run(row, step) for executor, row in zip(executors, rows, strict=True)}
+    running = {executor: executor.run(row, step) for executor, row, step in runs}
+    rows = {executor: row for executor, row, _ in runs}
     while running:
         before = [executor.position for executor in running]
         ended = [executor for executor, actions in running.items() if next(actions, True)]
         for executor in ended:
             del running[executor]
         if not ended and before == [executor.position for executor in running]:
-            where = "; ".join(f"rank {one.rank}: {rows[one.rank][one.position]}" for one in running)
+            where = "; ".join(f"rank {one.rank}: {rows[one][one.position]}" for one in running)
             raise RunError(f"the ranks wait for one another ({where}); check the schedule with `partition schedule`")

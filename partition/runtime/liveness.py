@@ -1,261 +1,317 @@
-"""Who is alive, who is to blame, and what to do about signals: one `Watch` in every process of a run.
+"""Who is alive, who is not, and who has been asked to stop: a thread in every process watches while the rest works.
 
-    store, rank, world_size = connect(patience_s)             # before the process group, which then takes this store
-    with Watch(store, rank, world_size, patience_s=patience_s, last_words=last_words) as watch:
-        torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=...)
-        for step in ...:
-            watch.doing = "step 17, 1RECV_F3 from rank 0"     # a plain attribute: set it at every action
-            try:
-                ...                                           # send, receive, reduce
-            except RuntimeError as error:
-                raise watch.explain(error) from error         # names the rank that died or stopped, never a neighbour
-            if agree_with_all_ranks(watch.stop_requested):    # 0, or the number of SIGINT or SIGTERM
-                watch.accept_stop()                           # from here on saving may take as long as it takes
-                ...
+    with watching(on_forced=tell) as watch:          # signals from now on, signs of life if torchrun started us
+        ...
+        stop = watch.stop_signal                     # SIGINT or SIGTERM: end after this step
+        watch.explain(error)                         # communication broke: whose fault was it?
 
-Leaving the `with` block by an exception tells the other ranks of it, leaving it normally that this rank is done; after
-the last communication of a run, so that nobody takes an early end for a death. Two threads work beside the loop: one
-beats through the store (`heartbeats.py`), one waits for signals and for news, and acts even while the loop is inside
-a C++ wait, where no Python signal handler runs:
-
-- A second signal, a second or more after the first, ends the process at once. So does a first one, if the loop has not
-  moved on (`doing` unchanged) for `grace_s` and has not accepted the stop.
-- A rank that is gone, or has told of its failure, ends this process too, a few seconds later if need be.
-- A launcher that is gone counts as SIGTERM.
-
-`last_words(error, exit_code)` is called before the process is ended from that thread.
+Communication that breaks is first seen by the neighbours of a process that died, and a process that is stopped is
+seen by nobody. So every rank leaves its name, its signs of life and, where it fails by itself, its last words in
+torchrun's store, and a survivor reads there what happened before it says anything. The thread acts even while the
+main thread waits within C++, where Python runs no signal handler.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import select
 import signal
-import sys
+import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
-from types import TracebackType
-from typing import Self, TextIO, cast
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
 
-from torch.distributed.distributed_c10d import Store
-from torch.distributed.rendezvous import rendezvous
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from partition.errors import PartitionError, PeerError, RunError
-from partition.runtime.heartbeats import Heartbeats
-from partition.runtime.peers import Failure
-from partition.runtime.signals import Signals, resume
-from partition.runtime.verdict import describe_others, find_cause, find_gone, local_states, wait_until_gone
-from partition.units import format_seconds
+from partition.runtime.process import Process
 
-LastWords = Callable[[RunError, int], None]
-
-BEAT_S = 1.0
-TICK_S = 0.25
-LOOK_S = 5.0
-"""How long a survivor looks for the rank to blame; a rank is silent after four seconds without a beat."""
-LEAVE_S = 2.5
-"""How long the loop may take to end by itself once the run has failed."""
-YIELD_S = 1.5
-"""How long a survivor lets the rank to blame end first: torchrun calls the first to end the root cause."""
-SET_UP = "set-up"
-"""What a rank does first: nothing that would be worth saving, so a signal ends it at once."""
-REPEAT_S = 1.0
-"""A signal that comes again sooner is the same one, from the terminal and from the launcher."""
+BEAT_S = 0.5
+"""Between two signs of life."""
+SILENCE_S = 3.0
+"""Without a sign of life for so long, a process on another host is taken for dead."""
+GRACE_S = 3.0
+"""How long after a signal a process that waits for a dead rank is ended without its main thread."""
+PATIENCE_S = 25.0
+"""How long after a signal a process is ended in any case, unless its main thread ends in good order: launchers wait
+30 s."""
+IMPATIENCE_S = 2.0
+"""A further signal after so long ends the process at once; launchers repeat a signal sooner than that."""
+AFTERMATH_S = 0.5
+"""By how much a survivor outlives the rank whose fault it is."""
+_STORE_TIMEOUT = timedelta(seconds=5)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def connect(patience_s: float) -> tuple[Store, int, int]:
-    """The store of the run that torchrun's environment describes, this process's rank, and how many there are.
+class _Name(NamedTuple):
+    """Where a rank runs."""
 
-    Raises RunError where the store cannot be reached in time.
-    """
-    try:
-        return cast(tuple[Store, int, int], next(iter(rendezvous("env://", timeout=timedelta(seconds=patience_s)))))
-    except (RuntimeError, ValueError) as error:
-        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise RunError(
-            f"no store at {place} after {format_seconds(patience_s)} (training.timeout): {_first_line(error)}; "
-            "start the ranks with `--nproc N`, torchrun or one of scripts/launch_*.sh"
-        ) from None
+    host: str
+    pid: int
+
+
+class Peers:
+    """What the other ranks have left in the store. Its calls raise RuntimeError where the store has gone."""
+
+    def __init__(self, process: Process, store: Store) -> None:
+        self.process = process
+        self.store = store
+        self.others = [rank for rank in range(process.world_size) if rank != process.rank]
+
+    def introduce(self) -> None:
+        """Leave the name of this process."""
+        self.store.set(f"name/{self.process.rank}", json.dumps(_Name(socket.gethostname(), os.getpid())))
+        self.beat(0)
+
+    def beat(self, count: int) -> None:
+        """Give a sign of life."""
+        self.store.set(f"beat/{self.process.rank}", str(count))
+
+    def beats(self) -> dict[int, str]:
+        """The latest sign of life of every other rank that has given one."""
+        read = {rank: self._read(f"beat/{rank}") for rank in self.others}
+        return {rank: beat for rank, beat in read.items() if beat is not None}
+
+    def fail(self, text: str) -> None:
+        """Leave the last words of this rank."""
+        self.store.set(f"failed/{self.process.rank}", text)
+
+    def is_first(self, cause: str) -> bool:
+        """Whether no other rank has told of this cause."""
+        return int(self.store.add(f"told/{hashlib.sha256(cause.encode()).hexdigest()}", 1)) == 1
+
+    def trouble(self) -> str:
+        """The last words of a rank that failed, or the first rank of this host that is dead or stopped, or nothing."""
+        failed = (self._read(f"failed/{rank}") for rank in self.others)
+        states = (f"rank {rank} {state}" for rank in self.others if (state := self._state(rank)))
+        return next((words for words in failed if words is not None), "") or next(states, "")
+
+    def silent(self, before: Mapping[int, str]) -> str:
+        """The first rank without a sign of life since `before`, in words; nothing where all have given one."""
+        now = self.beats()
+        rank = next((rank for rank, beat in before.items() if now[rank] == beat), None)
+        if rank is None:
+            return ""
+        host, pid = self._name(rank)
+        silence = f"no sign of life for {SILENCE_S:g} s"
+        return f"rank {rank} has died or was stopped (process {pid} on {host}: {silence})"
+
+    def _read(self, key: str) -> str | None:
+        return self.store.get(key).decode() if self.store.check([key]) else None
+
+    def _name(self, rank: int) -> _Name:
+        return _Name(*json.loads(self.store.get(f"name/{rank}")))
+
+    def _state(self, rank: int) -> str:
+        """How a process of this host has ended or stands still; nothing where it runs or is out of sight."""
+        if not self.store.check([f"name/{rank}"]):
+            return ""
+        host, pid = self._name(rank)
+        if host != socket.gethostname():
+            return ""
+        state = _process_state(pid)
+        if state in ("", "Z", "X"):
+            return f"has died (process {pid} on {host})"
+        return f"is stopped (process {pid} on {host}); kill -CONT {pid} wakes it" if state in ("T", "t") else ""
 
 
 class Watch:
-    """Watches over one rank of a run; see the top of the file."""
+    """The thread that watches, and what it has seen."""
 
-    def __init__(
-        self,
-        store: Store,
-        rank: int,
-        world_size: int,
-        *,
-        patience_s: float,
-        last_words: LastWords | None = None,
-        grace_s: float = 10.0,
-    ) -> None:
-        self.doing = SET_UP
-        self.stop_requested = 0
-        """Number of the signal that asked this process to end, 0 before."""
-        self._rank, self._patience_s, self._grace_s = rank, patience_s, grace_s
-        self._last_words: LastWords = last_words or (lambda _error, _code: None)
-        self._heartbeats = Heartbeats(store, rank, world_size, beat_s=BEAT_S, doing=lambda: self.doing)
-        self._signals = Signals()
-        self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
-        self._stop_s = 0.0
-        self._moved = ("", 0.0)
-        self._has_accepted = False
-        self._leave_s: float | None = None
-        self._leave_code = RunError.exit_code
-        self._is_closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+    def __init__(self, process: Process | None, on_forced: Callable[[int], None]) -> None:
+        self.stop_signal = 0
+        """The signal that has asked this process to stop; 0 where none has."""
+        self._on_forced = on_forced
+        self._peers = Peers(process, _store(process)) if process else None
+        # The thread's own connection: a store serves one call at a time, and the main thread may wait in one.
+        self._threads_peers = Peers(process, _store(process)) if process else None
+        self._parent = os.getppid()
+        self._signalled_s: float | None = None
+        self._is_acknowledged = False
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
 
-    def __enter__(self) -> Self:
-        """Start both threads and take over SIGINT and SIGTERM (in the main thread)."""
-        self._signals.take_over()
-        self._heartbeats.start()
+    def start(self) -> None:
+        """Begin to watch."""
+        if self._peers:
+            self._peers.introduce()
         self._thread.start()
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
-        """Tell the others of an exception, or that this rank is done."""
-        if isinstance(error, Exception) and not isinstance(error, PeerError):
-            self.failed(str(error) if isinstance(error, PartitionError) else f"{type(error).__name__}: {error}", error)
-        if isinstance(error, Exception):
-            self._heartbeats.end(has_left=False, wait_s=BEAT_S)
-        else:
-            self.close()
 
     def close(self) -> None:
-        """Leave: this rank is done and not to be missed. Signals mean again what they meant before."""
-        self._is_closed.set()
-        self._heartbeats.end(has_left=True, wait_s=2 * BEAT_S)
+        """Cease to watch."""
+        self._is_over.set()
+        self._writer.send(b"\0")
         self._thread.join()
-        self._signals.give_back()
+        self._reader.close()
+        self._writer.close()
 
-    def accept_stop(self) -> None:
-        """The loop has heard the signal and is saving: no grace period any more."""
-        self._has_accepted = True
+    def acknowledge(self) -> None:
+        """The main thread ends in good order, and takes the time that it takes."""
+        self._is_acknowledged = True
 
-    def failed(self, message: str, error: BaseException | None = None) -> None:
-        """Tell every rank why this one ends; then it has seconds to do so."""
-        exit_code = error.exit_code if isinstance(error, PartitionError) else RunError.exit_code
-        told = f"rank {self._rank} failed: {message}"
-        self._heartbeats.post(
-            Failure(rank=self._rank, told_by=self._rank, message=told, exit_code=exit_code), wait_s=2.0
-        )
-        self._end_soon(exit_code)
+    @property
+    def is_rank(self) -> bool:
+        """Whether there are other processes."""
+        return self._peers is not None
 
-    def explain(self, error: BaseException) -> RunError:
-        """What to raise when communication broke: an error that names the rank to blame, the same on every rank."""
-        self._leave_within(LOOK_S + 2 * LEAVE_S, RunError.exit_code)
-        failure = find_cause(self._heartbeats, self._rank, look_s=LOOK_S) or self._unexplained(error)
-        if failure.told_by == self._rank and failure.rank not in (None, self._rank):
-            limit = (
-                f"; training.timeout is {format_seconds(self._patience_s)}" if "timed out" in str(error).lower() else ""
-            )
-            failure = replace(failure, message=f"{failure.message}; rank {self._rank} was at {self.doing}{limit}")
-        failure = self._heartbeats.post(failure, wait_s=2.0)
-        self._end_soon(failure.exit_code)
-        wait_until_gone(self._heartbeats, failure.rank, wait_s=YIELD_S)
-        return self._error(failure)
+    @property
+    def signal_descriptor(self) -> int:
+        """Where Python writes the number of every signal as it arrives."""
+        return self._writer.fileno()
 
-    def _unexplained(self, error: BaseException) -> Failure:
-        """The others seem well, or nobody can be asked: what this rank knows by itself."""
-        here = f"rank {self._rank} at {self.doing}: {_first_line(error)}"
-        limit = f"training.timeout is {format_seconds(self._patience_s)}"
-        if self._heartbeats.is_lost:
-            host = f"the launcher on {os.environ.get('MASTER_ADDR')}" if self._launcher else "rank 0"
-            message = f"{host}, which keeps the store of the run, cannot be reached; {here}; {limit}"
-            return Failure(rank=None if self._launcher else 0, told_by=self._rank, message=message, exit_code=4)
-        others = describe_others(self._heartbeats, self._rank)
-        message = f"{here}; the others are alive: {others}; {limit}"
-        return Failure(rank=self._rank, told_by=self._rank, message=message, exit_code=RunError.exit_code)
+    # The thread
 
-    def _error(self, failure: Failure) -> PeerError:
-        is_told_here = failure.told_by == self._rank
-        return PeerError(failure.message, rank=failure.rank, exit_code=failure.exit_code, is_told_here=is_told_here)
+    def _watch(self) -> None:
+        beats = 0
+        while not self._is_over.is_set():
+            ready, _, _ = select.select([self._reader], [], [], BEAT_S)
+            for number in self._reader.recv(64) if ready else b"":
+                self._on_signal(number)
+            beats += 1
+            try:
+                if self._threads_peers:
+                    self._threads_peers.beat(beats)
+                self._end_if_forced()
+            except RuntimeError:
+                self._threads_peers = None  # the store has gone with its host: the main thread will find out
 
-    def _leave_within(self, wait_s: float, exit_code: int) -> None:
-        self._leave_code, self._leave_s = exit_code, time.monotonic() + wait_s
-
-    def _end_soon(self, exit_code: int) -> None:
-        """The run is over: this process has seconds, and those that are stopped go on, to learn of it."""
-        self._leave_within(LEAVE_S, exit_code)
-        for other, state in local_states(self._heartbeats, self._rank).items():
-            if state == "stopped":
-                resume(self._heartbeats.identities[other].pid)
-
-    def _run(self) -> None:
-        next_look_s = time.monotonic() + BEAT_S
-        while not self._is_closed.is_set():
-            for signum in self._signals.wait(TICK_S):
-                self._hear_signal(signum)
-            self._check_launcher()
-            self._check_stop()
-            self._check_failure()
-            self._check_deadline()
-            if time.monotonic() > next_look_s and self._leave_s is None:
-                next_look_s = time.monotonic() + BEAT_S
-                gone = find_gone(self._heartbeats, self._rank)
-                if gone is not None:
-                    self._heartbeats.post(gone, wait_s=2.0)
-
-    def _hear_signal(self, signum: int) -> None:
-        now_s = time.monotonic()
-        if self.stop_requested == 0:
-            self.stop_requested, self._stop_s, self._moved = signum, now_s, (self.doing, now_s)
-        elif now_s - self._stop_s > REPEAT_S:
-            self._leave(RunError(f"ended by a second {signal.Signals(signum).name}"), 128 + signum)
-
-    def _check_launcher(self) -> None:
-        if self._launcher is not None and os.getppid() != self._launcher and self.stop_requested == 0:
-            self._hear_signal(signal.SIGTERM)
-
-    def _check_stop(self) -> None:
-        if self.stop_requested == 0 or self._has_accepted:
+    def _on_signal(self, number: int) -> None:
+        if number not in _SIGNALS:
             return
         now_s = time.monotonic()
-        if self.doing != self._moved[0]:
-            self._moved = (self.doing, now_s)
-        if now_s - self._moved[1] > self._grace_s or self.doing == SET_UP:
-            name = signal.Signals(self.stop_requested).name
-            self._leave(RunError(f"ended by {name} without saving, in {self.doing}"), 128 + self.stop_requested)
+        if self._signalled_s is None:
+            self.stop_signal, self._signalled_s = number, now_s
+        elif now_s - self._signalled_s > IMPATIENCE_S:
+            self._force(number)
 
-    def _check_failure(self) -> None:
-        """A run that failed elsewhere ends here too: by itself where the loop notices, else by force."""
-        failure = self._heartbeats.failure
-        if failure is not None and self._leave_s is None:
-            self._end_soon(failure.exit_code)
+    def _end_if_forced(self) -> None:
+        """End the process where its launcher has gone, or where it is asked to stop and cannot."""
+        if self._threads_peers and os.getppid() != self._parent:
+            os._exit(RunError.exit_code)
+        if self._signalled_s is None or self._is_acknowledged:
+            return
+        waited_s = time.monotonic() - self._signalled_s
+        trouble = self._threads_peers.trouble() if self._threads_peers and waited_s > GRACE_S else ""
+        if trouble and self._threads_peers:
+            self._threads_peers.fail(trouble)
+        if trouble or waited_s > PATIENCE_S:
+            self._force(self.stop_signal)
 
-    def _check_deadline(self) -> None:
-        if self._leave_s is not None and time.monotonic() > self._leave_s:
-            failure = self._heartbeats.failure
-            error = RunError(f"rank {self._rank} is stuck at {self.doing}") if failure is None else self._error(failure)
-            self._leave(error, self._leave_code)
+    def _force(self, number: int) -> None:
+        self._on_forced(number)
+        os._exit(128 + number)
 
-    def _leave(self, error: RunError, exit_code: int) -> None:
-        """End this process from outside the main thread."""
-        self._end_soon(exit_code)
-        with suppress(Exception):
-            self._last_words(error, exit_code)
-        _flush()
-        os._exit(exit_code)
+    # What others are told, and what they have told
+
+    def fail(self, error: BaseException) -> bool:
+        """Leave the last words of this rank; whether it is the first of all ranks to tell of their cause."""
+        if self._peers is None:
+            return True
+        cause = (error.cause_key if isinstance(error, RunError) else None) or str(error) or type(error).__name__
+        try:
+            # A survivor leaves the cause that it has found: to the others it will soon look as dead as the rank
+            # whose fault it is.
+            self._peers.fail(cause)
+            return self._peers.is_first(cause)
+        except RuntimeError:
+            return True
+
+    def explain(self, error: PeerError) -> RunError:
+        """Whose fault it is that communication broke.
+
+        In this order: a rank that failed and said so, a rank that is dead or stopped, or else nobody: then the error
+        says what was waited for.
+        """
+        assert self._peers is not None, "a process without peers has no trouble with them"
+        try:
+            cause = self._find_cause(self._peers)
+        except RuntimeError:
+            cause = "the launcher that keeps the store has gone"
+        if not cause:
+            return RunError(f"{error}; all ranks are alive: allow more with training.timeout if a step takes long")
+        explained = RunError(f"{cause}; noticed by {error}")
+        explained.cause_key = cause
+        return explained
+
+    def _find_cause(self, peers: Peers) -> str:
+        before, began_s = peers.beats(), time.monotonic()
+        while time.monotonic() - began_s < SILENCE_S:
+            trouble = peers.trouble()
+            if trouble:
+                return trouble
+            time.sleep(0.1)
+        return peers.silent(before)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _process_state(pid: int) -> str:
+    """The letter of /proc/PID/stat, nothing where there is no such process; R where the system has no /proc."""
+    if not Path("/proc/self/stat").exists():
+        return "R"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()[0]
+    except (OSError, IndexError):
+        return ""
 
 
-def _flush() -> None:
-    """Flush what is printed, but wait for nobody who does not read it."""
-    threads = [threading.Thread(target=_flush_one, args=(of,), daemon=True) for of in (sys.stdout, sys.stderr)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(0.5)
+def _store(process: Process) -> Store:
+    """A connection of our own to the store that torchrun keeps.
+
+    Raises RunError where it cannot be reached.
+    """
+    address, port = process.address
+    try:
+        store = TCPStore(address, port, is_master=not process.has_agent_store and process.rank == 0,
+                         timeout=_STORE_TIMEOUT, wait_for_workers=False, multi_tenant=True)  # fmt: skip
+    except RuntimeError as error:
+        raise RunError(
+            f"rank {process.rank} cannot reach the launcher's store at {address}:{port} "
+            f"({str(error).splitlines()[0]}); check MASTER_ADDR, the network and the other hosts"
+        ) from None
+    return PrefixStore("partition/liveness", store)
 
 
-def _flush_one(stream: TextIO) -> None:
-    with suppress(OSError, ValueError):
-        stream.flush()
+@contextmanager
+def watching(on_forced: Callable[[int], None]) -> Iterator[Watch]:
+    """Watch while the block runs: over signals, and over other ranks where torchrun started this process.
+
+    `on_forced` is called, in the thread, with the signal that ends the process without its main thread's doing. An
+    error that leaves the block is told to the other ranks, one of communication is first explained; its `is_told`
+    says whether another rank has spoken of it already.
+    """
+    watch = Watch(Process.of_environment(), on_forced)
+    before = {number: signal.signal(number, _leave_to_thread) for number in _SIGNALS}
+    descriptor = signal.set_wakeup_fd(watch.signal_descriptor, warn_on_full_buffer=False)
+    watch.start()
+    try:
+        yield watch
+    except PeerError as error:
+        explained = watch.explain(error)
+        # The launcher takes what ends first for the cause, and looks ten times a second.
+        time.sleep(AFTERMATH_S)
+        explained.is_told = not watch.fail(explained)
+        raise explained from error
+    except PartitionError as error:
+        error.is_told = not watch.fail(error)
+        raise
+    except Exception as error:
+        watch.fail(error)
+        raise
+    finally:
+        signal.set_wakeup_fd(descriptor)
+        for number, handler in before.items():
+            # A rank that ends is told to end once more by its launcher, which has seen another end.
+            signal.signal(number, signal.SIG_IGN if watch.is_rank and watch.stop_signal else handler)
+        watch.close()
+
+
+def _leave_to_thread(number: int, frame: FrameType | None) -> None:
+    """Nothing: the thread has been woken with the signal's number."""

@@ -79,6 +79,11 @@ class Parameters:
     bias_O: Tensor | None
     grad_bias_O: Tensor | None
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Weight before bias."""
+        return [tensor for tensor in (self.weight_OI, self.bias_O) if tensor is not None]
+
 
 class Stage:
     """Contiguous layers of a network with their parameters: programs on one side, kernels on the other."""
@@ -90,8 +95,11 @@ class Stage:
         source: TensorSource,
         layers: Mapping[int, Parameters],
         num_microbatches: int,
+        *,
+        has_penalty: bool = True,
     ) -> None:
         self.network = network
+        self.l2_penalty = network.l2_penalty if has_penalty else 0.0
         self.program = program
         self.source = source
         self.layers = layers
@@ -103,8 +111,7 @@ class Stage:
     @property
     def parameters(self) -> list[Tensor]:
         """Layer by layer, weight before bias."""
-        pairs = ((of.weight_OI, of.bias_O) for of in self.layers.values())
-        return [tensor for pair in pairs for tensor in pair if tensor is not None]
+        return [tensor for of in self.layers.values() for tensor in of.tensors]
 
     # Actions
 
@@ -195,7 +202,7 @@ class Stage:
         layer, x, grad_z, workspace = instruction
         of, grad_z_BO = self.layers[layer.index], frame.tensors[grad_z.name]
         affine_weight_grad(
-            frame.tensors[x.name], grad_z_BO, of.weight_OI, self.network.l2_penalty, frame.is_first, of.grad_weight_OI
+            frame.tensors[x.name], grad_z_BO, of.weight_OI, self.l2_penalty, frame.is_first, of.grad_weight_OI
         )
         if workspace is not None and of.grad_bias_O is not None:
             affine_bias_grad(grad_z_BO, frame.is_first, of.grad_bias_O, frame.tensors[workspace.name])

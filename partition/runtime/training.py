@@ -6,20 +6,30 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from partition.config import ExperimentConfig
 from partition.data.dataset import Dataset
 from partition.data.minibatches import minibatches
-from partition.errors import RunError
+from partition.errors import PeerError, RunError
 from partition.plan import Candidate, Search
 from partition.record import DeviceBytes, Final, Metrics, StepTime, Summary
+from partition.record.checkpoint import Position
 from partition.record.run import SCHEMA_VERSION, median_step_s
+from partition.runtime.checkpoint import Saver
+from partition.runtime.evaluation import evaluate
+from partition.runtime.learning_rate import learning_rate_at
+from partition.runtime.liveness import Watch
+from partition.runtime.sharded import ShardedModel
 from partition.runtime.workers import Fleet, StepResult
+from partition.runtime.world import World, share_all
+
+Trainee = Fleet | ShardedModel
+"""What can be trained: the ranks of a candidate that live in this process."""
+
+BEGINNING = Position()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,49 +37,111 @@ class Result:
     """A finished run: its summary and the fleet with the trained parameters."""
 
     summary: Summary
-    fleet: Fleet
+    fleet: Trainee
+    stop_signal: int
+    """The signal that ended it before its last step; 0 where none did."""
+    last_step: int
+    """The step after which it ended."""
 
 
-def num_steps(config: ExperimentConfig, num_train: int, minibatch_size: int) -> int:
-    """Optimizer steps of a run."""
+def num_steps(config: ExperimentConfig, num_train: int, minibatch_size: int, start: Position = BEGINNING) -> int:
+    """The step at which a run ends that goes on from `start`."""
     if config.training.steps is not None:
         return config.training.steps
-    return (config.training.epochs or 1) * math.ceil(num_train / minibatch_size)
+    per_epoch = math.ceil(num_train / minibatch_size)
+    left = (config.training.epochs or 1) * per_epoch - (start.epoch * per_epoch + start.minibatch)
+    return start.step + max(0, left)
 
 
-def train(search: Search, candidate: Candidate, dataset: Dataset, observe: Callable[[Metrics], None]) -> Result:
+def build(search: Search, candidate: Candidate, world: World | None = None) -> Trainee:
+    """What trains a candidate: stages with hand-written derivatives, or torch's sharded modules."""
+    if candidate.sharding:
+        return ShardedModel(search, candidate, world)
+    return Fleet(search, candidate, world)
+
+
+def train(
+    search: Search,
+    candidate: Candidate,
+    dataset: Dataset,
+    observe: Callable[[Metrics], None],
+    *,
+    world: World | None = None,
+    watch: Watch | None = None,
+    saver: Saver | None = None,
+) -> Result:
     """Train a candidate and evaluate it; `observe` sees the metrics of every step as they come.
 
-    Raises DeviceMemoryError where a device runs out, RunError where the loss is not finite.
+    Without a `world` all ranks live in this process. Where `watch` sees a signal that asks this process to
+    stop, all ranks end after the same step. With a `saver` the run goes on from where that says, and is saved when
+    that says, and where it is stopped. Raises DeviceMemoryError where a device runs out, RunError where the
+    loss is not finite.
     """
     config = search.config
-    fleet = Fleet(search, candidate)
-    total = num_steps(config, dataset.num_train, candidate.minibatch_size)
-    start_s, metrics = time.perf_counter(), []
+    fleet = build(search, candidate, world)
+    start, metrics = BEGINNING, list[Metrics]()
+    if saver:
+        saver.begin(fleet)
+        start, metrics = saver.start, list(saver.earlier)
+    total = num_steps(config, dataset.num_train, candidate.minibatch_size, start)
+    start_s = time.perf_counter()
     whole_s: list[float] = []  # of the steps on a whole minibatch, which the prediction is for
-    for step, examples in zip(range(1, total + 1), _examples(config, candidate, dataset.num_train), strict=False):
-        result = fleet.train(dataset.train_x, dataset.train_y, examples)
-        metrics.append(_metrics(step, result, len(examples)))
-        _check_finite(metrics[-1], candidate)
+    steps = range(start.step + 1, total + 1)
+    stop_signal = 0
+    for step, examples in zip(steps, _examples(config, candidate, dataset.num_train, start), strict=False):
+        rate = learning_rate_at(config.optimizer, candidate.learning_rate, step, total)
+        try:
+            result = fleet.train(
+                dataset.train_x,
+                dataset.train_y,
+                examples,
+                learning_rate=rate,
+                stop_signal=watch.stop_signal if watch else 0,
+            )
+        except PeerError as error:
+            error.step = step
+            raise
+        metrics.append(_metrics(step, result, len(examples), rate))
+        _check_finite(metrics[-1])
         if len(examples) == candidate.minibatch_size:
             whole_s.append(result.step_s)
         observe(metrics[-1])
+        stop_signal = result.stop_signal
+        if stop_signal and watch:
+            watch.acknowledge()
+        if saver:
+            saver.after_step(step, fleet, is_last=step == total or stop_signal != 0)
+        if stop_signal:
+            break
     wall_s = time.perf_counter() - start_s
-    final = evaluate(fleet, dataset, config, _last_epoch_loss(metrics, dataset.num_train, candidate))
-    return Result(
-        summary=_summary(fleet, whole_s or [one.step_s for one in metrics], len(metrics), final, wall_s), fleet=fleet
-    )
+    train_loss = _last_epoch_loss(metrics, dataset.num_train, candidate)
+    final = Final(train_loss=train_loss, test_loss=None, test_accuracy=None)
+    if not stop_signal:
+        final = evaluate(fleet, dataset, train_loss)
+    step_s = _longest(fleet, whole_s or [one.step_s for one in metrics])
+    summary = _summary(fleet, step_s, len(metrics), final, wall_s)
+    last_step = metrics[-1].step
+    return Result(summary=summary, fleet=fleet, stop_signal=stop_signal, last_step=last_step)
 
 
-def _examples(config: ExperimentConfig, candidate: Candidate, num_train: int) -> Iterator[NDArray[np.int64]]:
-    """The examples of every minibatch, epoch after epoch without end."""
-    epoch = 0
+def _longest(fleet: Trainee, step_s: list[float]) -> list[float]:
+    """The seconds of every step, each the longest of all ranks."""
+    every = share_all(fleet.world, dict.fromkeys(fleet.world.ranks, np.array(step_s)))
+    longest_s: list[float] = np.max(every, axis=0).tolist()
+    return longest_s
+
+
+def _examples(
+    config: ExperimentConfig, candidate: Candidate, num_train: int, start: Position
+) -> Iterator[NDArray[np.int64]]:
+    """The examples of every minibatch from `start` on, epoch after epoch without end."""
+    epoch, skipped = start.epoch, start.minibatch
     while True:
-        yield from minibatches(num_train, candidate.minibatch_size, config.training.seed, epoch)
-        epoch += 1
+        yield from minibatches(num_train, candidate.minibatch_size, config.training.seed, epoch)[skipped:]
+        epoch, skipped = epoch + 1, 0
 
 
-def _metrics(step: int, result: StepResult, num_examples: int) -> Metrics:
+def _metrics(step: int, result: StepResult, num_examples: int, learning_rate: float) -> Metrics:
     return Metrics(
         step=step,
         loss=result.loss,
@@ -79,15 +151,16 @@ def _metrics(step: int, result: StepResult, num_examples: int) -> Metrics:
         step_s=result.step_s,
         samples_per_s=num_examples / result.step_s,
         grad_norm=result.grad_norm,
+        learning_rate=learning_rate,
     )
 
 
-def _check_finite(metrics: Metrics, candidate: Candidate) -> None:
+def _check_finite(metrics: Metrics) -> None:
     for name in ("loss", "grad_norm"):
         value = getattr(metrics, name)
         if not math.isfinite(value):
             raise RunError(
-                f"step {metrics.step}: {name} is {value}; the learning rate is {candidate.learning_rate:g}, "
+                f"step {metrics.step}: {name} is {value}; the learning rate is {metrics.learning_rate:g}, "
                 "try a tenth of it (optimizer.lr)"
             )
 
@@ -97,29 +170,11 @@ def _last_epoch_loss(metrics: list[Metrics], num_train: int, candidate: Candidat
     return sum(one.loss for one in steps) / len(steps)
 
 
-def evaluate(fleet: Fleet, dataset: Dataset, config: ExperimentConfig, train_loss: float) -> Final:
-    """Loss on the examples held out, and accuracy where the targets are classes."""
-    if dataset.num_test == 0:
-        return Final(train_loss=train_loss, test_loss=None, test_accuracy=None)
-    logits = np.concatenate(list(fleet.predict(dataset.test_x)))
-    loss = host_loss(config.model.loss, logits, dataset.test_y)
-    has_classes = config.model.loss == "cross_entropy"
-    accuracy = float((logits.argmax(axis=1) == dataset.test_y).mean()) if has_classes else None
-    return Final(train_loss=train_loss, test_loss=loss, test_accuracy=accuracy)
-
-
-def host_loss(name: str, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
-    """The mean loss in float64 on the host, for an evaluation that needs no gradient."""
-    o, y = torch.from_numpy(outputs).double(), torch.from_numpy(targets)
-    if name == "mse":
-        return float(torch.nn.functional.mse_loss(o, y.double()))
-    return float(torch.nn.functional.cross_entropy(o, y))
-
-
-def _summary(fleet: Fleet, step_s: list[float], num_steps: int, final: Final, wall_s: float) -> Summary:
+def _summary(fleet: Trainee, step_s: list[float], num_steps: int, final: Final, wall_s: float) -> Summary:
     candidate = fleet.candidate
     assert candidate.predicted is not None
-    is_simulated = any(worker.device.spec.kind == "simulated" for worker in fleet.workers)
+    names = {plan.rank: plan.device for plan in candidate.stages}
+    predicted = candidate.predicted.peak_bytes
     return Summary(
         schema_version=SCHEMA_VERSION,
         candidate=candidate.name,
@@ -127,16 +182,19 @@ def _summary(fleet: Fleet, step_s: list[float], num_steps: int, final: Final, wa
         wall_s=wall_s,
         final=final,
         per_device=tuple(
-            DeviceBytes(
-                device=worker.device.name,
-                predicted_peak_bytes=stage.memory.peak_bytes,
-                measured_peak_bytes=worker.device.peak_bytes,
-            )
-            for worker, stage in zip(fleet.workers, candidate.stages, strict=True)
+            DeviceBytes(device=names[rank], predicted_peak_bytes=predicted[rank], measured_peak_bytes=measured)
+            for rank, measured in enumerate(_peaks(fleet))
         ),
         step_time=StepTime(
             predicted_s=candidate.predicted.step_s,
             measured_s=median_step_s(step_s),
-            clock="simulated" if is_simulated else "wall",
+            clock="simulated" if fleet.has_simulated_clock else "wall",
         ),
     )
+
+
+def _peaks(fleet: Trainee) -> list[int | None]:
+    """The measured peak of every rank, None where nothing measures it."""
+    mine = {rank: -1 if peak is None else peak for rank, peak in fleet.peak_bytes().items()}
+    every = share_all(fleet.world, {rank: np.array([peak], dtype=np.float64) for rank, peak in mine.items()})
+    return [None if of_rank[0] < 0 else int(of_rank[0]) for of_rank in every]

@@ -1,11 +1,9 @@
-"""The devices, stages and executors of one candidate, with all ranks in one process."""
+"""The devices, stages and executors of one candidate: those ranks of it that live in this process."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,132 +12,183 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from partition.data.rows import Examples
 from partition.errors import DeviceMemoryError, RunError
-from partition.graph import Category, build_stage_program
-from partition.plan import Candidate, Layout, Search, Segment, replay_costs
-from partition.plan.microbatches import microbatch_sizes, short_minibatch_sizes
-from partition.runtime.channel import LocalChannels
+from partition.graph import build_stage_program
+from partition.plan import Candidate, Layout, Search, StagePlan
+from partition.plan.microbatches import microbatch_sizes
+from partition.runtime.channel import Channels, MessageKey
 from partition.runtime.clock import Clock, SimulatedClock, WallClock
 from partition.runtime.device import RuntimeDevice
-from partition.runtime.executor import Executor, Step, run_in_turn
+from partition.runtime.executor import Executor, Run, Step, run_in_turn
 from partition.runtime.feed import MinibatchFeed
 from partition.runtime.optimizer import build_optimizer
 from partition.runtime.parameters import initialise
-from partition.runtime.stage import Frame, Stage, take_parameters
-from partition.schedule import ReplayCosts
+from partition.runtime.stage import Parameters, Stage, take_parameters
+from partition.runtime.tally import Tally
+from partition.runtime.update import Update
+from partition.runtime.world import LocalWorld, Numbers, World, share_all
+from partition.schedule import ReplayCosts, Schedule, generate, lower
 from partition.units import format_bytes
+
+MOST_IN_ONE_PASS = 64
+"""Microbatches of one pass of prediction; their messages are listed before it begins."""
 
 
 class Worker:
-    """One rank: a device, its stage, its optimizer, its clock."""
+    """One rank: a device, its stages with their optimizers, its clock."""
 
-    def __init__(self, search: Search, candidate: Candidate, rank: int) -> None:
-        plan, config = candidate.stages[rank], search.config
-        dtype: torch.dtype = getattr(torch, config.precision.compute)
-        self.device = RuntimeDevice(search.cluster.devices[plan.device_index], dtype)
+    def __init__(self, search: Search, candidate: Candidate, rank: int, world: World) -> None:
+        self.rank = rank
+        self.replica, self.position = divmod(rank, world.ranks_per_replica)
+        self.plans = [plan for plan in candidate.stages if plan.rank == rank]
+        spec = search.cluster.devices[self.plans[0].device_index]
+        dtype: torch.dtype = getattr(torch, search.config.precision.compute)
+        self.device = RuntimeDevice(spec, dtype, world.torch_device(spec))
+        self.stages: dict[int, Stage] = {}
+        self.updates: dict[int, Update] = {}
+        for plan in self.plans:
+            self._add_stage(search, candidate, plan)
+        is_simulated = spec.kind == "simulated" and not world.is_shared
+        self.clock: Clock = SimulatedClock() if is_simulated else WallClock()
+
+    def _add_stage(self, search: Search, candidate: Candidate, plan: StagePlan) -> None:
         program = build_stage_program(search.network, plan.first_layer, plan.last_layer)
         layers = {layer.index: take_parameters(layer, self.device) for layer in program.layers}
-        initialise(program.layers, layers, config.training.seed)
-        self.stage = Stage(search.network, program, self.device, layers, candidate.num_microbatches)
-        self.optimizer = build_optimizer(config.optimizer, candidate.learning_rate, self.stage.parameters, self.device)
-        self.workspace_bytes = search.model.optimizer.workspace_bytes
-        self.clock: Clock = SimulatedClock() if self.device.spec.kind == "simulated" else WallClock()
-        self.grad_squares: list[float] = []
-        self.weight_squares: list[float] = []
-
-    def update(self) -> None:
-        """The optimizer step, after the norms of the gradients and of the penalised weights have been taken."""
-        grads = [parameter.grad for parameter in self.stage.parameters if parameter.grad is not None]
-        weights = [of.weight_OI for of in self.stage.layers.values()] if self.stage.network.l2_penalty else []
-        squares = self._sums_of_squares([*grads, *weights])
-        self.grad_squares, self.weight_squares = squares[: len(grads)], squares[len(grads) :]
-        # What the optimizer's kernel allocates for itself.
-        self.device.count(self.workspace_bytes, Category.WORKSPACE, "the optimizer's workspace")
-        self.optimizer.step()
-        self.device.count(-self.workspace_bytes, Category.WORKSPACE, "")
-
-    @torch.no_grad()
-    def _sums_of_squares(self, tensors: list[Tensor]) -> list[float]:
-        """The sum of squares of each tensor: row by row on the device, rows together in float64.
-
-        One float32 sum over all of a large tensor would be good to three or four digits only.
-        """
-        rows = [tensor if tensor.dim() == 2 else tensor.unsqueeze(0) for tensor in tensors]
-        norms = self.device.take((sum(map(len, rows)),), Category.WORKSPACE, "norms")
-        parts = torch.split(norms, [len(of) for of in rows])
-        for of, part in zip(rows, parts, strict=True):
-            torch.linalg.vector_norm(of, dim=1, out=part)
-        squares = np.square(norms.cpu().numpy(), dtype=np.float64)
-        self.device.give(norms, Category.WORKSPACE)
-        ends = np.cumsum([len(of) for of in rows])
-        return [float(part.sum()) for part in np.split(squares, ends[:-1])]
+        initialise(program.layers, layers, search.config.training.seed)
+        # The penalty enters the sum over replicas once.
+        stage = Stage(search.network, program, self.device, layers, candidate.num_microbatches,
+                      has_penalty=plan.replica_index == 0)  # fmt: skip
+        optimizer = build_optimizer(search.config.optimizer, candidate.learning_rate, stage.parameters, self.device)
+        self.stages[plan.stage_index] = stage
+        self.updates[plan.stage_index] = Update(stage, optimizer, self.device, search.model.optimizer.workspace_bytes)
 
 
-def _build_worker(search: Search, candidate: Candidate, rank: int) -> Worker:
+def _build_worker(search: Search, candidate: Candidate, rank: int, world: World) -> Worker:
     try:
-        return Worker(search, candidate, rank)
+        return Worker(search, candidate, rank, world)
     except DeviceMemoryError as error:
-        error.stage, error.action = rank, "set-up"
+        error.stage, error.action = next(plan.stage_index for plan in candidate.stages if plan.rank == rank), "set-up"
         raise
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one optimizer step reports; sums run over microbatches and layers in order, whatever the split."""
+    """What one optimizer step reports, the same on every rank."""
 
     loss: float
     penalty: float
     grad_norm: float
     step_s: float
+    """Since the end of the step before, on this process's clock."""
+    stop_signal: int
+    """The signal that asks some rank to stop; 0 where none does."""
 
 
 class Fleet:
-    """All ranks of a candidate in one process."""
+    """The ranks of a candidate that live in this process: all of them, or one among others' processes."""
 
-    def __init__(self, search: Search, candidate: Candidate) -> None:
+    def __init__(self, search: Search, candidate: Candidate, world: World | None = None) -> None:
         self.search = search
         self.candidate = candidate
-        self.segments = [Segment(stage.device_index, stage.first_layer, stage.last_layer) for stage in candidate.stages]
-        self._layouts: dict[int, tuple[Layout, ReplayCosts]] = {}
-        self.workers = [_build_worker(search, candidate, rank) for rank in range(candidate.num_stages)]
+        self.world = world or LocalWorld(candidate.num_replicas, candidate.num_devices // candidate.num_replicas)
+        self.tally = Tally(search.network, candidate)
+        self.workers = [_build_worker(search, candidate, rank, self.world) for rank in self.world.ranks]
+        self._priced: dict[tuple[int, int], tuple[Layout, ReplayCosts]] = {}
+        self._ended_s: float | None = None
 
-    def train(self, x: NDArray[Any], y: NDArray[Any], examples: NDArray[np.int64]) -> StepResult:
-        """One optimizer step on the given examples, at most a minibatch of them."""
-        start_s = self._align_clocks()
-        layout, costs = self._priced(len(examples))
-        step = Step(
-            sizes=layout.sizes,
-            feed=MinibatchFeed(x, y, examples, layout.sizes),
-            seconds=costs.seconds_of,
-        )
-        channels = LocalChannels(layout.schedule.placement, lambda key: costs.transfer_s(key.send))
-        executors = [
-            Executor(
-                rank=rank,
-                stages={rank: worker.stage},
-                channels=channels,
-                clock=worker.clock,
-                update=worker.update,
+    def train(
+        self,
+        x: Examples,
+        y: Examples,
+        examples: NDArray[np.int64],
+        *,
+        learning_rate: float | None = None,
+        stop_signal: int = 0,
+    ) -> StepResult:
+        """One optimizer step on the given examples, at most a minibatch of them.
+
+        Without a learning rate it is the one of the step before. `stop_signal` tells all ranks that this process has
+        been asked to stop.
+        """
+        if learning_rate is not None:
+            self._set_learning_rate(learning_rate)
+        start_s = self._align_clocks() if self._ended_s is None else self._ended_s
+        runs: list[Run] = []
+        num_losses: dict[int, int] = {}
+        for replica, part in self._parts(examples):
+            layout, costs = self._priced_layout(replica, len(part))
+            num_losses[replica] = layout.num_microbatches
+            step = Step(
+                sizes=layout.sizes,
+                weight=1.0 / len(examples),
+                feed=MinibatchFeed(x, y, part, layout.sizes),
+                seconds=costs.seconds_of,
             )
-            for rank, worker in enumerate(self.workers)
-        ]
-        run_in_turn(executors, layout.schedule.rows, step)
+            runs += self.runs(replica, layout.schedule, step, _transfers(costs))
+        run_in_turn(runs)
         for worker in self.workers:
             worker.device.synchronize()
-        return self._result(layout, self._align_clocks() - start_s)
+        numbers = {
+            worker.rank: self._numbers(worker, num_losses[worker.replica], stop_signal) for worker in self.workers
+        }
+        totals = self.tally.totals(share_all(self.world, numbers))
+        self._ended_s = self._align_clocks()
+        return StepResult(
+            loss=totals.loss,
+            penalty=totals.penalty,
+            grad_norm=totals.grad_norm,
+            step_s=self._ended_s - start_s,
+            stop_signal=totals.stop_signal,
+        )
 
-    def _priced(self, num_examples: int) -> tuple[Layout, ReplayCosts]:
-        """The candidate's layout, or the part of it that a short minibatch needs, and what its actions cost."""
-        if num_examples not in self._layouts:
-            layout = self._layout(num_examples)
-            costs = replay_costs(layout, self.segments, self.search.cluster, self.search.model)
-            self._layouts[num_examples] = (layout, costs)
-        return self._layouts[num_examples]
+    def _set_learning_rate(self, learning_rate: float) -> None:
+        for worker in self.workers:
+            for update in worker.updates.values():
+                for group in update.optimizer.param_groups:
+                    group["lr"] = learning_rate
 
-    def _layout(self, num_examples: int) -> Layout:
-        of = self.candidate
-        sizes = microbatch_sizes(of.minibatch_size, of.num_microbatches)
-        return Layout.of(of.schedule, of.num_stages, short_minibatch_sizes(sizes, num_examples))
+    def _parts(self, examples: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Every replica with a rank in this process, and its share of the examples."""
+        shares = microbatch_sizes(len(examples), self.candidate.num_replicas)
+        parts = np.split(examples, np.cumsum(shares)[:-1])
+        local = {worker.replica for worker in self.workers}
+        return ((replica, part) for replica, part in enumerate(parts) if replica in local)
+
+    def _priced_layout(self, replica: int, num_examples: int) -> tuple[Layout, ReplayCosts]:
+        """The replica's layout, or the part of it that a short minibatch needs, and what its actions cost."""
+        key = (replica, num_examples)
+        if key not in self._priced:
+            planned = self.search.layouts(self.candidate)[replica]
+            layout = planned if num_examples == sum(planned.sizes) else planned.short(num_examples)
+            self._priced[key] = (layout, self.search.costs_of(self.candidate, layout, replica))
+        return self._priced[key]
+
+    def runs(
+        self, replica: int, schedule: Schedule, step: Step, transfer_s: Callable[[MessageKey], float]
+    ) -> list[Run]:
+        """An executor with its row for every rank of a replica that lives here; `schedule` is lowered."""
+        channels = self.world.channels(replica, schedule.placement, transfer_s)
+        workers = [worker for worker in self.workers if worker.replica == replica]
+        return [(self._executor(worker, channels), schedule.rows[worker.position], step) for worker in workers]
+
+    def _executor(self, worker: Worker, channels: Channels) -> Executor:
+        return Executor(
+            rank=worker.rank,
+            stages=worker.stages,
+            updates=worker.updates,
+            channels=channels,
+            world=self.world,
+            clock=worker.clock,
+            tally=self.tally,
+            norm_limit=self.search.config.optimizer.max_grad_norm,
+        )
+
+    def _numbers(self, worker: Worker, num_losses: int, stop_signal: int) -> Numbers:
+        """What a rank tells the others of a step; of the losses that it has room for only those of this step."""
+        last = worker.stages.get(self.candidate.num_stages - 1)
+        losses = [] if last is None else last.losses_M[:num_losses].tolist()
+        return self.tally.pack(worker.rank, worker.updates, losses, stop_signal)
 
     def _align_clocks(self) -> float:
         """A step is over when its last rank is done, and the next begins then."""
@@ -148,60 +197,90 @@ class Fleet:
             worker.clock.wait_until(now_s)
         return now_s
 
-    def _result(self, layout: Layout, step_s: float) -> StepResult:
-        losses = self.workers[-1].stage.losses_M[: len(layout.sizes)].tolist()
-        grad_squares = [square for worker in self.workers for square in worker.grad_squares]
-        weight_squares = [square for worker in self.workers for square in worker.weight_squares]
-        return StepResult(
-            loss=sum(losses),
-            penalty=self.search.network.l2_penalty / 2 * sum(weight_squares),
-            grad_norm=math.sqrt(sum(grad_squares)),
-            step_s=step_s,
-        )
+    def predict(
+        self, x: Examples, examples: NDArray[np.int64] | None = None, replica: int = 0
+    ) -> Iterator[NDArray[Any]]:
+        """The logits of the given rows, or of all, one microbatch after another, in no more memory than training takes.
 
-    def predict(self, x: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """The logits of all rows, one microbatch after another, in no more memory than training takes."""
-        for start in range(0, len(x), self.candidate.microbatch_size):
-            yield self._predict(x, np.arange(start, min(start + self.candidate.microbatch_size, len(x))))
+        There are none where the last stage of the replica lives in another process.
+        """
+        examples = np.arange(len(x)) if examples is None else examples
+        most = self.candidate.microbatch_size * MOST_IN_ONE_PASS
+        for start in range(0, len(examples), most):
+            yield from self._predict(x, examples[start : start + most], replica)
 
-    def _predict(self, x: NDArray[Any], examples: NDArray[np.int64]) -> NDArray[Any]:
-        feed = MinibatchFeed(x, x, examples, (len(examples),))
-        frame = Frame(microbatch=0, rows=len(examples), weight=1.0, is_first=True, feed=feed)
-        output = self.workers[0].stage.predict(frame)
-        for sender, receiver in pairwise(self.workers):
-            following = Frame(microbatch=0, rows=len(examples), weight=1.0, is_first=True)
-            receiver.stage.receive(receiver.stage.program.input, following).copy_(output)
-            sender.stage.give_back(sender.stage.program.prediction, frame)
-            frame, output = following, receiver.stage.predict(following)
-        logits = output.cpu().numpy().copy()
-        self.workers[-1].stage.give_back(self.workers[-1].stage.program.prediction, frame)
-        return logits
+    def _predict(self, x: Examples, examples: NDArray[np.int64], replica: int) -> list[NDArray[Any]]:
+        full, rest = divmod(len(examples), self.candidate.microbatch_size)
+        sizes = (self.candidate.microbatch_size,) * full + (rest,) * (rest > 0)
+        found: dict[int, NDArray[Any]] = {}
+
+        def keep(microbatch: int, logits: Tensor) -> None:
+            found[microbatch] = logits.cpu().numpy().copy()
+
+        feed = MinibatchFeed(x, x, examples, sizes)
+        step = Step(sizes=sizes, weight=1.0, feed=feed, seconds=_no_seconds, sink=keep)
+        run_in_turn(self.runs(replica, self._forward_schedule(len(sizes)), step, _no_seconds))
+        return [found[microbatch] for microbatch in sorted(found)]
+
+    def _forward_schedule(self, num_microbatches: int) -> Schedule:
+        placement = self.search.layouts(self.candidate)[0].schedule.placement
+        return lower(generate("forward_only", num_ranks=self.world.ranks_per_replica,
+                              num_microbatches=num_microbatches, placement=placement))  # fmt: skip
+
+    def peak_bytes(self) -> dict[int, int | None]:
+        """The most that each rank here has held at once, by its ledger."""
+        return {worker.rank: worker.device.peak_bytes for worker in self.workers}
+
+    @property
+    def has_simulated_clock(self) -> bool:
+        """Whether seconds are the cost model's."""
+        return any(isinstance(worker.clock, SimulatedClock) for worker in self.workers)
+
+    def layers(self) -> dict[int, Parameters]:
+        """The parameters of every layer that lives here, those of a replica's first copy, in increasing order."""
+        found = {
+            index: of
+            for worker in reversed(self.workers)
+            for stage in worker.stages.values()
+            for index, of in stage.layers.items()
+        }
+        return {index: found[index] for index in sorted(found)}
 
     def parameters(self) -> list[Tensor]:
-        """All parameters in canonical order: layer by layer, weight before bias."""
-        return [parameter for worker in self.workers for parameter in worker.stage.parameters]
+        """All parameters that live here in canonical order: layer by layer, weight before bias."""
+        return [tensor for of in self.layers().values() for tensor in of.tensors]
 
 
-def check_devices(search: Search, candidate: Candidate) -> None:
-    """Refuse devices that are not there, clocks that do not mix, and what this machine cannot hold.
+def _transfers(costs: ReplayCosts) -> Callable[[MessageKey], float]:
+    return lambda key: costs.transfer_s(key.send)
 
-    Raises RunError with both figures.
+
+def _no_seconds(_: object) -> float:
+    return 0.0
+
+
+def check_devices(search: Search, candidate: Candidate, host_ranks: Sequence[int] | None = None) -> None:
+    """Refuse devices that are not there, kinds that do not mix, and what this machine cannot hold.
+
+    `host_ranks` are the ranks with processes on this machine; without, all ranks are in this process. Raises RunError
+    with both figures.
     """
-    used = [search.cluster.devices[stage.device_index] for stage in candidate.stages]
-    kinds = sorted({device.kind for device in used})
-    if len(kinds) > 1 and "simulated" in kinds:
+    kinds = sorted({search.cluster.devices[plan.device_index].kind for plan in candidate.stages})
+    if len(kinds) > 1 and ("simulated" in kinds or host_ranks is not None):
         raise RunError(
-            f"{candidate.name} uses devices of kind {' and '.join(kinds)}: a simulated clock and the wall's cannot be "
-            "compared; give all devices of cluster.devices one kind"
+            f"{candidate.name} uses devices of kind {' and '.join(kinds)}, whose clocks and messages do not mix; give "
+            "all devices of cluster.devices one kind"
         )
-    for device in used:
-        if device.kind == "cuda" and int(device.name.split(":")[1]) >= torch.cuda.device_count():
-            raise RunError(
-                f"{device.name} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
-                "plan here and train where it is, or set cluster.devices.kind=simulated"
-            )
-    on_host = zip(used, candidate.stages, strict=True)
-    needed = sum(stage.memory.peak_bytes for device, stage in on_host if device.kind != "cuda")
+    ranks = range(candidate.num_devices) if host_ranks is None else host_ranks
+    of_rank = {plan.rank: search.cluster.devices[plan.device_index].kind for plan in candidate.stages}
+    num_cuda = sum(of_rank[rank] == "cuda" for rank in ranks)
+    if num_cuda > torch.cuda.device_count():
+        raise RunError(
+            f"{candidate.name} takes {num_cuda} CUDA devices of this machine, torch sees {torch.cuda.device_count()}; "
+            "plan here and train where they are, or set cluster.devices.kind=simulated"
+        )
+    assert candidate.predicted is not None, "what is trained has a layout"
+    needed = sum(candidate.predicted.peak_bytes[rank] for rank in ranks if of_rank[rank] != "cuda")
     free = host_free_bytes()
     if free is not None and needed > free:
         raise RunError(

@@ -9,8 +9,10 @@ rank 0   0F0  0SEND_F0  0F1  0SEND_F1  0RECV_B0  0B0  ...  0STEP
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import NamedTuple
 
 NO_MICROBATCH = -1
@@ -62,6 +64,30 @@ class Action(NamedTuple):
         return f"{self.stage}{self.kind.value}{number}"
 
 
+class Result(NamedTuple):
+    """What a computation hands to a neighbouring stage: an activation to the next, a gradient to the one before."""
+
+    stage: int
+    is_gradient: bool
+    microbatch: int
+
+
+def result_of(action: Action) -> Result | None:
+    """What an action makes; None for W and for what computes nothing."""
+    if action.kind is Kind.F:
+        return Result(action.stage, False, action.microbatch)
+    return Result(action.stage, True, action.microbatch) if action.kind in BACKWARD else None
+
+
+def result_needed(action: Action, num_stages: int) -> Result | None:
+    """What an action takes from a neighbouring stage; None where it takes nothing from any."""
+    if action.kind is Kind.F and action.stage > 0:
+        return Result(action.stage - 1, False, action.microbatch)
+    if action.kind in BACKWARD and action.stage < num_stages - 1:
+        return Result(action.stage + 1, True, action.microbatch)
+    return None
+
+
 def matching_receive(send: Action) -> Action:
     """The receive that pairs with a send: ``0SEND_F3`` with ``1RECV_F3``, ``1SEND_B3`` with ``0RECV_B3``."""
     if send.kind is Kind.SEND_F:
@@ -102,7 +128,14 @@ class Schedule:
 
     def stages_of(self, rank: int) -> tuple[int, ...]:
         """Stages that a rank holds, in increasing order."""
-        return tuple(stage for stage, owner in enumerate(self.placement) if owner == rank)
+        return self._stages_by_rank.get(rank, ())
+
+    @cached_property
+    def _stages_by_rank(self) -> Mapping[int, tuple[int, ...]]:
+        stages: dict[int, list[int]] = {}
+        for stage, rank in enumerate(self.placement):
+            stages.setdefault(rank, []).append(stage)
+        return {rank: tuple(own) for rank, own in stages.items()}
 
     def feeds(self, action: Action) -> Action | None:
         """The send that hands this action's result to a stage on another rank; None where there is none.

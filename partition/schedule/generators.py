@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 
 from partition.errors import ScheduleError
-from partition.schedule.actions import BACKWARD, Action, Kind, Schedule
+from partition.schedule.actions import BACKWARD, Action, Kind, Result, Schedule, result_needed, result_of
 from partition.schedule.rows import (
     Shape,
     Slot,
@@ -43,6 +44,12 @@ class Generator:
     is_any_number: bool = False
     """whether any number of stages a rank will do"""
     is_forward_only: bool = False
+    least_microbatches_per_rank: int = 0
+    """rows are written for at least so many microbatches times the ranks, and then cut"""
+
+    def num_actions(self, shape: Shape) -> int:
+        """Computations that are written down on the way to the schedule, B counted once."""
+        return 2 * shape.num_stages * max(shape.num_microbatches, self.least_microbatches_per_rank * shape.num_ranks)
 
 
 GENERATORS: Mapping[str, Generator] = {
@@ -51,7 +58,7 @@ GENERATORS: Mapping[str, Generator] = {
     "interleaved_1f1b": Generator(row=interleaved_1f1b, usual_stages_per_rank=2, is_any_number=True),
     "zb_h1": Generator(row=zb_h1),
     "zb_h2": Generator(row=zb_h2),
-    "zbv": Generator(row=zbv, placement=v_shaped, usual_stages_per_rank=2),
+    "zbv": Generator(row=zbv, placement=v_shaped, usual_stages_per_rank=2, least_microbatches_per_rank=2),
     "forward_only": Generator(row=forward_only, is_any_number=True, is_forward_only=True),
 }
 
@@ -74,13 +81,18 @@ class Outline:
         return self.generator.row(self.shape, rank)
 
 
-def outline(name: str, *, num_ranks: int, num_microbatches: int, num_stages: int | None = None) -> Outline:
-    """Look the name up and check the shape; raises ScheduleError as `generate` does."""
+def usual_shape(name: str, *, num_ranks: int, num_microbatches: int, num_stages: int | None = None) -> Shape:
+    """The shape of a named schedule, with as many stages as it usually takes; raises ScheduleError for the name."""
     if name not in GENERATORS:
         raise ScheduleError(f"schedule {name!r} is not known; take one of {', '.join(GENERATORS)}")
+    stages = num_ranks * GENERATORS[name].usual_stages_per_rank if num_stages is None else num_stages
+    return Shape(num_ranks=num_ranks, num_stages=stages, num_microbatches=num_microbatches)
+
+
+def outline(name: str, *, num_ranks: int, num_microbatches: int, num_stages: int | None = None) -> Outline:
+    """Look the name up and check the shape; raises ScheduleError as `generate` does."""
+    shape = usual_shape(name, num_ranks=num_ranks, num_microbatches=num_microbatches, num_stages=num_stages)
     generator = GENERATORS[name]
-    stages = num_ranks * generator.usual_stages_per_rank if num_stages is None else num_stages
-    shape = Shape(num_ranks=num_ranks, num_stages=stages, num_microbatches=num_microbatches)
     _check_size(name, shape)
     if not _is_defined(generator, shape):
         raise ScheduleError(_explain(name, generator, shape))
@@ -142,11 +154,11 @@ def _check_size(name: str, shape: Shape) -> None:
     for what, value in (("ranks", shape.num_ranks), ("microbatches", shape.num_microbatches)):
         if value < 1:
             raise ScheduleError(f"schedule {name}: {value} {what}, at least 1 is needed")
-    actions = 2 * shape.num_stages * shape.num_microbatches
+    actions = GENERATORS[name].num_actions(shape)
     if actions > MOST_ACTIONS:
         raise ScheduleError(
             f"schedule {name}: {shape.num_stages} stages and {shape.num_microbatches} microbatches make {actions} "
-            f"actions, at most {MOST_ACTIONS} are generated; take fewer microbatches"
+            f"actions, at most {MOST_ACTIONS} are generated; take fewer"
         )
 
 
@@ -188,28 +200,37 @@ def fold(schedule: Schedule, placement: tuple[int, ...]) -> Schedule:
         stage 0   0F0 0F1 0B0 0B1          rank 0   0F0 1F0 1B0 0F1 0B0 1F1 1B1 0B1
         stage 1   1F0 1B0 1F1 1B1
     """
-    position = [0] * schedule.num_stages
-    done: set[Action] = set()
+    rest = [iter(row) for row in schedule.rows]
+    done: set[Result] = set()
+    waiting: dict[Result, list[Action]] = {}
+    ready: dict[int, list[tuple[tuple[int, int, int], Action]]] = {}
+
+    def admit(action: Action) -> None:
+        """Put an action among those that its rank may take, or note what it waits for."""
+        needed = result_needed(action, schedule.num_stages)
+        if needed is None or needed in done:
+            heappush(ready.setdefault(placement[action.stage], []), (_urgency(action), action))
+        else:
+            waiting.setdefault(needed, []).append(action)
+
+    for stage in rest:
+        admit(next(stage))
     rows: list[list[Action]] = [[] for _ in range(max(placement) + 1)]
-    while any(position[stage] < len(row) for stage, row in enumerate(schedule.rows)):
-        heads = [row[position[stage]] for stage, row in enumerate(schedule.rows) if position[stage] < len(row)]
-        ready = [head for head in heads if _is_ready(head, done, schedule.num_stages)]
-        for rank, row in enumerate(rows):
-            mine = [head for head in ready if placement[head.stage] == rank]
-            if mine:
-                row.append(min(mine, key=_urgency))
-                position[row[-1].stage] += 1
-        done.update(row[-1] for row in rows if row)
+    while ready:
+        ran = [(rank, heappop(heap)[1]) for rank, heap in ready.items()]
+        ready = {rank: heap for rank, heap in ready.items() if heap}
+        for rank, action in ran:
+            rows[rank].append(action)
+            made = result_of(action)
+            if made is not None:
+                done.add(made)
+        for _, action in ran:
+            following = next(rest[action.stage], None)
+            made = result_of(action)
+            woken = [] if made is None else waiting.pop(made, [])
+            for one in woken if following is None else [following, *woken]:
+                admit(one)
     return replace(schedule, placement=placement, rows=tuple(map(tuple, rows)))
-
-
-def _is_ready(action: Action, done: set[Action], num_stages: int) -> bool:
-    stage, kind, microbatch = action
-    if kind is Kind.F:
-        return stage == 0 or Action(stage - 1, Kind.F, microbatch) in done
-    if kind in BACKWARD and stage < num_stages - 1:
-        return any(Action(stage + 1, before, microbatch) in done for before in BACKWARD)
-    return True
 
 
 def _urgency(action: Action) -> tuple[int, int, int]:

@@ -34,15 +34,16 @@ def draw(schedule: Schedule, *, most_ticks: int = 400) -> str:
 
 
 def _draw_row(timeline: list[Timed], names: list[str], width: int, length: int, most_ticks: int) -> str:
-    cells = ["." * width] * length
+    cells = ["." * width] * min(length, most_ticks + 1)
     for timed, name in zip(timeline, names, strict=True):
-        cells[round(timed.start_s)] = f"{name:<{width}}"
-        if timed.action.kind is Kind.B:
-            cells[round(timed.start_s) + 1] = "-" * width
+        if timed.start_s < most_ticks:
+            cells[round(timed.start_s)] = f"{name:<{width}}"
+            if timed.action.kind is Kind.B:
+                cells[round(timed.start_s) + 1] = "-" * width
     return " ".join([*cells[:most_ticks], "..."] if length > most_ticks else cells).rstrip()
 
 
 def _name(schedule: Schedule, timed: Timed, rank: int) -> str:
-    is_single = schedule.placement.count(rank) == 1
+    is_single = len(schedule.stages_of(rank)) == 1
     text = str(timed.action)
     return text.removeprefix(str(timed.action.stage)) if is_single else text

@@ -19,7 +19,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from partition.errors import ScheduleError
-from partition.schedule.actions import BACKWARD, COMPUTE, RECEIVES, Action, Kind, Schedule, matching_receive
+from partition.schedule.actions import (
+    COMPUTE,
+    RECEIVES,
+    Action,
+    Kind,
+    Result,
+    Schedule,
+    matching_receive,
+    result_needed,
+    result_of,
+)
 from partition.schedule.drawing import draw_around
 
 
@@ -33,10 +43,26 @@ def lower(schedule: Schedule, *, receives_ahead: int = 0) -> Schedule:
     if schedule.is_lowered:
         raise ScheduleError(f"schedule {schedule.name} is lowered already: its rows hold messages or steps")
     rows = [_post_ahead(row, receives_ahead) for row in _Lowering(schedule).run()]
-    if not schedule.is_forward_only:
-        for rank, row in enumerate(rows):
-            row.extend(Action(stage, Kind.STEP) for stage in schedule.stages_of(rank))
-    return replace(schedule, rows=tuple(map(tuple, rows)))
+    return _with_steps(replace(schedule, rows=tuple(map(tuple, rows))))
+
+
+def complete(schedule: Schedule) -> Schedule:
+    """The schedule as it runs: lowered if its rows hold no messages, and with the steps that the text form leaves out.
+
+    Raises ScheduleError as `lower` does.
+    """
+    if not schedule.is_lowered:
+        return lower(schedule)
+    has_steps = any(action.kind is Kind.STEP for row in schedule.rows for action in row)
+    return schedule if has_steps else _with_steps(schedule)
+
+
+def _with_steps(schedule: Schedule) -> Schedule:
+    """One optimizer step for each stage, at the end of its row; none in prediction."""
+    if schedule.is_forward_only:
+        return schedule
+    steps = [[Action(stage, Kind.STEP) for stage in schedule.stages_of(rank)] for rank in range(schedule.num_ranks)]
+    return replace(schedule, rows=tuple((*row, *own) for row, own in zip(schedule.rows, steps, strict=True)))
 
 
 def _post_ahead(row: list[Action], computations: int) -> list[Action]:
@@ -55,54 +81,51 @@ def _post_ahead(row: list[Action], computations: int) -> list[Action]:
 
 
 class _Lowering:
-    """The state of one run: how far each rank is and what was finished."""
+    """The state of one run: how far each rank is, what was finished, and who waits for what."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.position = [0] * schedule.num_ranks
         self.rows: list[list[Action]] = [[] for _ in schedule.rows]
-        self.forward_done: set[tuple[int, int]] = set()
-        self.backward_done: set[tuple[int, int]] = set()
+        self.done: set[Result] = set()
+        self.waiting: dict[Result, list[int]] = {}
 
     def run(self) -> list[list[Action]]:
         """Tick until every row has ended."""
         for rank in range(self.schedule.num_ranks):
             self._pass_markers(rank)
-        waiting = [rank for rank, row in enumerate(self.schedule.rows) if self.position[rank] < len(row)]
-        while waiting:
-            ran = self._tick(waiting)
-            if not ran:
-                self._refuse(waiting[0])
-            waiting = [rank for rank in waiting if self.position[rank] < len(self.schedule.rows[rank])]
+        ranks = list(range(self.schedule.num_ranks))
+        while ranks:
+            ranks = self._tick(ranks)
+        late = [rank for rank, row in enumerate(self.schedule.rows) if self.position[rank] < len(row)]
+        if late:
+            self._refuse(late[0])
         return self.rows
 
-    def _tick(self, waiting: list[int]) -> list[Action]:
-        """Run what is ready on every rank, then hand the results over in rank order."""
-        ran = []
-        for rank in waiting:
-            action = self.schedule.rows[rank][self.position[rank]]
-            if self._is_ready(action):
-                ran.append(action)
-                self.rows[rank].append(action)
-                self.position[rank] += 1
-        for action in ran:
-            self._finish(action)
-        return ran
+    def _tick(self, ranks: list[int]) -> list[int]:
+        """Run what is ready on these ranks, hand the results over in rank order; the ranks to look at next."""
+        ran = [(rank, action) for rank in ranks if (action := self._take(rank)) is not None]
+        following = [rank for rank, _ in ran]
+        for _, action in ran:
+            following += self._finish(action)
+        return sorted(following)
 
-    def _is_ready(self, action: Action) -> bool:
-        stage, kind, microbatch = action
-        if kind is Kind.F:
-            return stage == 0 or (stage - 1, microbatch) in self.forward_done
-        if kind in BACKWARD:
-            is_last = stage == self.schedule.num_stages - 1
-            return is_last or (stage + 1, microbatch) in self.backward_done
-        return True
+    def _take(self, rank: int) -> Action | None:
+        """The next action of a rank, taken; None where there is none or it waits, which is noted."""
+        row = self.schedule.rows[rank]
+        if self.position[rank] == len(row):
+            return None
+        action = row[self.position[rank]]
+        needed = result_needed(action, self.schedule.num_stages)
+        if needed is not None and needed not in self.done:
+            self.waiting.setdefault(needed, []).append(rank)
+            return None
+        self.rows[rank].append(action)
+        self.position[rank] += 1
+        return action
 
-    def _finish(self, action: Action) -> None:
-        if action.kind is Kind.F:
-            self.forward_done.add((action.stage, action.microbatch))
-        elif action.kind in BACKWARD:
-            self.backward_done.add((action.stage, action.microbatch))
+    def _finish(self, action: Action) -> list[int]:
+        """Hand the result of an action over; the ranks that waited for it."""
         placement = self.schedule.placement
         send = self.schedule.feeds(action)
         if send is not None:
@@ -110,6 +133,11 @@ class _Lowering:
             self.rows[placement[send.stage]].append(send)
             self.rows[placement[receive.stage]].append(receive)
         self._pass_markers(placement[action.stage])
+        made = result_of(action)
+        if made is None:
+            return []
+        self.done.add(made)
+        return self.waiting.pop(made, [])
 
     def _pass_markers(self, rank: int) -> None:
         """Take over actions that compute nothing on a microbatch; they cost no tick."""

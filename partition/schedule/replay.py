@@ -5,7 +5,10 @@ Each rank has a clock. What the clock does at each action, with s = seconds of t
     F B I W   start = max(clock, arrival of the message that it needs); clock = end = start + s
     RECV      posts its buffer at clock; takes no time
     SEND      clock = max(clock, completion of the previous send of this stage and direction); posts there
-    STEP      the first of a rank: start = max(clock, completion of all sends of the rank); clock = end = start + s
+    REDUCE    posts the stage's gradients at clock; takes no time of the rank's own
+    STEP      start = max(clock, completion of all sends of the rank, sum of the stage's gradients); end = start + s
+
+A sum over replicas begins when the last replica has posted it; those of one rank go one after another in row order.
 
 A message moves once both sides have posted. A link, one for each ordered pair of ranks, carries one message at a
 time in the order in which its sends are posted:
@@ -19,6 +22,7 @@ All of it is maxima and sums in a fixed order, so a runtime that keeps the same 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -86,12 +90,48 @@ def replay(schedule: Schedule, costs: ReplayCosts, *, has_step_barrier: bool = F
     With `has_step_barrier` the first steps of all ranks start together, as they do where the norm of the whole
     gradient is taken before the step. Raises ScheduleError for rows that stand still.
     """
-    clocks = Clocks(schedule, costs)
+    return replay_replicas([(schedule, costs)], has_step_barrier=has_step_barrier)[0]
+
+
+def replay_replicas(parts: Sequence[tuple[Schedule, ReplayCosts]], *, has_step_barrier: bool = False) -> list[Replay]:
+    """Replay the lowered schedules of all replicas of a step, which wait for one another where they add gradients.
+
+    The same as `replay` otherwise; all start at 0.
+    """
+    replicas = [Clocks(schedule, costs) for schedule, costs in parts]
+    has_sums = any(action.kind is Kind.REDUCE_GRAD for schedule, _ in parts for row in schedule.rows for action in row)
+    if has_step_barrier or has_sums:
+        for clocks in replicas:
+            clocks.run(is_stopped_by_steps=True)
+        _add_gradients(replicas)
     if has_step_barrier:
-        clocks.run(is_stopped_by_steps=True)
-        clocks.meet_before_steps()
-    clocks.run()
-    ranks = tuple(_rank_replay(clocks, rank) for rank in range(schedule.num_ranks))
+        _meet_before_steps(replicas)
+    for clocks in replicas:
+        clocks.run()
+    return [_replay_of(clocks) for clocks in replicas]
+
+
+def _add_gradients(replicas: Sequence[Clocks]) -> None:
+    """When the sum of every stage is complete, on all replicas alike."""
+    lane_free_s: dict[int, float] = {}
+    for stage in replicas[0].reduce_posted_s:
+        rank, reduce = replicas[0].schedule.placement[stage], Action(stage, Kind.REDUCE_GRAD)
+        posted_s = max(clocks.reduce_posted_s[stage] for clocks in replicas)
+        seconds = max(clocks.costs.seconds_of(reduce) for clocks in replicas)
+        lane_free_s[rank] = max(posted_s, lane_free_s.get(rank, 0.0)) + seconds
+        for clocks in replicas:
+            clocks.reduced_s[stage] = lane_free_s[rank]
+
+
+def _meet_before_steps(replicas: Sequence[Clocks]) -> None:
+    """Let every rank wait for the latest, as a norm over all gradients makes them."""
+    latest_s = max(max(*clocks.clock_s, *clocks.reduced_s.values(), 0.0) for clocks in replicas)
+    for clocks in replicas:
+        clocks.clock_s = [latest_s] * len(clocks.clock_s)
+
+
+def _replay_of(clocks: Clocks) -> Replay:
+    ranks = tuple(_rank_replay(clocks, rank) for rank in range(clocks.schedule.num_ranks))
     makespan_s = max((timed.end_s for rank in ranks for timed in rank.timeline), default=0.0)
     return Replay(ranks=ranks, makespan_s=makespan_s, transfers=tuple(clocks.transfers))
 
@@ -102,7 +142,10 @@ def _rank_replay(clocks: Clocks, rank: int) -> RankReplay:
     busy_s = 0.0
     for timed in working:
         busy_s += clocks.costs.seconds_of(timed.action)
-    peak = find_memory_peak(clocks.schedule.rows[rank], clocks.costs, clocks.costs.static_of(rank))
+    static_bytes = clocks.costs.static_of(rank)
+    has_bytes = bool(clocks.costs.net_bytes or clocks.costs.peak_bytes or clocks.costs.send_hold_bytes)
+    row = clocks.schedule.rows[rank] if has_bytes else ()
+    peak = find_memory_peak(row, clocks.costs, static_bytes)
     return RankReplay(
         timeline=timeline,
         busy_s=busy_s,
@@ -150,6 +193,8 @@ class Clocks:
         self.clock_s = [0.0] * schedule.num_ranks
         self.timelines: list[list[Timed]] = [[] for _ in schedule.rows]
         self.transfers: list[Transfer] = []
+        self.reduce_posted_s: dict[int, float] = {}
+        self.reduced_s: dict[int, float] = {}
         self._send_posted_s: dict[Action, float] = {}
         self._receive_posted_s: dict[Action, float] = {}
         self._completion_s: dict[Action, float] = {}
@@ -173,10 +218,6 @@ class Clocks:
             if rank not in stopped:
                 self._refuse(rank)
 
-    def meet_before_steps(self) -> None:
-        """Let every rank wait for the latest, as a norm over all gradients makes them."""
-        self.clock_s = [max(self.clock_s)] * len(self.clock_s)
-
     def _advance(self, rank: int, is_stopped_by_steps: bool) -> bool:
         """Take actions of one rank until it must wait; whether it got where it should."""
         row, timeline = self.schedule.rows[rank], self.timelines[rank]
@@ -189,6 +230,8 @@ class Clocks:
                     self._waiting.setdefault(send, []).append(rank)
                     return False
                 start = max(start, completion)
+            if action.kind is Kind.STEP:
+                start = max(start, self.reduced_s.get(action.stage, 0.0))
             if action.kind is Kind.STEP and is_stopped_by_steps:
                 self.clock_s[rank] = start
                 return True
@@ -210,7 +253,10 @@ class Clocks:
     def _take(self, rank: int, action: Action, start_s: float) -> None:
         """Do one action whose waiting is over."""
         before_s = self.clock_s[rank]
-        self.clock_s[rank] = end_s = start_s + self.costs.seconds_of(action)
+        is_reduce = action.kind is Kind.REDUCE_GRAD
+        self.clock_s[rank] = end_s = start_s + (0.0 if is_reduce else self.costs.seconds_of(action))
+        if is_reduce:
+            self.reduce_posted_s[action.stage] = end_s
         is_message = action.kind in SENDS or action.kind in RECEIVES
         self.timelines[rank].append(Timed(action, before_s if is_message else start_s, end_s))
         if action.kind in SENDS:

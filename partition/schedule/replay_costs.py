@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from partition.schedule.actions import COMPUTE, Action, Kind, Schedule
@@ -23,7 +23,7 @@ class ReplayCosts:
     size_class: tuple[int, ...]
     """class of each microbatch"""
     seconds: Mapping[Kind, SecondsTable]
-    """duration of F, B, I, W and STEP"""
+    """duration of F, B, I, W and STEP, and of adding up a stage's gradients (REDUCE_GRAD), which has class 0 too"""
     send_forward_s: SecondsTable
     """seconds that an activation leaving the stage occupies its link, latency included"""
     send_backward_s: SecondsTable
@@ -52,6 +52,39 @@ class ReplayCosts:
     def static_of(self, rank: int) -> int:
         """Bytes that a rank holds throughout; zero where none are given."""
         return self.static_bytes[rank] if self.static_bytes else 0
+
+
+def stage_costs(
+    *,
+    num_microbatches: int,
+    forward_s: Sequence[float],
+    input_grad_s: Sequence[float],
+    weight_grad_s: Sequence[float],
+    send_s: Sequence[float],
+    kept_bytes: Sequence[int],
+) -> ReplayCosts:
+    """Costs given stage by stage, microbatches alike; B is as long as I and W together.
+
+    A stage keeps `kept_bytes` of a microbatch from F to B, and from I to W twice that: the input of each layer and
+    the gradient of what it computed. What is on its way is not counted.
+    """
+    stages = list(zip(forward_s, input_grad_s, weight_grad_s, kept_bytes, send_s, strict=True))
+    seconds = {
+        Kind.F: tuple((forward,) for forward, *_ in stages),
+        Kind.B: tuple((input_grad + weight_grad,) for _, input_grad, weight_grad, *_ in stages),
+        Kind.I: tuple((input_grad,) for _, input_grad, *_ in stages),
+        Kind.W: tuple((weight_grad,) for _, _, weight_grad, *_ in stages),
+    }
+    change = {Kind.F: 1, Kind.B: -1, Kind.I: 1, Kind.W: -2}
+    sends = tuple((send,) for *_, send in stages)
+    return ReplayCosts(
+        size_class=(0,) * num_microbatches,
+        seconds=seconds,
+        send_forward_s=sends,
+        send_backward_s=sends,
+        net_bytes={kind: tuple((factor * kept,) for *_, kept, _ in stages) for kind, factor in change.items()},
+        peak_bytes={kind: tuple((max(factor, 0) * kept,) for *_, kept, _ in stages) for kind, factor in change.items()},
+    )
 
 
 def uniform_costs(

@@ -17,6 +17,8 @@ from partition.schedule.actions import COMPUTE, MESSAGES, NO_MICROBATCH, OF_STAG
 from partition.schedule.lowering import lower
 
 _ACTION = re.compile(r"([0-9]{1,9})([A-Z][A-Z_]*)([0-9]{1,9})?", re.ASCII)
+# Not splitlines: a Unicode separator within a line ends no row.
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _PAIR = re.compile(r"\(([^()]*)\)OVERLAP_F_B")
 _MAXIMUM_STAGES = 65_536
 
@@ -36,7 +38,7 @@ def from_text(text: str, *, name: str = "file", is_forward_only: bool = False) -
 
     Raises ScheduleError naming rank and cell where the text is not a schedule.
     """
-    lines = text.removeprefix("\ufeff").rstrip().splitlines()
+    lines = _LINE_END.split(text.removeprefix("\ufeff").rstrip())
     rows = tuple(_parse_row(line, rank) for rank, line in enumerate(lines))
     if not any(rows):
         raise ScheduleError("the text holds no action; write one row a rank, such as 0F0,0F1,0B0,0B1")
@@ -60,29 +62,40 @@ def _parse_row(line: str, rank: int) -> tuple[Action, ...]:
         pair = _PAIR.fullmatch(cell.strip())
         for part in pair[1].split(";") if pair else [cell]:
             if part.strip():
-                row.append(_parse_action(part.strip(), f"rank {rank}, cell {column + 1}"))
+                row.append(_parse_action(part.strip(), rank, column))
     return tuple(row)
 
 
-def _parse_action(cell: str, place: str) -> Action:
-    shown = cell if len(cell) <= 40 else f"{cell[:40]}..."
+def _parse_action(cell: str, rank: int, column: int) -> Action:
     match = _ACTION.fullmatch(cell)
     if match is None:
-        raise ScheduleError(f"{place}: {shown!r} is not an action; write stage, kind, microbatch, such as 2F0")
+        raise _refusal(cell, rank, column, "is not an action; write stage, kind, microbatch, such as 2F0")
     stage, kind_text, microbatch = match.groups()
     if kind_text == "BW":
-        raise ScheduleError(
-            f"{place}: {shown!r} is the older dialect, in which BW is the full backward and B the input gradient; "
+        older = (
+            "is the older dialect, in which BW is the full backward and B the input gradient; "
             "write B for the full backward, I for the input gradient, W for the weight gradient"
         )
+        raise _refusal(cell, rank, column, older)
     if kind_text not in Kind.__members__ or kind_text == Kind.STEP:
         readable = ", ".join(kind for kind in Kind if kind is not Kind.STEP)
-        raise ScheduleError(f"{place}: {shown!r} has kind {kind_text}; take one of {readable}")
+        raise _refusal(cell, rank, column, f"has kind {_short(kind_text)}; take one of {readable}")
     kind = Kind(kind_text)
     if (microbatch is None) is not (kind in OF_STAGE):
         wanted = "carries no microbatch" if kind in OF_STAGE else "needs a microbatch"
-        raise ScheduleError(f"{place}: {shown!r} {wanted}")
+        raise _refusal(cell, rank, column, wanted)
     return Action(int(stage), kind, NO_MICROBATCH if microbatch is None else int(microbatch))
+
+
+def _refusal(cell: str, rank: int, column: int, wrong: str) -> ScheduleError:
+    """The error of one cell; `position` counts cells from 0, as it counts actions."""
+    shown = _short(cell)
+    message = f"rank {rank}, cell {column + 1}: {shown!r} {wrong}"
+    return ScheduleError(message, rank=rank, position=column, action=shown)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _count_microbatches(rows: tuple[tuple[Action, ...], ...]) -> int:

@@ -59,7 +59,10 @@ def refuse(schedule: Schedule, place: Place, reason: str) -> NoReturn:
     action = row[place.position] if place.position < len(row) else "end of row"
     raise ScheduleError(
         f"schedule {schedule.name}: rank {place.rank}, position {place.position}, {action}: {reason}\n"
-        + draw_around(schedule, place.rank, place.position)
+        + draw_around(schedule, place.rank, place.position),
+        rank=place.rank,
+        position=place.position,
+        action=str(action),
     )
 
 
@@ -120,6 +123,15 @@ def _check_backward(schedule: Schedule, places: dict[Action, Place], stage: int,
         refuse(schedule, end, f"{full} is missing: the stage runs neither {full} nor {first} and {second}")
     elif full not in places and len(present) == 1:
         refuse(schedule, places[present[0]], f"{second if first in places else first} is missing")
+
+
+def has_accumulation_order(schedule: Schedule) -> bool:
+    """Whether every stage adds its gradients in increasing microbatch order, as one device does."""
+    try:
+        _check_accumulation_order(schedule)
+    except ScheduleError:
+        return False
+    return True
 
 
 def _check_accumulation_order(schedule: Schedule) -> None:

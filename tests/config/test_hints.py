@@ -14,7 +14,6 @@ from partition.config.keys import VOCABULARY
         ("micro_batch_size", "training", "planner.num_microbatches"),
         ("max_steps", "training", "training.steps"),
         ("num_epochs", "training", "training.epochs"),
-        ("nccl_timeout", "training", "training.timeout"),
         ("weight_decay", "training", "model.l2_penalty"),
         ("learning_rate", "optimizer", "optimizer.lr"),
         ("num_gpus", "cluster", "cluster.devices.count"),
@@ -27,6 +26,9 @@ from partition.config.keys import VOCABULARY
         ("input_size", "model", "model.in_features"),
         ("input-dim", "model", "model.in_features"),
         ("num_classes", "model", "model.out_features"),
+        ("save_steps", "training", "checkpoint.every_steps"),
+        ("save_total_limit", "checkpoint", "checkpoint.keep"),
+        ("checkpoint", "training", "checkpoint"),
         ("Batch Size", "training", "training.minibatch_size"),
     ],
 )
@@ -34,9 +36,7 @@ def test_names_of_other_tools(key: str, section: str, right: str) -> None:
     assert right in suggest(key, section, VOCABULARY)
 
 
-@pytest.mark.parametrize(
-    "key", ["dropout", "batch_norm", "warmup_steps", "max_grad_norm", "nesterov", "checkpoint", "fp16"]
-)
+@pytest.mark.parametrize("key", ["dropout", "batch_norm", "nesterov", "checkpointing", "fp16"])
 def test_what_is_not_there_is_said_to_be_absent(key: str) -> None:
     assert "not available" in suggest(key, "model", VOCABULARY)
 

@@ -34,7 +34,7 @@ def test_a_key_without_a_value_is_told(problems: Any, right: str) -> None:
     assert found == ["10: optimizer.lr: has no value; write one after the colon, or remove the key"]
 
 
-@pytest.mark.parametrize("section", ["precision", "planner"])
+@pytest.mark.parametrize("section", ["precision", "checkpoint", "planner"])
 def test_an_optional_section_may_be_empty(section: str, load: Any, right: str) -> None:
     assert load(right + f"{section}:\n") == load(right)
 

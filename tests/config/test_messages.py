@@ -58,12 +58,12 @@ from partition.config.nodes import Node
         (
             "source: synthetic",
             "source: mnist",
-            "6: data.source: 'mnist' is not available; choose mnist5k, digits or synth",
+            "6: data.source: 'mnist' is not available; choose mnist5k, digits, diabetes, synthetic, idx, npz,",
         ),
         (
             "source: synthetic",
             "source: [a]",
-            "6: data.source: a list is not available; choose mnist5k, digits or synth",
+            "6: data.source: a list is not available; choose mnist5k, digits, diabetes, synth",
         ),
         ("[8, 8]", "[]\n  bias: no", "4: model.bias: 'no' is not true or false; use true or false"),
         (

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from partition.config import DeviceConfig, LinkConfig
-from partition.errors import ConfigError
 
 
 def with_devices(right: str, devices: str) -> str:
@@ -155,23 +154,3 @@ def test_single_values_of_the_planner_are_lists(load: Any, right: str) -> None:
     planner = load(right + text).planner
     assert (planner.num_stages, planner.strategies, planner.schedules) == ((2,), ("pipeline",), ("1f1b",))
     assert planner.minibatch_sizes == (3, 6)
-
-
-def test_a_timeout_is_a_duration_and_a_minute_unless_given(load: Any, right: str) -> None:
-    assert load(right).training.timeout_s == 60.0
-    assert load(right, ["training.timeout=2 min"]).training.timeout_s == 120.0
-    assert load(right, ["training.timeout=1.5"]).training.timeout_s == 1.5
-
-
-@pytest.mark.parametrize(
-    ("timeout", "message"),
-    [
-        ("0", "is too small; it must be more than 0"),
-        ("-3", "-3 is negative"),
-        ("soon", "'soon' is not a duration"),
-        ("8 days", "8 days is too large"),
-    ],
-)
-def test_wrong_timeouts(timeout: str, message: str, load: Any, right: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load(right, [f"training.timeout={timeout}"])

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from partition.config import (
+    CheckpointConfig,
     ClusterConfig,
     DataConfig,
     DeviceConfig,
@@ -147,3 +148,16 @@ def test_a_device_with_rates_needs_that_of_the_format_in_use() -> None:
         experiment(cluster=half)
     named = ClusterConfig(devices=(DeviceConfig(name="L4-24GB", flop_per_s=(("float16", 1e12),)),))  # type: ignore[call-arg]
     assert experiment(cluster=named).cluster == named
+
+
+def test_a_run_saves_at_its_end_unless_told_otherwise() -> None:
+    assert experiment().checkpoint == CheckpointConfig(every_steps=None, keep=3)
+    assert CheckpointConfig(keep=0).every_steps is None
+    for wrong in ({"every_steps": 0}, {"keep": -1}, {"every_steps": 2.0}, {"at": 3}):
+        with pytest.raises(ValidationError):
+            CheckpointConfig.model_validate(wrong)
+
+
+def test_what_is_saved_has_to_be_kept() -> None:
+    with pytest.raises(ValidationError, match="keep: is 0, so nothing is saved, and every_steps is given"):
+        CheckpointConfig(every_steps=5, keep=0)

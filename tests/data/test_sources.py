@@ -19,14 +19,16 @@ from partition.errors import PartitionError
 def test_the_file_holds_what_the_package_returns(source: str) -> None:
     features, classes = read(source)
     expected_features, expected_classes = SHIPPED[source].load()
-    assert features.dtype == np.uint8
     assert (features == expected_features).all()
     assert (classes == expected_classes).all()
-    assert features.max() == SHIPPED[source].max_value
+    if source != "diabetes":
+        assert features.dtype == np.uint8
+        assert features.max() == SHIPPED[source].max_value
 
 
 def test_reading_is_fast_and_imports_no_package() -> None:
-    program = "import sys, partition.data.sources as s; s.read('mnist5k'); s.read('digits'); print(*sys.modules)"
+    read = "s.read('mnist5k'); s.read('digits'); s.read('diabetes')"
+    program = f"import sys, partition.data.sources as s; {read}; print(*sys.modules)"
     start_s = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"mlxtend", "sklearn", "pandas", "matplotlib", "scipy"} & set(done.stdout.split())

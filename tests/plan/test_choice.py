@@ -113,12 +113,20 @@ def test_the_split_that_comes_closest_leaves_the_fullest_device_least_full() -> 
     from partition.plan.search import Shape
 
     config = with_memory(
-        build_config(planner={"strategies": ("pipeline",), "num_stages": (3,), "num_microbatches": (4,)}), *(1000,) * 4
+        build_config(
+            planner={
+                "strategies": ("pipeline",),
+                "schedules": ("gpipe", "1f1b"),
+                "num_stages": (3,),
+                "num_microbatches": (4,),
+            }
+        ),
+        *(1000,) * 4,
     )
     search = Search(config)
     for refused in search.candidates():
-        shape = Shape(name="x", strategy="pipeline", minibatch_size=22, num_microbatches=4, num_stages=3,
-                      schedule=refused.schedule)  # fmt: skip
+        shape = Shape(name="x", strategy="pipeline", minibatch_size=22, num_microbatches=4, num_ranks=3,
+                      num_stages=3, schedule=refused.schedule)  # fmt: skip
         peaks = []
         for cuts in combinations(range(1, 4), 2):
             ends = (0, *cuts, 4)

@@ -79,7 +79,7 @@ def test_accumulation_is_chosen_where_only_portions_fit(config: ExperimentConfig
 
 def test_pipeline_is_chosen_where_only_parts_of_the_graph_fit() -> None:
     config = build_config(planner={"num_microbatches": (4,)})
-    limit = peak(config, "accumulate-4") - 1
+    limit = peak(config, "data_parallel-2x4") - 1
     comparison = compare(with_memory(config, limit, limit))
     assert comparison.chosen is not None
     assert comparison.chosen.strategy == "pipeline"
@@ -144,7 +144,7 @@ def test_what_cannot_be_laid_out_says_why(planner: dict[str, Any], reason: str) 
 def test_more_stages_than_devices_says_why() -> None:
     narrowed = build_config(planner={"num_stages": (3,)})
     pipelines = [one for one in compare(with_memory(narrowed, 2**20, 2**20)).candidates if one.strategy == "pipeline"]
-    assert {one.reason for one in pipelines} == {"3 stages, but there are 2 devices; take num_stages <= 2"}
+    assert {one.reason for one in pipelines} == {"3 devices are needed, there are 2; take num_stages <= 2"}
 
 
 def test_fewer_microbatches_than_stages_and_uneven_ones_are_planned() -> None:

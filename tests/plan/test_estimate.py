@@ -9,6 +9,7 @@ import pytest
 from partition.config import ExperimentConfig
 from partition.plan import Candidate, Prediction, Search, Segment
 from partition.plan.search import Shape
+from partition.plan.splitter import Splitter
 
 from .conftest import build_config
 
@@ -28,7 +29,7 @@ def unlike_devices(**changes: Any) -> ExperimentConfig:
 
 def priced(search: Search, num_microbatches: int, schedule: str = "1f1b") -> tuple[Candidate, Prediction]:
     shape = Shape(name="any", strategy="pipeline", minibatch_size=22, num_microbatches=num_microbatches,
-                  num_stages=2, schedule=schedule)  # fmt: skip
+                  num_ranks=2, num_stages=2, schedule=schedule)  # fmt: skip
     candidate = search.price(shape, SEGMENTS)
     assert candidate.predicted is not None
     return candidate, candidate.predicted
@@ -92,7 +93,7 @@ def test_overflow_is_that_of_the_fullest_device() -> None:
 def test_sums_over_layers_price_every_stage(activation: str) -> None:
     """The split's running sums equal the seconds of the stage itself, recomputed activations included."""
     search = Search(unlike_devices(model={"activation": activation}))
-    seconds = search._stage_seconds(7)
+    seconds = Splitter(search.cluster, search.model, 7)._stage_seconds(7)
     for first in range(4):
         for last in range(first, 4):
             cost = search.model.stage(first, last).microbatch(7)
@@ -103,7 +104,9 @@ def test_sums_over_layers_price_every_stage(activation: str) -> None:
 
 def test_stages_go_where_they_are_fast() -> None:
     """The faster device takes more layers."""
-    search = Search(unlike_devices(planner={"strategies": ("pipeline",), "num_microbatches": (2,)}))
+    search = Search(
+        unlike_devices(planner={"strategies": ("pipeline",), "schedules": ("gpipe", "1f1b"), "num_microbatches": (2,)})
+    )
     for candidate in search.candidates():
         first, second = candidate.stages
         assert first.last_layer - first.first_layer < second.last_layer - second.first_layer

@@ -12,7 +12,7 @@ from partition.config import ModelConfig, OptimizerConfig
 from partition.costs import CostModel, StageCost, optimizer_record
 from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS, build_network
 from partition.plan.microbatches import microbatch_sizes, short_minibatch_sizes, size_classes
-from partition.plan.occupancy import StageOccupancy, action_effects, moments
+from partition.plan.occupancy import StageOccupancy, action_effects, rank_moments, rank_peak
 from partition.schedule import Kind, ReplayCosts, Schedule, from_text, generate, lower, memory_peak
 
 
@@ -55,12 +55,13 @@ def check(model: CostModel, schedule: Schedule, sizes: tuple[int, ...], cuts: li
     costs = tables(stages, sizes)
     distinct, classes = size_classes(sizes)
     for index, (row, stage) in enumerate(zip(schedule.rows, stages, strict=True)):
-        found = moments(row, classes, is_first=index == 0, is_last=index == len(stages) - 1)
         occupancy = StageOccupancy(stage, distinct, len(sizes))
         static = sum(stage.static_bytes(len(sizes)).values())
-        assert occupancy.peak_bytes(found) == memory_peak(row, costs, static)
-        assert sum(occupancy.composition(found).values()) == occupancy.peak_bytes(found)
-        assert min(occupancy.composition(found).values()) >= 0
+        peak_bytes, moment = rank_peak([occupancy], rank_moments(row, classes, schedule))
+        parts = occupancy.composition(moment[0])
+        assert schedule.placement[index] == index
+        assert peak_bytes == memory_peak(row, costs, static) == sum(parts.values())
+        assert min(parts.values()) >= 0
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -93,8 +94,8 @@ def test_buffers_under_way_are_given_back_before_the_step() -> None:
 
 def test_a_long_row_has_few_moments() -> None:
     schedule = lower(generate("1f1b", num_ranks=4, num_microbatches=200))
-    for rank, row in enumerate(schedule.rows):
-        assert len(moments(row, (0,) * 200, is_first=rank == 0, is_last=rank == 3)) < 12
+    for row in schedule.rows:
+        assert len(rank_moments(row, (0,) * 200, schedule)) < 12
 
 
 @pytest.mark.parametrize(("size", "count"), [(500, 3), (7, 7), (1, 1), (10, 4)])

@@ -9,7 +9,7 @@ import pytest
 
 from partition.errors import PartitionError
 from partition.record import DeviceBytes, Final, Metrics, RunDirectory, StepTime, Summary
-from partition.record.run import environment, median_step_s
+from partition.record.run import cut_metrics, environment, median_step_s
 
 
 def metrics(step: int) -> Metrics:
@@ -22,6 +22,7 @@ def metrics(step: int) -> Metrics:
         step_s=1.0,
         samples_per_s=9.0,
         grad_norm=1.0,
+        learning_rate=0.1,
     )
 
 
@@ -112,7 +113,7 @@ def test_every_line_of_metrics_is_one_step_with_its_exact_loss(tmp_path: Path) -
     directory.append(metrics(1))
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     record = json.loads(line)
-    keys = {"step", "loss", "loss_hex", "objective", "penalty", "step_s", "samples_per_s", "grad_norm"}
+    keys = {"step", "loss", "loss_hex", "objective", "penalty", "step_s", "samples_per_s", "grad_norm", "learning_rate"}
     assert record.keys() == keys
     assert float.fromhex(record["loss_hex"]) == record["loss"]
     directory.close()
@@ -143,3 +144,51 @@ def test_a_run_may_be_closed_twice(tmp_path: Path) -> None:
     directory.close()
     directory.close()
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_metrics_are_cut_after_a_step_and_where_a_kill_left_half_a_line() -> None:
+    lines = [f'{{"step": {step}, "loss": 1.0}}\n' for step in (1, 2, 3)]
+    text = "".join(lines)
+    assert cut_metrics(text, 2) == "".join(lines[:2])
+    assert cut_metrics(text, 9) == text
+    assert cut_metrics(text[:-5], 9) == "".join(lines[:2])
+    assert cut_metrics(text[:-1], 9) == text  # whole, but for the end of its line
+    for broken in ("[]\n", '{"loss": 1}\n', "null\n", '{"step": "2"}\n', "\x00\n", "[" * 100_000):
+        assert cut_metrics(lines[0] + broken + lines[2], 9) == lines[0]
+    assert cut_metrics("", 9) == ""
+
+
+def resume(path: Path, step: int) -> RunDirectory:
+    directory = RunDirectory(path)
+    directory.begin(config_text="b: 2\n", plan={"x": 2}, command=["partition", "train", "--resume"], resumed_step=step)
+    return directory
+
+
+def test_a_run_goes_on_in_its_place_after_a_step(tmp_path: Path) -> None:
+    directory = begin(tmp_path / "run")
+    for step in (1, 2, 3):
+        directory.append(metrics(step))
+    directory.close()
+    again = resume(tmp_path / "run", 2)
+    again.append(metrics(3))
+    again.close()
+    assert [one.step for one in again.metrics(9)] == [1, 2, 3]
+    assert again.metrics(2) == (metrics(1), metrics(2))
+    assert (tmp_path / "run" / "config.yaml").read_text() == "b: 2\n"
+    commands = (tmp_path / "run" / "command.txt").read_text().splitlines()
+    assert commands == ["partition train 'a b.yaml'", "partition train --resume"]
+    assert not (tmp_path / "run.1").exists()
+
+
+def test_steps_that_another_version_recorded_are_no_steps_of_this_one(tmp_path: Path) -> None:
+    begin(tmp_path).close()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    assert RunDirectory(tmp_path).metrics(9) == ()
+    assert RunDirectory(tmp_path / "nowhere").metrics(9) == ()
+
+
+def test_a_run_without_metrics_can_go_on_too(tmp_path: Path) -> None:
+    directory = resume(tmp_path / "run", 5)
+    directory.append(metrics(6))
+    directory.close()
+    assert [one.step for one in directory.metrics(9)] == [6]

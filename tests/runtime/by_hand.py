@@ -10,12 +10,10 @@ from torch import Tensor
 from partition.config import ExperimentConfig
 from partition.data.dataset import load
 from partition.plan import Candidate, Search, Segment, replay_costs
-from partition.plan.estimate import Layout
-from partition.plan.microbatches import size_classes
-from partition.plan.occupancy import StageOccupancy, moments
+from partition.plan.candidate import rank_loads
+from partition.plan.estimate import Layout, stage_plans
 from partition.runtime import Fleet
-from partition.runtime.channel import LocalChannels
-from partition.runtime.executor import Executor, Step, run_in_turn
+from partition.runtime.executor import Step, run_in_turn
 from partition.runtime.feed import MinibatchFeed
 from partition.schedule import ReplayCosts, Schedule
 
@@ -23,6 +21,12 @@ from partition.schedule import ReplayCosts, Schedule
 def find(search: Search, name: str) -> Candidate:
     """The candidate of this name, feasible or not."""
     return next(one for one in search.candidates() if one.name == name)
+
+
+def peaks_of(candidate: Candidate) -> list[int]:
+    """The predicted peak of every rank."""
+    assert candidate.predicted is not None
+    return list(candidate.predicted.peak_bytes)
 
 
 def build_fleet(config: ExperimentConfig, name: str) -> Fleet:
@@ -48,28 +52,23 @@ class ByHand:
         """One step, from the first examples of the training set, updates included."""
         dataset, costs = load(self.fleet.search.config), self.costs()
         feed = MinibatchFeed(dataset.train_x, dataset.train_y, np.arange(sum(self.sizes)), self.sizes)
-        step = Step(sizes=self.sizes, feed=feed, seconds=costs.seconds_of)
-        channels = LocalChannels(self.schedule.placement, lambda key: costs.transfer_s(key.send))
-        executors = [
-            Executor(rank=rank, stages={rank: worker.stage}, channels=channels, clock=worker.clock,
-                     update=worker.update)
-            for rank, worker in enumerate(self.fleet.workers)
-        ]  # fmt: skip
-        run_in_turn(executors, self.schedule.rows, step)
+        step = Step(sizes=self.sizes, weight=1 / sum(self.sizes), feed=feed, seconds=costs.seconds_of)
+        run_in_turn(self.fleet.runs(0, self.schedule, step, lambda key: costs.transfer_s(key.send)))
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The layers of every stage."""
+        stages = self.fleet.candidate.stages
+        return [Segment(stage.device_index, stage.first_layer, stage.last_layer) for stage in stages]
 
     def costs(self) -> ReplayCosts:
         """The planner's seconds for these stages and microbatches."""
-        layout = Layout.of("gpipe", self.schedule.num_stages, self.sizes)
+        layout = Layout(schedule=self.schedule, sizes=self.sizes)
         search = self.fleet.search
-        return replay_costs(layout, self.fleet.segments, search.cluster, search.model)
+        return replay_costs(layout, self.segments, search.cluster, search.model)
 
     def predicted_peak_bytes(self) -> list[int]:
-        """The planner's peak of every stage under this schedule."""
-        return [self._peak_bytes(index, segment) for index, segment in enumerate(self.fleet.segments)]
-
-    def _peak_bytes(self, index: int, segment: Segment) -> int:
-        distinct, classes = size_classes(self.sizes)
-        stage = self.fleet.search.model.stage(segment.first_layer, segment.last_layer)
-        last = self.schedule.num_stages - 1
-        found = moments(self.schedule.rows[index], classes, is_first=index == 0, is_last=index == last)
-        return StageOccupancy(stage, distinct, self.fleet.candidate.num_microbatches).peak_bytes(found)
+        """The planner's peak of every rank under this schedule."""
+        search, layout = self.fleet.search, Layout(schedule=self.schedule, sizes=self.sizes)
+        stages = stage_plans(layout, self.segments, search.cluster, search.model)
+        return [load.peak_bytes for load in rank_loads(stages)]

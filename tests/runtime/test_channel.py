@@ -23,16 +23,16 @@ def filled(value: float) -> torch.Tensor:
 def test_nothing_moves_before_both_sides_have_posted() -> None:
     into, channels = filled(0), link()
     sent = channels.send(key(0), filled(1), 0.0)
-    assert not sent.is_complete
+    assert not sent.wait()
     received = channels.receive(key(0), into, 0.0)
-    assert sent.is_complete
-    assert received.is_complete
+    assert sent.wait()
+    assert received.wait()
     assert torch.equal(into, filled(1))
 
 
 def test_the_receiver_may_post_first() -> None:
     into, channels = filled(0), link()
-    assert not channels.receive(key(0), into, 0.0).is_complete
+    assert not channels.receive(key(0), into, 0.0).wait()
     channels.send(key(0), filled(1), 0.0)
     assert torch.equal(into, filled(1))
 
@@ -59,7 +59,7 @@ def test_a_message_waits_for_those_sent_before_it() -> None:
     for microbatch in (0, 1):
         channels.send(key(microbatch), filled(microbatch), 0.0)
     second = channels.receive(key(1), filled(9), 0.0)
-    assert not second.is_complete
+    assert not second.wait()
     channels.receive(key(0), filled(9), 4.0)
     assert second.completed_s == 6.0
 

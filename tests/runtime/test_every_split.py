@@ -14,6 +14,7 @@ from partition.data.dataset import load
 from partition.plan import Search, Segment
 from partition.plan.search import Shape
 from partition.runtime import Fleet
+from tests.runtime.by_hand import peaks_of
 
 Make = Callable[..., ExperimentConfig]
 NUM_LAYERS, MINIBATCH, MICROBATCHES = 4, 22, 4
@@ -25,7 +26,7 @@ def build(config: ExperimentConfig, cut: tuple[int, ...], schedule: str) -> Flee
     ends = [0, *cut, NUM_LAYERS]
     segments = [Segment(index, first, following - 1) for index, (first, following) in enumerate(pairwise(ends))]
     shape = Shape(name="by hand", strategy="pipeline", minibatch_size=MINIBATCH, num_microbatches=MICROBATCHES,
-                  num_stages=len(segments), schedule=schedule)  # fmt: skip
+                  num_ranks=len(segments), num_stages=len(segments), schedule=schedule)  # fmt: skip
     search = Search(config)
     return Fleet(search, search.price(shape, segments))
 
@@ -53,7 +54,7 @@ def test_same_bits_and_predicted_bytes(
     assert train(fleet) == train(alone)
     pairs = zip(fleet.parameters(), alone.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
-    predicted = [stage.memory.peak_bytes for stage in fleet.candidate.stages]
+    predicted = peaks_of(fleet.candidate)
     assert [worker.device.peak_bytes for worker in fleet.workers] == predicted
 
 
@@ -73,5 +74,5 @@ def test_prediction_takes_less_than_training(make_config: Make, cut: tuple[int, 
     """On whole microbatches, and the widest layers last, where prediction comes closest."""
     fleet = build(make_config(features=(2, 3, 5, 9, 60), loss=loss), cut, "1f1b")
     list(fleet.predict(load(fleet.search.config).train_x))
-    predicted = [stage.memory.peak_bytes for stage in fleet.candidate.stages]
+    predicted = peaks_of(fleet.candidate)
     assert all(worker.device.peak_bytes < peak for worker, peak in zip(fleet.workers, predicted, strict=True))

@@ -75,7 +75,7 @@ def test_another_order_of_microbatches_gives_other_bits(make_config: Make) -> No
 def test_nothing_is_left_when_a_step_is_done(make_config: Make, name: str) -> None:
     """Every buffer of a microbatch or a message has gone back."""
     for worker in run(make_config, name, activation="gelu").fleet.workers:
-        plan = worker.stage.program.layers
+        plan = worker.stages[worker.rank].program.layers
         cost = build_static(make_config, plan[0].index, plan[-1].index)
         assert worker.device.held_bytes == cost
 

@@ -12,8 +12,7 @@ from partition.config import ExperimentConfig
 from partition.data.dataset import Dataset, load
 from partition.plan import Candidate, Search
 from partition.runtime import Fleet, build_module
-from partition.runtime.channel import LocalChannels
-from partition.runtime.executor import Executor, Step, run_in_turn
+from partition.runtime.executor import Step, run_in_turn
 from partition.runtime.feed import MinibatchFeed
 from partition.schedule import Schedule, from_text, lower
 
@@ -37,15 +36,11 @@ def run_schedule(fleet: Fleet, dataset: Dataset, schedule: Schedule, sizes: tupl
     """The gradients of one step under a schedule given by hand."""
     step = Step(
         sizes=sizes,
+        weight=1 / sum(sizes),
         feed=MinibatchFeed(dataset.train_x, dataset.train_y, np.arange(sum(sizes)), sizes),
         seconds=lambda _: 0.0,
     )
-    channels = LocalChannels(schedule.placement, lambda _: 0.0)
-    executors = [
-        Executor(rank=rank, stages={rank: worker.stage}, channels=channels, clock=worker.clock, update=lambda: None)
-        for rank, worker in enumerate(fleet.workers)
-    ]
-    run_in_turn(executors, schedule.rows, step)
+    run_in_turn(fleet.runs(0, schedule, step, lambda _: 0.0))
     return gradients(fleet)
 
 

@@ -17,8 +17,9 @@ from partition.data.minibatches import minibatches
 from partition.errors import RunError
 from partition.plan import Search
 from partition.record import Metrics
+from partition.record.checkpoint import Position
 from partition.runtime import Result, build_module, num_steps, train
-from partition.runtime.training import host_loss
+from partition.runtime.evaluation import host_loss
 from tests.runtime.by_hand import find
 
 Make = Callable[..., ExperimentConfig]
@@ -42,6 +43,21 @@ def test_epochs_are_counted_in_minibatches_the_last_one_short(
     make_config: Make, training: dict[str, Any], expected: int
 ) -> None:
     assert num_steps(with_training(make_config(), **training), 64, 22) == expected
+
+
+@pytest.mark.parametrize(
+    ("training", "start", "expected"),
+    [
+        ({"steps": 7, "epochs": None}, Position(step=5, epoch=1, minibatch=2), 7),
+        ({"steps": None, "epochs": 4}, Position(step=5, epoch=1, minibatch=2), 12),
+        ({"steps": None, "epochs": 4}, Position(step=5, epoch=2), 11),  # the rest of an epoch was skipped
+        ({"steps": None, "epochs": 1}, Position(step=5, epoch=2), 5),
+    ],
+)
+def test_a_run_that_goes_on_ends_where_it_would_have_ended(
+    make_config: Make, training: dict[str, Any], start: Position, expected: int
+) -> None:
+    assert num_steps(with_training(make_config(), **training), 64, 22, start) == expected
 
 
 def test_every_step_is_observed_in_order(make_config: Make) -> None:

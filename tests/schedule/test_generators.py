@@ -94,6 +94,12 @@ def test_more_actions_than_fit_are_refused_before_they_are_made() -> None:
         generate("gpipe", num_ranks=10**6, num_microbatches=10**6)
 
 
+def test_rows_that_are_written_longer_than_they_end_up_are_counted_so() -> None:
+    """V-ZB writes 2p - 1 microbatches whatever is asked for: 20000 ranks of one took minutes to cut them."""
+    with pytest.raises(ScheduleError, match="40000 stages and 1 microbatches make 3200000000 actions"):
+        generate("zbv", num_ranks=20_000, num_microbatches=1)
+
+
 @pytest.mark.parametrize(
     ("name", "stages", "reason"),
     [

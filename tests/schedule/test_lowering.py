@@ -5,6 +5,7 @@ import pytest
 from partition.errors import ScheduleError
 from partition.schedule import Action, Kind, Schedule, from_text, generate, lower, to_text
 from partition.schedule.actions import MESSAGES
+from partition.schedule.lowering import complete
 
 
 def test_the_sender_places_the_receive_of_its_peer() -> None:
@@ -48,3 +49,15 @@ def test_receives_may_be_posted_computations_ahead() -> None:
         "0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0F2,0SEND_F2,0RECV_B1,0B0,0RECV_B2,0B1,0B2",
         "1RECV_F0,1RECV_F1,1F0,1RECV_F2,1F1,1F2,1B0,1SEND_B0,1B1,1SEND_B1,1B2,1SEND_B2",
     ]
+
+
+def test_what_is_lowered_is_completed_with_the_steps_that_text_leaves_out() -> None:
+    lowered = lower(generate("1f1b", num_ranks=2, num_microbatches=2))
+    read = from_text(to_text(lowered, lowered=True))
+    assert complete(read).rows == lowered.rows == complete(lowered).rows
+    assert complete(generate("1f1b", num_ranks=2, num_microbatches=2)).rows == lowered.rows
+
+
+def test_prediction_is_completed_without_steps() -> None:
+    lowered = lower(generate("forward_only", num_ranks=2, num_microbatches=2))
+    assert complete(lowered).rows == lowered.rows

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from partition.errors import ScheduleError
 from partition.schedule import GENERATORS, Schedule, from_text, generate, lower, to_text, validate
 from partition.schedule.deadlock import SENDING, Semantics, find_deadlock
+from partition.schedule.validation import has_accumulation_order
 
 MADE = list(GENERATORS.items())
 SOUND = "0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n"
@@ -149,3 +150,14 @@ def test_work_after_the_step_is_refused() -> None:
     moved = replace(schedule, rows=((*row[:-2], row[-1], row[-2]),))
     with pytest.raises(ScheduleError, match="0B1: it comes after 0STEP"):
         validate(moved)
+
+
+def test_the_place_is_told_to_programs_too() -> None:
+    with pytest.raises(ScheduleError) as caught:
+        validate(from_text("0F0,0F1,0B1,0B0\n1F0,1B0,1F1,1B1\n"))
+    assert (caught.value.rank, caught.value.position, caught.value.action) == (0, 3, "0B0")
+
+
+def test_whether_gradients_are_added_in_order_is_told() -> None:
+    assert has_accumulation_order(from_text(SOUND))
+    assert not has_accumulation_order(from_text("0F0,0F1,0B1,0B0\n1F0,1F1,1B1,1B0\n"))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from partition.errors import ScheduleError
+from partition.errors import ScheduleMemoryError
 from partition.schedule.actions import Schedule
 from partition.schedule.auto.bounds import busiest_rank_s, lower_bound_s
 from partition.schedule.auto.candidates import generated_rows, listed_rows
@@ -51,7 +51,8 @@ class Found:
     @property
     def gap(self) -> float:
         """How much longer it takes than the lower bound, as a share of the bound; 0 is proof that it is the best."""
-        return self.makespan_s / self.lower_bound_s - 1.0 if self.lower_bound_s > 0 else 0.0
+        # Sums in another order may round the bound above a makespan that meets it.
+        return max(self.makespan_s / self.lower_bound_s - 1.0, 0.0) if self.lower_bound_s > 0 else 0.0
 
 
 class _Candidate(NamedTuple):
@@ -66,7 +67,7 @@ def search(problem: Problem, *, iterations: int = 20, most_actions: int = 10_000
     """Find a schedule.
 
     `iterations` bounds each loop of improvement; `most_actions` bounds the computations replayed in all (about a
-    microsecond each), so that large schedules are improved less. Raises ScheduleError, with the bytes wanted and
+    microsecond each), so that large schedules are improved less. Raises ScheduleMemoryError, with the bytes wanted and
     allowed, where no candidate fits the memory.
     """
     allowed = most_actions // (3 * problem.num_stages * problem.num_microbatches)
@@ -103,7 +104,7 @@ def _candidates(problem: Problem, bound_s: float, iterations: int, allowed: int)
         found, replayed = found + patterns, replayed + tried
     fitting = [candidate for candidate in found if np.isfinite(candidate.makespan_s)]
     if not fitting:
-        raise ScheduleError(_explain(problem, float(prices.excess_bytes.min())))
+        raise _too_little_memory(problem, int(prices.excess_bytes.min()))
     distinct = {candidate.makespan_s: candidate for candidate in reversed(fitting)}
     return sorted(distinct.values(), key=lambda candidate: candidate.makespan_s), replayed
 
@@ -127,9 +128,10 @@ def _schedule(rows: Rows, problem: Problem) -> Schedule:
     )
 
 
-def _explain(problem: Problem, excess_bytes: float) -> str:
-    return (
+def _too_little_memory(problem: Problem, excess_bytes: int) -> ScheduleMemoryError:
+    return ScheduleMemoryError(
         f"no schedule of {problem.num_stages} stages and {problem.num_microbatches} microbatches fits "
-        f"{list(problem.limits_bytes)} bytes a rank: the smallest found needs {excess_bytes:.0f} bytes more; "
-        "take more microbatches or more stages"
+        f"{list(problem.limits_bytes)} bytes a rank: the smallest found needs {excess_bytes} bytes more; "
+        "take more microbatches or more stages",
+        excess_bytes=excess_bytes,
     )

@@ -5,7 +5,7 @@ from statistics import median
 
 import pytest
 
-from partition.errors import ScheduleError
+from partition.errors import NothingFitsError, ScheduleError, ScheduleMemoryError
 from partition.schedule import GENERATORS, Kind, ReplayCosts, generate, lower, replay, uniform_costs, validate
 from partition.schedule.auto.problem import Problem
 from partition.schedule.auto.search import Found, search
@@ -130,8 +130,18 @@ def test_costs_of_whole_backwards_alone_give_whole_backwards() -> None:
 def test_what_fits_nowhere_is_refused_with_the_bytes() -> None:
     case = uneven_case(0)
     limits = (10_100,) * case.num_ranks
-    with pytest.raises(ScheduleError, match=r"fits .*10100.* bytes a rank: the smallest found needs \d+ bytes more"):
+    message = r"fits .*10100.* bytes a rank: the smallest found needs (\d+) bytes more"
+    with pytest.raises(ScheduleMemoryError, match=message) as caught:
         search(Problem(costs=case.costs, placement=case.placement, limits_bytes=limits), iterations=1)
+    assert f"needs {caught.value.excess_bytes} bytes more" in str(caught.value)
+    assert caught.value.exit_code == NothingFitsError.exit_code
+    assert isinstance(caught.value, ScheduleError)
+
+
+def test_a_bound_that_rounds_above_the_makespan_leaves_no_negative_gap() -> None:
+    made = generate("gpipe", num_ranks=100, num_microbatches=1)
+    found = search(Problem(costs=uniform_costs(made, send_s=0.1), placement=made.placement), iterations=0)
+    assert 0.0 <= found.gap < 1e-9
 
 
 def test_few_replays_are_enough_for_an_answer() -> None:

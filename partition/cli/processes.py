@@ -1,0 +1,70 @@
+"""What verbs that may run in several processes share: the option, the start, who speaks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+
+from partition.errors import PartitionError
+from partition.plan import Candidate
+
+
+def add_nproc(verb: argparse.ArgumentParser) -> None:
+    """The option that starts one process for each device."""
+    verb.add_argument(
+        "--nproc", type=int, metavar="N", help="start N processes on this machine, one for each device (torchrun)"
+    )
+
+
+def is_rank() -> bool:
+    """Whether torchrun started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def launch_ranks(options: argparse.Namespace, candidate: Candidate) -> int:
+    """Run this very command in so many processes; its exit code."""
+    num_processes = options.nproc
+    if num_processes != candidate.num_devices:
+        raise PartitionError(
+            f"--nproc {num_processes}: {candidate.name} takes {candidate.num_devices} processes, one for each device; "
+            f"use --nproc {candidate.num_devices}, or --strategy with a candidate of {num_processes} devices"
+        )
+    from partition.runtime.launch import launch
+
+    return launch(_without_nproc(options.given), num_processes)
+
+
+def _without_nproc(arguments: list[str]) -> list[str]:
+    kept, is_value = [], False
+    for argument in arguments:
+        if is_value or argument == "--nproc" or argument.startswith("--nproc="):
+            is_value = argument == "--nproc"
+        else:
+            kept.append(argument)
+    return kept
+
+
+def tell(message: str) -> None:
+    """Say what ended the run, and leave a sign of it for the launcher, which need not say it again."""
+    told_file = os.environ.get("PARTITION_TOLD_FILE")
+    # First the sign: this process may be ended at any moment.
+    if is_rank() and told_file and os.path.exists(told_file):
+        with open(told_file, "ab") as file:
+            file.write(b".")
+    print(message, file=sys.stderr, flush=True)
+
+
+def record(error: Exception) -> None:
+    """Leave the error, with its traceback, where torchrun looks for what to show of a process that failed."""
+    if is_rank() and "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
+
+
+def tell_of_signal(number: int) -> None:
+    """Say that a signal ends the process where it stands."""
+    name = signal.Signals(number).name
+    tell(f"partition: ended by {name} while waiting for another rank; what was recorded so far is on disk")

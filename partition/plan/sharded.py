@@ -1,0 +1,134 @@
+"""Fully sharded data parallel: every device holds a part of every parameter and gathers a layer when it needs it.
+
+It runs by torch's `fully_shard` with automatic differentiation, not on this project's stages, so its figures are
+estimates: of bytes, what torch is known to keep; of seconds, the same kernels, with gathers and reductions overlapped.
+
+    forward    gather 0 | gather 1  | gather 2  |            one layer ahead of the computation
+                        | compute 0 | compute 1 | compute 2
+    backward            the same from the last layer to the first, and behind each computation the reduction of its
+                        gradients, on the same link
+
+(Zhao et al. 2023, PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from partition.costs import Cluster, CostModel
+from partition.costs.stage import ActionCost
+from partition.graph import Keeps, Layer
+from partition.plan.candidate import Prediction, StageMemory
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardedLayout:
+    """A model over the first `num_ranks` devices, each with its share of the minibatch."""
+
+    cluster: Cluster
+    model: CostModel
+    num_ranks: int
+    minibatch_size: int
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """Of the network, in order."""
+        return self.model.network.layers
+
+    @property
+    def rows(self) -> int:
+        """The largest share of the minibatch."""
+        return -(-self.minibatch_size // self.num_ranks)
+
+
+def sharded_elements(layer: Layer, num_ranks: int) -> int:
+    """Elements of one rank's part of a layer: rows of every tensor in equal parts, the last ones padded."""
+    rows = -(-layer.out_features // num_ranks)
+    return rows * (layer.in_features + layer.has_bias)
+
+
+def sharded_memory(layout: ShardedLayout) -> StageMemory:
+    """An upper estimate of what one rank holds at its peak, in the backward of the widest layer."""
+    item, network = layout.model.itemsize, layout.model.network
+    shard = sum(sharded_elements(layer, layout.num_ranks) for layer in layout.layers) * item
+    tensors = sum(1 + layer.has_bias for layer in layout.layers)
+    elements = shard // item
+    state = layout.model.optimizer.state_bytes(elements, tensors, item)
+    whole = [layout.num_ranks * sharded_elements(layer, layout.num_ranks) * item for layer in layout.layers]
+    neighbours = [sum(whole[max(0, index - 1) : index + 1]) for index in range(len(whole))]
+    # Two layers gathered, each also in the buffer that it was gathered into, and one layer's gradients as they are
+    # and in the buffer that they are reduced from.
+    workspace = 2 * max(neighbours) + 2 * max(whole)
+    widest = max(layer.out_features for layer in layout.layers)
+    last = layout.layers[-1].out_features
+    # The loss keeps its log-probabilities and makes their gradient; two gradients of activations are alive at once.
+    losses = layout.rows * item * (2 * last + 2 * widest)
+    kept = sum(layer.out_features * (2 if layer.activation.keeps is Keeps.PRE_ACTIVATION else 1)
+               for layer in layout.layers)  # fmt: skip
+    activations = layout.rows * kept * item + losses
+    targets = 8 if network.loss.has_class_targets else last * item
+    data = layout.rows * (layout.layers[0].in_features * item + targets)
+    parts = {
+        "parameters_bytes": shard,
+        "gradients_bytes": shard,
+        "optimizer_bytes": state,
+        "activations_bytes": activations,
+        "boundary_bytes": 0,
+        "workspace_bytes": workspace,
+        "data_bytes": data,
+    }
+    return StageMemory(**parts, peak_bytes=sum(parts.values()))
+
+
+def sharded_prediction(layout: ShardedLayout, peak_bytes: int) -> Prediction:
+    """The estimate of a step."""
+    gathers = [_ring_s(layout, index) for index in range(len(layout.layers))]
+    forward = _overlapped([_compute_s(layout, index, "forward") for index in range(len(gathers))], gathers)
+    # Backwards, the link carries a layer's gather and the reduction of the layer after it.
+    both = [gather + (gathers[index + 1] if index + 1 < len(gathers) else 0.0) for index, gather in enumerate(gathers)]
+    computes = [_compute_s(layout, index, "backward") for index in range(len(gathers))]
+    backward = _overlapped(computes[::-1], both[::-1]) + gathers[0]
+    step_s = forward + backward + _step_s(layout)
+    busy_s = sum(computes) + sum(_compute_s(layout, index, "forward") for index in range(len(gathers)))
+    whole = sum(layer.parameter_elements for layer in layout.layers) * layout.model.itemsize
+    return Prediction(
+        step_s=step_s,
+        samples_per_s=layout.minibatch_size / step_s,
+        relative_progress_s=None,
+        device_seconds_per_sample=step_s * layout.num_ranks / layout.minibatch_size,
+        bubble_fraction=max(0.0, 1.0 - (busy_s + _step_s(layout)) / step_s),
+        communication_bytes=3 * whole * (layout.num_ranks - 1),
+        peak_bytes=(peak_bytes,) * layout.num_ranks,
+    )
+
+
+def _overlapped(computes: Sequence[float], transfers: Sequence[float]) -> float:
+    """Seconds of computations in a row, each after its own transfer, transfers one after another and one ahead."""
+    arrived_s = done_s = started_s = 0.0
+    for compute_s, transfer_s in zip(computes, transfers, strict=True):
+        # The transfer may begin when the computation before last is done: two layers are gathered at most.
+        arrived_s = max(arrived_s, started_s) + transfer_s
+        started_s = max(done_s, arrived_s)
+        done_s = started_s + compute_s
+    return done_s
+
+
+def _compute_s(layout: ShardedLayout, index: int, action: str) -> float:
+    """Seconds of one layer on the slowest device."""
+    cost: ActionCost = getattr(layout.model.stage(index, index).microbatch(layout.rows), action)
+    return max(cost.seconds(device) for device in layout.cluster.devices[: layout.num_ranks])
+
+
+def _ring_s(layout: ShardedLayout, index: int) -> float:
+    """Seconds to gather, or to reduce and scatter, one layer around a ring of all ranks."""
+    num_bytes = sharded_elements(layout.layers[index], layout.num_ranks) * layout.model.itemsize
+    ranks = range(layout.num_ranks)
+    slowest = max(layout.cluster.transfer_s(rank, (rank + 1) % layout.num_ranks, num_bytes) for rank in ranks)
+    return (layout.num_ranks - 1) * slowest
+
+
+def _step_s(layout: ShardedLayout) -> float:
+    """Norms and update of a rank's part."""
+    whole = layout.model.stage(0, len(layout.layers) - 1).step
+    return max(whole.seconds(device) for device in layout.cluster.devices[: layout.num_ranks]) / layout.num_ranks

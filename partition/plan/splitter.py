@@ -1,0 +1,187 @@
+"""Which layers each stage takes: the fastest split, or the fastest that fits, or the one that comes closest to fitting.
+
+With one stage a rank the split is optimal for its schedule's `sum + (M - 1) * bottleneck` and exact in memory. Where
+ranks hold several stages, every stage is placed by the schedule, each rank's work is taken to be as balanced as its
+stages are, and memory is looked at afterwards, of the fastest split and of the one most even in bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import accumulate
+
+from partition.costs import Cluster, CostModel, Device, StageCost
+from partition.plan.estimate import Layout
+from partition.plan.occupancy import rank_peak
+from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
+
+
+class Splitter:
+    """Finds splits of a model over the devices of one replica."""
+
+    def __init__(self, cluster: Cluster, model: CostModel, minibatch_size: int) -> None:
+        self.cluster = cluster
+        self.model = model
+        self.minibatch_size = minibatch_size
+        self.num_layers = model.network.num_layers
+        # Neither depends on the schedule, so all of a shape's schedules share them.
+        self._seconds = cache(self._stage_seconds)
+        self._fastest = cache(self._fastest_split)
+
+    def split(self, layout: Layout) -> tuple[Segment, ...]:
+        """The segments of every stage, in order."""
+        placement = layout.schedule.placement
+        if placement == tuple(range(len(placement))):
+            return self._one_stage_a_rank(layout)
+        return self._several_stages_a_rank(layout)
+
+    # One stage a rank
+
+    def _one_stage_a_rank(self, layout: Layout) -> tuple[Segment, ...]:
+        num_stages, num_microbatches = layout.schedule.num_stages, layout.num_microbatches
+        fastest = self._fastest(num_stages, num_microbatches)
+        # Stages of equal layers share their costs, and a stage its occupancy at every position.
+        occupancy = cache(layout.occupancy)
+
+        @cache
+        def peak_bytes(index: int, stage: StageCost) -> int:
+            of = occupancy(stage)
+            return max(of.bytes_at(moment) for (moment,) in layout.moments[index])
+
+        def fill(index: int, device: int, first: int, last: int) -> float:
+            return peak_bytes(index, self.model.stage(first, last)) / self.cluster.devices[device].memory_bytes
+
+        if all(fill(index, *segment) <= 1 for index, segment in enumerate(fastest)):
+            return fastest
+        rows = layout.distinct_sizes[0]
+        seconds = self._seconds(rows)
+
+        @cache
+        def seconds_if_it_fits(index: int, device: int, first: int, last: int) -> float:
+            return seconds(index, device, first, last) if fill(index, device, first, last) <= 1 else math.inf
+
+        problem = self._problem(num_stages, num_microbatches, rows)
+        fitting = optimal_split(replace(problem, stage_s=seconds_if_it_fits))
+        return fitting.segments if fitting is not None else _closest(replace(problem, stage_s=cache(fill)))
+
+    def _fastest_split(self, num_stages: int, num_microbatches: int) -> tuple[Segment, ...]:
+        """The split of least step, whether or not it fits."""
+        rows = -(-self.minibatch_size // num_microbatches)
+        split = optimal_split(self._problem(num_stages, num_microbatches, rows))
+        assert split is not None, "a chain with enough layers always has a split"
+        return split.segments
+
+    # Several stages a rank
+
+    def _several_stages_a_rank(self, layout: Layout) -> tuple[Segment, ...]:
+        placement, rows = layout.schedule.placement, layout.distinct_sizes[0]
+        stages_per_rank = len(placement) // layout.schedule.num_ranks
+        of_devices, seconds = self._problem(1, 1, rows), self._seconds(rows)
+
+        def cut_s(device: int, following: int, layer: int) -> float:
+            here, there = placement[device], placement[following]
+            return 0.0 if here == there else of_devices.cut_s(here, there, layer)
+
+        def bytes_alone(index: int, device: int, first: int, last: int) -> float:
+            stage = self.model.stage(first, last)
+            own = [moment[layout.schedule.stages_of(placement[index]).index(index)]
+                   for moment in layout.moments[placement[index]]]  # fmt: skip
+            of = layout.occupancy(stage)
+            return max(map(of.bytes_at, own)) / self.cluster.devices[placement[device]].memory_bytes
+
+        # A device of its own for every stage: which one, the schedule says.
+        problem = replace(
+            of_devices,
+            num_stages=len(placement),
+            num_microbatches=stages_per_rank * (layout.num_microbatches - 1) + 1,
+            stage_s=cache(lambda index, device, first, last: seconds(index, placement[device], first, last)),
+            cut_s=cache(cut_s),
+            once_s=cache(lambda index, device, first, last: self._once_s(index, placement[device], first, last)),
+            first_alike=tuple(range(len(placement))),
+        )
+        fastest = optimal_split(problem)
+        assert fastest is not None, "a chain with enough layers always has a split"
+        splits = [fastest.segments]
+        if self._overflow_bytes(layout, _placed(fastest.segments, placement)) > 0:
+            splits.append(_closest(replace(problem, stage_s=cache(bytes_alone))))
+        placed = [_placed(segments, placement) for segments in splits]
+        return min(placed, key=lambda segments: max(0, self._overflow_bytes(layout, segments)))
+
+    def _overflow_bytes(self, layout: Layout, segments: Sequence[Segment]) -> int:
+        """By how much the fullest device is too small."""
+        found = []
+        for rank in range(layout.schedule.num_ranks):
+            own = [segments[stage] for stage in layout.schedule.stages_of(rank)]
+            stages = [layout.occupancy(self.model.stage(of.first_layer, of.last_layer)) for of in own]
+            found.append(rank_peak(stages, layout.moments[rank])[0] - self.cluster.devices[own[0].device].memory_bytes)
+        return max(found)
+
+    # Costs
+
+    def _stage_seconds(self, rows: int) -> StageSeconds:
+        """Seconds of forward and backward of one microbatch, whether or not the stage fits its device.
+
+        A stage costs what its layers cost alone and what each pair of neighbours adds (an activation recomputed for
+        the weight gradient of the next layer), so two running sums per kind of device price every stage.
+        """
+        devices, last_layer = self.cluster.devices, self.num_layers - 1
+
+        def both_s(device: Device, first: int, last: int) -> float:
+            cost = self.model.stage(first, last).microbatch(rows)
+            return cost.forward.seconds(device) + cost.backward.seconds(device)
+
+        def running_sums(device: Device) -> tuple[list[float], list[float]]:
+            alone = [both_s(device, layer, layer) for layer in range(last_layer + 1)]
+            added = [both_s(device, layer, layer + 1) - alone[layer] - alone[layer + 1] for layer in range(last_layer)]
+            return [0.0, *accumulate(alone)], [0.0, *accumulate(added)]
+
+        first_alike = self.cluster.first_alike
+        sums = {device: running_sums(devices[device]) for device in set(first_alike)}
+
+        def seconds(index: int, device: int, first: int, last: int) -> float:
+            del index
+            alone, added = sums[first_alike[device]]
+            return alone[last + 1] - alone[first] + added[last] - added[first]
+
+        return seconds
+
+    def _once_s(self, index: int, device: int, first: int, last: int) -> float:
+        """The optimizer step of the first stage, which has the last backward of all and so ends last."""
+        return self.model.stage(first, last).step.seconds(self.cluster.devices[device]) if index == 0 else 0.0
+
+    def _problem(self, num_stages: int, num_microbatches: int, rows: int) -> SplitProblem:
+        @cache
+        def cut_s(device: int, following: int, layer: int) -> float:
+            num_bytes = self.model.stage(layer, layer).microbatch(rows).output_bytes
+            transfer_s = self.cluster.transfer_s(device, following, num_bytes)
+            return transfer_s + self.cluster.transfer_s(following, device, num_bytes)
+
+        return SplitProblem(
+            num_layers=self.num_layers,
+            num_stages=num_stages,
+            num_microbatches=num_microbatches,
+            stage_s=self._seconds(rows),
+            cut_s=cut_s,
+            once_s=self._once_s,
+            first_alike=self.cluster.first_alike,
+        )
+
+
+def _closest(problem: SplitProblem) -> tuple[Segment, ...]:
+    """The split of the least largest `stage_s`, here shares of memory; the least sum of them among equals."""
+    # So large a number makes the largest share decide.
+    split = optimal_split(replace(problem, cut_s=_no_seconds, once_s=_no_seconds, num_microbatches=10**9))
+    assert split is not None, "a chain with enough layers always has a split"
+    return split.segments
+
+
+def _placed(segments: Sequence[Segment], placement: Sequence[int]) -> tuple[Segment, ...]:
+    """The segments on the devices that the schedule has placed their stages on."""
+    return tuple(segment._replace(device=placement[segment.device]) for segment in segments)
+
+
+def _no_seconds(*_: int) -> float:
+    return 0.0

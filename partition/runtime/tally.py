@@ -1,0 +1,112 @@
+"""What the ranks tell each other about a step, and what it sums to: the same bits whatever the split.
+
+    numbers of a rank   stop | losses of its last stage | squares of stage a | squares of stage b | padding
+
+Sums run over replicas, microbatches and stages in increasing order, whoever holds them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from partition.graph import Network
+from partition.plan import Candidate
+from partition.runtime.update import Update
+from partition.runtime.world import Numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """A step as all ranks know it."""
+
+    loss: float
+    penalty: float
+    grad_norm: float
+    stop_signal: int
+    """The signal that asks some rank to stop; 0 where none does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Where the numbers of one stage stand among those of its rank."""
+
+    stage: int
+    replica: int
+    rank: int
+    num_grads: int
+    num_weights: int
+    start: int
+
+    @property
+    def grads(self) -> slice:
+        """Squares of its gradients."""
+        return slice(self.start, self.start + self.num_grads)
+
+    @property
+    def weights(self) -> slice:
+        """Squares of its weights."""
+        return slice(self.start + self.num_grads, self.start + self.num_grads + self.num_weights)
+
+
+class Tally:
+    """The layout of the numbers of every rank of a candidate."""
+
+    def __init__(self, network: Network, candidate: Candidate) -> None:
+        self._l2_penalty = network.l2_penalty
+        self._num_losses = candidate.num_microbatches
+        self._last_stage = candidate.num_stages - 1
+        ends: dict[int, int] = {}
+        self._parts: list[_Part] = []
+        for plan in candidate.stages:
+            layers = network.layers[plan.first_layer : plan.last_layer + 1]
+            part = _Part(
+                stage=plan.stage_index,
+                replica=plan.replica_index,
+                rank=plan.rank,
+                num_grads=sum(1 + layer.has_bias for layer in layers),
+                num_weights=len(layers) if network.l2_penalty else 0,
+                start=ends.get(plan.rank, 1 + self._num_losses),
+            )
+            ends[plan.rank] = part.weights.stop
+            self._parts.append(part)
+        self.width = max(ends.values())
+
+    def pack(
+        self, rank: int, updates: Mapping[int, Update], losses: Sequence[float] = (), stop_signal: int = 0
+    ) -> Numbers:
+        """The numbers of a rank."""
+        numbers = np.zeros(self.width)
+        numbers[0] = stop_signal
+        numbers[1 : 1 + len(losses)] = losses
+        for part in self._parts:
+            if part.rank == rank:
+                numbers[part.grads] = updates[part.stage].grad_squares
+                numbers[part.weights] = updates[part.stage].weight_squares
+        return numbers
+
+    def norm(self, values: Sequence[Numbers]) -> float:
+        """The norm of all gradients; after the sum over replicas each replica has the same ones."""
+        return math.sqrt(sum(square for part in self._of_first() for square in values[part.rank][part.grads].tolist()))
+
+    def totals(self, values: Sequence[Numbers]) -> Totals:
+        """What the numbers of all ranks come to."""
+        losses = [
+            loss
+            for part in self._parts
+            if part.stage == self._last_stage
+            for loss in values[part.rank][1 : 1 + self._num_losses].tolist()
+        ]
+        weights = [square for part in self._of_first() for square in values[part.rank][part.weights].tolist()]
+        return Totals(
+            loss=sum(losses),
+            penalty=self._l2_penalty / 2 * sum(weights),
+            grad_norm=self.norm(values),
+            stop_signal=int(max(of_rank[0] for of_rank in values)),
+        )
+
+    def _of_first(self) -> list[_Part]:
+        return [part for part in self._parts if part.replica == 0]

@@ -1,0 +1,140 @@
+"""One process for each rank: what runs in one process runs unchanged, to the bit and to the byte."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from partition.config import ExperimentConfig
+from partition.data.dataset import load
+from partition.errors import PartitionError
+from partition.plan import Search
+from partition.record import Final, Metrics
+from partition.runtime import Fleet, joined, train
+from partition.runtime.process import Process
+from partition.runtime.processes import check_agreement
+from tests.runtime.by_hand import find
+from tests.runtime.conftest import build_config
+from tests.runtime.ranks import run_ranks
+
+ADAM = {"name": "adam", "lr": 1e-2}
+SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
+
+
+class Outcome(NamedTuple):
+    """What a run leaves, without the seconds."""
+
+    steps: list[tuple[str, float, float]]
+    final: Final
+    peaks: list[tuple[int, int | None]]
+    """Predicted and measured of every rank."""
+    weights: dict[int, list[np.ndarray[Any, Any]]]
+    """Of the layers in this process."""
+
+
+def run(changes: dict[str, Any], name: str) -> Outcome:
+    """Train a candidate, in this process or as one rank of several."""
+    return run_config(build_config(**changes), name)
+
+
+def run_config(config: ExperimentConfig, name: str) -> Outcome:
+    search, metrics, dataset = Search(config), list[Metrics](), load(config)
+    candidate = find(search, name)
+    with joined(search, candidate, dataset.num_train) as world:
+        result = train(search, candidate, dataset, metrics.append, world=world)
+        assert isinstance(result.fleet, Fleet)
+        return Outcome(
+            steps=[(one.loss_hex, one.grad_norm, one.penalty) for one in metrics],
+            final=result.summary.final,
+            peaks=[(one.predicted_peak_bytes, one.measured_peak_bytes) for one in result.summary.per_device],
+            weights={
+                layer: [tensor.detach().numpy() for tensor in of.tensors] for layer, of in result.fleet.layers().items()
+            },
+        )
+
+
+@pytest.mark.parametrize(
+    ("ranks", "schedule", "activation", "loss", "optimizer"),
+    [
+        (2, "1f1b", "gelu", "cross_entropy", SGD),
+        (3, "gpipe", "relu", "mse", ADAM),
+        (3, "1f1b", "identity", "cross_entropy", ADAM),
+        (2, "interleaved_1f1b", "gelu", "cross_entropy", SGD),
+        (3, "zb_h1", "silu", "cross_entropy", ADAM),
+        (2, "zb_h2", "gelu", "mse", SGD),
+        (2, "zbv", "tanh", "cross_entropy", SGD),
+    ],
+)
+def test_processes_train_as_one_process_does(
+    ranks: int, schedule: str, activation: str, loss: str, optimizer: dict[str, object]
+) -> None:
+    """22 examples in 4 uneven microbatches, 64 training examples: the last minibatch is short."""
+    planner = {"num_microbatches": (4,)}
+    changes = {"activation": activation, "loss": loss, "optimizer": optimizer, "planner": planner}
+    expected = run(changes, "accumulate-4")
+    outcomes = run_ranks(ranks, run, changes, f"pipeline-{ranks}x4-{schedule}")
+    assert all(outcome.steps == expected.steps and outcome.final == expected.final for outcome in outcomes)
+    weights = {layer: of for outcome in outcomes for layer, of in outcome.weights.items()}
+    assert weights.keys() == expected.weights.keys()
+    assert all(
+        np.array_equal(*pair) for layer, of in weights.items() for pair in zip(of, expected.weights[layer], strict=True)
+    )
+    assert all(predicted == measured for outcome in outcomes for predicted, measured in outcome.peaks)
+
+
+def start(changes: dict[str, Any]) -> str:
+    """What a rank says that was started differently from the others."""
+    config = build_config(**changes)
+    search = Search(config)
+    try:
+        with joined(search, find(search, "pipeline-2x4-1f1b"), 64):
+            return "joined"
+    except PartitionError as error:
+        return str(error)
+
+
+def start_with_rank(changes: dict[str, Any], of_rank_1: dict[str, Any]) -> str:
+    process = Process.of_environment()
+    assert process is not None
+    return start({**changes, **(of_rank_1 if process.rank == 1 else {})})
+
+
+PLANNER = {"planner": {"num_microbatches": (4,), "num_stages": (2,)}}
+
+
+@pytest.mark.parametrize(
+    ("of_rank_1", "expected"),
+    [
+        ({"features": (12, 11, 9, 8, 5)}, "rank 1 has model.hidden_features.0 11, rank 0 has 10; start every rank"),
+        ({"number_format": "float64"}, "rank 1 has precision.parameters float64, rank 0 has float32; start every"),
+        ({"steps": 5}, "rank 1 has training.steps 5, rank 0 has 4; start every rank"),
+    ],
+)
+def test_ranks_that_differ_are_refused_before_anything_is_sent(of_rank_1: dict[str, Any], expected: str) -> None:
+    """A receive buffer of another size would end the process in C++."""
+    for message in run_ranks(2, start_with_rank, PLANNER, of_rank_1):
+        assert message.startswith(expected)
+
+
+def test_another_number_of_processes_is_refused_with_the_right_one() -> None:
+    for message in run_ranks(3, start, PLANNER):
+        assert message.startswith(
+            "pipeline-2x4-1f1b takes 2 processes, one for each device, and 3 were started; use --nproc 2"
+        )
+
+
+def test_another_version_of_torch_is_named() -> None:
+    with pytest.raises(PartitionError, match=r"^rank 2 has torch 2\.12\.0, rank 0 has 2\.13\.0; start every rank"):
+        check_agreement([{"torch": "2.13.0"}, {"torch": "2.13.0"}, {"torch": "2.12.0"}])
+
+
+def test_outside_torchrun_there_is_one_process() -> None:
+    assert Process.of_environment({}) is None
+    assert Process.of_environment({"WORLD_SIZE": "2"}) is None
+
+
+def test_half_an_environment_is_refused() -> None:
+    with pytest.raises(PartitionError, match=r"RANK and WORLD_SIZE are set, but LOCAL_RANK, .* are not"):
+        Process.of_environment({"RANK": "0", "WORLD_SIZE": "2"})
