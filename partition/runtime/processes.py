@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -275,7 +275,12 @@ def agree(process: Process, store: Store, mine: Mapping[str, object], timeout_s:
         missing = [rank for rank, key in enumerate(keys) if not store.check([key])]
         names = ", ".join(map(str, missing))
         raise RunError(f"rank {names} did not come within {timeout_s:g} s (training.timeout)") from None
-    check_agreement([json.loads(store.get(key)) for key in keys])
+    of_ranks = [json.loads(store.get(key)) for key in keys]
+    store.set(f"read/{process.rank}", "")
+    # Where rank 0 keeps the store itself, it must not leave with it before the others have read.
+    with suppress(RuntimeError):
+        store.wait([f"read/{rank}" for rank in range(process.world_size)], timedelta(seconds=5))
+    check_agreement(of_ranks)
 
 
 def check_agreement(of_ranks: Sequence[Mapping[str, object]]) -> None:
