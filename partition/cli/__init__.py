@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from partition.cli import checking, checkpoint, evaluation, examining, planning, scheduling, simulating, training
-from partition.cli.processes import is_rank, record, tell
+from partition.cli.processes import begin_rank, is_rank, record, tell
 from partition.errors import PartitionError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -23,7 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code: 0 done, 2 bad input, 3 nothing fits, 4 a run failed, 130 and 143 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(given)
-    signal.signal(signal.SIGTERM, _terminate)
+    if is_rank():
+        begin_rank()
+    else:
+        signal.signal(signal.SIGTERM, _terminate)
     # Planning makes many small tuples that live on and no cycles: looking for those took a quarter of its time.
     gc.set_threshold(200_000)
     try:
@@ -60,8 +63,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
 
 
 def _terminate(*_: object) -> None:
-    if not is_rank():
-        print("partition: terminated; what was recorded so far is on disk", file=sys.stderr)
+    print("partition: terminated; what was recorded so far is on disk", file=sys.stderr)
     raise SystemExit(TERMINATED)
 
 

@@ -23,6 +23,32 @@ def is_rank() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def begin_rank() -> None:
+    """Until the watch over the run takes over, a signal ends a rank at once, and so does the end of its launcher.
+
+    Before that a rank has nothing to save and nobody to tell, and waits in C++ for ranks that may never come.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    # The store's warnings, with C++ stacks: it goes with the launcher, of which the ranks speak themselves.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _end_with_launcher()
+
+
+def _end_with_launcher() -> None:
+    """Have the kernel send SIGTERM once the process that started this one has ended (Linux; elsewhere nothing)."""
+    import ctypes
+
+    set_parent_death_signal = 1
+    try:
+        ctypes.CDLL(None).prctl(set_parent_death_signal, int(signal.SIGTERM))
+    except (OSError, AttributeError):
+        return
+    if os.getppid() != int(os.environ.get("PARTITION_LAUNCHER", os.getppid())):
+        raise SystemExit(128 + signal.SIGTERM)  # it has ended already
+
+
 def launch_ranks(options: argparse.Namespace, candidate: Candidate) -> int:
     """Run this very command in so many processes; its exit code."""
     num_processes = options.nproc
@@ -33,14 +59,17 @@ def launch_ranks(options: argparse.Namespace, candidate: Candidate) -> int:
         )
     from partition.runtime.launch import launch
 
-    return launch(_without_nproc(options.given), num_processes)
+    return launch(_without_nproc(options.given), num_processes, _tell_of_early_signal)
 
 
 def _without_nproc(arguments: list[str]) -> list[str]:
     kept, is_value = [], False
     for argument in arguments:
-        if is_value or argument == "--nproc" or argument.startswith("--nproc="):
-            is_value = argument == "--nproc"
+        name, equals, _ = argument.partition("=")
+        # An option may be shortened, as in `--np 2`.
+        is_option = not is_value and len(name) > len("--n") - 1 and "--nproc".startswith(name)
+        if is_value or is_option:
+            is_value = is_option and not equals
         else:
             kept.append(argument)
     return kept
@@ -68,3 +97,9 @@ def tell_of_signal(number: int) -> None:
     """Say that a signal ends the process where it stands."""
     name = signal.Signals(number).name
     tell(f"partition: ended by {name} while waiting for another rank; what was recorded so far is on disk")
+
+
+def _tell_of_early_signal(number: int) -> None:
+    """Say that a signal ended the ranks before any of them could speak of it."""
+    name = signal.Signals(number).name
+    print(f"partition: ended by {name}; what was recorded so far is on disk", file=sys.stderr, flush=True)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from partition.cli.options import Verbs, add_out, add_verb, load_experiment, print_json, run_path
-from partition.cli.processes import add_nproc, is_rank, launch_ranks, tell_of_signal
+from partition.cli.processes import add_nproc, is_rank, launch_ranks, tell, tell_of_signal
 from partition.cli.progress import progress
 from partition.cli.resuming import add_resume, find_resumption
 from partition.config import dump_config
@@ -129,10 +128,7 @@ def _tell_result(options: argparse.Namespace, result: Result, path: Path) -> Non
         print(f"\n{run_text(result.summary)}\n\nRun directory: {path}")
     if result.stop_signal:
         name = signal.Signals(result.stop_signal).name
-        print(
-            f"partition: ended by {name} after step {result.last_step}, which is saved; --resume latest goes on",
-            file=sys.stderr,
-        )
+        tell(f"partition: ended by {name} after step {result.last_step}, which is saved; --resume latest goes on")
 
 
 def _candidate(options: argparse.Namespace, search: Search) -> tuple[Candidate, str]:

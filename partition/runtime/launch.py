@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -21,12 +21,16 @@ LARGEST_WORLD = 1024
 TOLD_FILE = "PARTITION_TOLD_FILE"
 """Names, in the environment of the processes, the file to which one that tells of an error adds a byte."""
 
+LAUNCHER = "PARTITION_LAUNCHER"
+"""Names, in the environment of the processes, the number of this one, without which they end."""
 
-def launch(arguments: Sequence[str], num_processes: int) -> int:
+
+def launch(arguments: Sequence[str], num_processes: int, on_untold: Callable[[int], None]) -> int:
     """Run `partition ARGUMENTS` in so many processes; the exit code of the one that failed first, or 0.
 
     Every run finds a free port by itself, so that several can go on at once. Raises RunError, naming the rank, where a
-    process was ended from outside: nobody else can tell.
+    process was ended from outside: nobody else can tell. `on_untold` is called with the signal that ended the run
+    where no process has spoken of it.
     """
     if not 1 <= num_processes <= LARGEST_WORLD:
         raise PartitionError(f"--nproc {num_processes}: take from 1 to {LARGEST_WORLD} processes")
@@ -43,16 +47,18 @@ def launch(arguments: Sequence[str], num_processes: int) -> int:
     )
     command = ["-P", "-m", "partition", *arguments]
     with tempfile.NamedTemporaryFile(prefix="partition-told-") as told:
-        os.environ[TOLD_FILE] = told.name
+        os.environ |= {TOLD_FILE: told.name, LAUNCHER: str(os.getpid())}
         try:
             with _quiet():
                 elastic_launch(config, sys.executable)(*command)
         except ChildFailedError as error:
             return _exit_code(error, is_told=os.path.getsize(told.name) > 0)
         except SignalException as error:
+            if os.path.getsize(told.name) == 0:
+                on_untold(int(error.sigval))
             return 128 + int(error.sigval)
         finally:
-            del os.environ[TOLD_FILE]
+            del os.environ[TOLD_FILE], os.environ[LAUNCHER]
     return 0
 
 

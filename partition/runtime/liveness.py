@@ -22,7 +22,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -55,6 +55,8 @@ class _Name(NamedTuple):
 
     host: str
     pid: int
+    machine: str
+    """Equal for two processes exactly where the numbers of processes mean the same to both: hosts may share a name."""
 
 
 class Peers:
@@ -67,7 +69,7 @@ class Peers:
 
     def introduce(self) -> None:
         """Leave the name of this process."""
-        self.store.set(f"name/{self.process.rank}", json.dumps(_Name(socket.gethostname(), os.getpid())))
+        self.store.set(f"name/{self.process.rank}", json.dumps(_Name(socket.gethostname(), os.getpid(), _machine())))
         self.beat(0)
 
     def beat(self, count: int) -> None:
@@ -99,9 +101,16 @@ class Peers:
         rank = next((rank for rank, beat in before.items() if now[rank] == beat), None)
         if rank is None:
             return ""
-        host, pid = self._name(rank)
+        host, pid, _ = self._name(rank)
         silence = f"no sign of life for {SILENCE_S:g} s"
         return f"rank {rank} has died or was stopped (process {pid} on {host}: {silence})"
+
+    def wake_stopped(self) -> None:
+        """Let processes of this host that are stopped go on, to learn that the run has ended: they cannot end else."""
+        for rank in self.others:
+            if "is stopped" in self._state(rank):
+                with suppress(OSError):
+                    os.kill(self._name(rank).pid, signal.SIGCONT)
 
     def _read(self, key: str) -> str | None:
         return self.store.get(key).decode() if self.store.check([key]) else None
@@ -113,8 +122,8 @@ class Peers:
         """How a process of this host has ended or stands still; nothing where it runs or is out of sight."""
         if not self.store.check([f"name/{rank}"]):
             return ""
-        host, pid = self._name(rank)
-        if host != socket.gethostname():
+        host, pid, machine = self._name(rank)
+        if machine != _machine():
             return ""
         state = _process_state(pid)
         if state in ("", "Z", "X"):
@@ -135,6 +144,7 @@ class Watch:
         self._parent = os.getppid()
         self._signalled_s: float | None = None
         self._is_acknowledged = False
+        self._has_begun = False
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self._is_over = threading.Event()
@@ -153,6 +163,10 @@ class Watch:
         self._thread.join()
         self._reader.close()
         self._writer.close()
+
+    def begin(self) -> None:
+        """All ranks have done a step, so that there is something to save."""
+        self._has_begun = True
 
     def acknowledge(self) -> None:
         """The main thread ends in good order, and takes the time that it takes."""
@@ -177,6 +191,7 @@ class Watch:
             for number in self._reader.recv(64) if ready else b"":
                 self._on_signal(number)
             beats += 1
+            self._end_if_orphaned()
             try:
                 if self._threads_peers:
                     self._threads_peers.beat(beats)
@@ -193,16 +208,23 @@ class Watch:
         elif now_s - self._signalled_s > IMPATIENCE_S:
             self._force(number)
 
-    def _end_if_forced(self) -> None:
-        """End the process where its launcher has gone, or where it is asked to stop and cannot."""
-        if self._threads_peers and os.getppid() != self._parent:
+    def _end_if_orphaned(self) -> None:
+        """End the process where its launcher has gone, and the store perhaps with it."""
+        if self.is_rank and os.getppid() != self._parent:
             os._exit(RunError.exit_code)
+
+    def _end_if_forced(self) -> None:
+        """End the process where it is asked to stop and cannot."""
         if self._signalled_s is None or self._is_acknowledged:
             return
+        if self.is_rank and not self._has_begun:
+            # Nothing to save, and ranks that have ended already will never come. Whoever sent the signal speaks.
+            os._exit(128 + self.stop_signal)
         waited_s = time.monotonic() - self._signalled_s
         trouble = self._threads_peers.trouble() if self._threads_peers and waited_s > GRACE_S else ""
         if trouble and self._threads_peers:
             self._threads_peers.fail(trouble)
+            self._threads_peers.wake_stopped()
         if trouble or waited_s > PATIENCE_S:
             self._force(self.stop_signal)
 
@@ -224,6 +246,12 @@ class Watch:
             return self._peers.is_first(cause)
         except RuntimeError:
             return True
+
+    def wake_stopped(self) -> None:
+        """Let ranks of this host that are stopped learn that the run has ended, once `fail` has told of it."""
+        with suppress(RuntimeError):
+            if self._peers is not None:
+                self._peers.wake_stopped()
 
     def explain(self, error: PeerError) -> RunError:
         """Whose fault it is that communication broke.
@@ -262,6 +290,15 @@ def _process_state(pid: int) -> str:
         return ""
 
 
+def _machine() -> str:
+    """The boot of the kernel and the namespace of process numbers: two containers on one host count apart."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
+
+
 def _store(process: Process) -> Store:
     """A connection of our own to the store that torchrun keeps.
 
@@ -298,6 +335,7 @@ def watching(on_forced: Callable[[int], None]) -> Iterator[Watch]:
         # The launcher takes what ends first for the cause, and looks ten times a second.
         time.sleep(AFTERMATH_S)
         explained.is_told = not watch.fail(explained)
+        watch.wake_stopped()
         raise explained from error
     except PartitionError as error:
         error.is_told = not watch.fail(error)

@@ -101,6 +101,8 @@ def train(
         except PeerError as error:
             error.step = step
             raise
+        if watch:
+            watch.begin()
         metrics.append(_metrics(step, result, len(examples), rate))
         _check_finite(metrics[-1])
         if len(examples) == candidate.minibatch_size:
