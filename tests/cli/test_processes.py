@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from partition.cli import main
+from partition.cli.processes import _without_nproc
 
 ROOT = Path(__file__).parents[2]
 PIPELINE_2, PIPELINE_3, ALONE = "pipeline-2x16-1f1b", "pipeline-3x16-1f1b", "accumulate-16"
@@ -133,16 +134,15 @@ def test_a_stopped_rank_is_named_once_the_time_is_up(mnist: str) -> None:
     wait_for_step("stopped", 2)
     stopped = ranks_of("stopped")[1]
     os.kill(stopped, signal.SIGSTOP)
-    try:
-        for line in iter(run.stdout.readline, "") if run.stdout else ():
-            if line.startswith("partition: "):
-                break
-        assert line.startswith(f"partition: rank 1 is stopped (process {stopped} ")
-        assert "noticed by rank 0, step " in line
-    finally:
-        os.kill(stopped, signal.SIGKILL)
-        finish(run)
+    stopped_s = time.monotonic()
+    output = finish(run)
+    # The rank that is stopped is woken to end with the others: the launcher would wait for it for half a minute.
+    assert 2.5 < time.monotonic() - stopped_s < 13
     assert run.returncode == 4
+    (line,) = [line for line in output.splitlines() if line.startswith("partition: ")]
+    assert line.startswith(f"partition: rank 1 is stopped (process {stopped} ")
+    assert "noticed by rank 0, step " in line
+    assert not ranks_of("stopped")
 
 
 @pytest.mark.slow
@@ -200,6 +200,42 @@ def test_ranks_end_when_their_launcher_is_killed(mnist: str) -> None:
         time.sleep(0.05)
 
 
+def wait_for_ranks(out: str, after_s: float) -> None:
+    """Until both processes are there, and for a while: they import, meet, build."""
+    while len(ranks_of(out)) < 2:
+        time.sleep(0.02)
+    time.sleep(after_s)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.0, 0.7, 1.4, 2.1])
+def test_a_signal_before_the_first_step_ends_all_at_once_and_is_told_once(mnist: str, after_s: float) -> None:
+    """A rank that has not got to its watch dies of it, and the others would wait for it where they wait for all."""
+    run = start(mnist, "--strategy", PIPELINE_2, "--nproc", "2", out="early")
+    wait_for_ranks("early", after_s)
+    os.kill(run.pid, signal.SIGTERM)
+    sent_s = time.monotonic()
+    output = finish(run)
+    assert time.monotonic() - sent_s < 10
+    assert run.returncode == 143
+    (line,) = [line for line in output.splitlines() if line.startswith("partition: ")]
+    assert line.startswith("partition: ended by SIGTERM")
+    assert not ranks_of("early")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.0, 1.0, 2.0])
+def test_ranks_end_when_their_launcher_is_killed_before_the_first_step(mnist: str, after_s: float) -> None:
+    run = start(mnist, "--strategy", PIPELINE_2, "--nproc", "2", out="early")
+    wait_for_ranks("early", after_s)
+    run.kill()
+    end_s = time.monotonic() + 5
+    while ranks_of("early"):
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+    assert "frame #" not in finish(run)
+
+
 def start_torchrun(*arguments: str, out: str) -> subprocess.Popen[str]:
     """The same two ranks by torchrun itself."""
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -238,3 +274,14 @@ def test_another_number_of_processes_is_refused_with_the_right_one(
     assert main(["train", mnist, "--strategy", PIPELINE_2, "--nproc", "3", "--out", "wrong"]) == 2
     assert "takes 2 processes, one for each device; use --nproc 2" in capsys.readouterr().err
     assert not Path("wrong").exists()
+
+
+@pytest.mark.parametrize("given", [["--nproc", "2"], ["--nproc=2"], ["--np", "2"], ["--n=2"]])
+def test_the_ranks_are_started_without_the_option_however_it_was_written(given: list[str]) -> None:
+    assert _without_nproc(["train", *given, "a.yaml", "--out", "n"]) == ["train", "a.yaml", "--out", "n"]
+    assert _without_nproc(["train", "a.yaml", *given]) == ["train", "a.yaml"]
+
+
+def test_an_option_that_is_another_stays() -> None:
+    given = ["train", "a.yaml", "--", "-n", "--name=x", "--json", "training.nproc=3"]
+    assert _without_nproc(given) == given
