@@ -16,10 +16,13 @@ from typing import Any
 
 import torch
 
-from partition.record.checks import Check, Standing
+from partition.record.checks import Check, Status
 from partition.units import format_bytes, format_seconds
 
 WIDTH, DEPTH_PER_STAGE, MINIBATCH, MICROBATCHES, STEPS = 512, 3, 256, 8, 12
+OK: Status = "ok"
+FAIL: Status = "fail"
+UNTRIED: Status = "untried"
 LIMIT_S = 100.0
 """Of one run; a healthy one takes seconds."""
 
@@ -104,15 +107,15 @@ def _compare(alone: _Run, split: _Run, num_processes: int) -> Iterator[Check]:
     for run, what in ((alone, "one process"), (split, f"{num_processes} processes")):
         if run.code != 0:
             last = run.output.splitlines()[-1] if run.output else f"exit code {run.code}"
-            yield Check(name="training", standing=Standing.FAIL, detail=f"{what} did not train: {last}")
-            yield from (Check(name=name, standing=Standing.UNTRIED, detail="training failed") for name in names)
+            yield Check(name="training", status=FAIL, text=f"{what} did not train: {last}")
+            yield from (Check(name=name, status=UNTRIED, text="training failed") for name in names)
             return
     is_same = alone.losses == split.losses and alone.weights == split.weights
     what = f"losses of {STEPS} steps, weights and optimizer state of 1 process and of {num_processes}"
     yield Check(
         name="bits",
-        standing=Standing.OK if is_same else Standing.FAIL,
-        detail=f"the same {what}" if is_same else f"{what} differ",
+        status=OK if is_same else FAIL,
+        text=f"the same {what}" if is_same else f"{what} differ",
     )
     yield _bytes(split)
     yield _seconds(split)
@@ -122,8 +125,8 @@ def _bytes(run: _Run) -> Check:
     devices = run.summary["per_device"]
     apart = max(abs(device["measured_peak_bytes"] - device["predicted_peak_bytes"]) for device in devices)
     most = format_bytes(max(device["measured_peak_bytes"] for device in devices))
-    standing = Standing.OK if apart == 0 else Standing.FAIL
-    return Check(name="memory", standing=standing, detail=f"peaks of at most {most}, {apart} bytes from the predicted")
+    status: Status = OK if apart == 0 else FAIL
+    return Check(name="memory", status=status, text=f"peaks of at most {most}, {apart} bytes from the predicted")
 
 
 def _seconds(run: _Run) -> Check:
@@ -131,7 +134,7 @@ def _seconds(run: _Run) -> Check:
     step = run.summary["step_time"]
     measured, predicted = format_seconds(step["measured_s"]), format_seconds(step["predicted_s"])
     detail = f"{measured} measured, {predicted} predicted from assumed rates (no profile of this machine)"
-    return Check(name="step", standing=Standing.OK, detail=detail)
+    return Check(name="step", status=OK, text=detail)
 
 
 def _kill(folder: Path, num_processes: int) -> Check:
@@ -142,12 +145,12 @@ def _kill(folder: Path, num_processes: int) -> Check:
     try:
         victim = _wait_for_rank(run, folder / "killed", num_processes - 1)
         if victim is None:
-            return Check(name="killed process", standing=Standing.UNTRIED, detail="the run to be killed did not start")
+            return Check(name="killed process", status=UNTRIED, text="the run to be killed did not start")
         os.kill(victim, signal.SIGKILL)
         began_s = time.monotonic()
         _, error = run.communicate(timeout=30)
     except subprocess.TimeoutExpired:
-        return Check(name="killed process", standing=Standing.FAIL, detail="the other processes went on for 30 s")
+        return Check(name="killed process", status=FAIL, text="the other processes went on for 30 s")
     finally:
         if run.poll() is None:
             run.terminate()
@@ -157,8 +160,8 @@ def _kill(folder: Path, num_processes: int) -> Check:
     detail = f"the others ended after {format_seconds(took_s)}, exit code {run.returncode}, " + (
         "the dead one named" if is_named else f"and said: {error.strip()[-200:]}"
     )
-    standing = Standing.OK if is_named and took_s < 10 else Standing.FAIL
-    return Check(name="killed process", standing=standing, detail=detail)
+    status: Status = OK if is_named and took_s < 10 else FAIL
+    return Check(name="killed process", status=status, text=detail)
 
 
 def _wait_for_rank(run: subprocess.Popen[str], folder: Path, rank: int) -> int | None:
@@ -205,11 +208,11 @@ def _links(folder: Path, num_processes: int, kind: str) -> Check:
             [*launcher, *command], env=_environment(), capture_output=True, text=True, timeout=LIMIT_S
         )
     except subprocess.TimeoutExpired:
-        return Check(name="links", standing=Standing.FAIL, detail=f"not measured within {LIMIT_S:g} s")
+        return Check(name="links", status=FAIL, text=f"not measured within {LIMIT_S:g} s")
     if done.returncode != 0 or not out.exists():
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return Check(name="links", standing=Standing.FAIL, detail=f"could not be measured: {last[:200]}")
-    return Check(name="links", standing=Standing.OK, detail=_describe(json.loads(out.read_text(encoding="utf-8"))))
+        return Check(name="links", status=FAIL, text=f"could not be measured: {last[:200]}")
+    return Check(name="links", status=OK, text=_describe(json.loads(out.read_text(encoding="utf-8"))))
 
 
 def _describe(links: Sequence[dict[str, Any]]) -> str:
