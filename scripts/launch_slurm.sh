@@ -16,7 +16,8 @@ if (($# < 1)) || [[ -z ${SLURM_JOB_NODELIST-} ]]; then
     exit 2
 fi
 devices=${DEVICES_PER_NODE:-${SLURM_GPUS_ON_NODE:?set DEVICES_PER_NODE, or ask for --gpus-per-node}}
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+first=${hosts%%$'\n'*}
 # Of the ports that programs may take, one by the job's number: two jobs on a node do not meet.
 port=$((20000 + SLURM_JOB_ID % 20000))
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
