@@ -6,10 +6,13 @@ import argparse
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from partition.cli.options import Verbs, add_bare_verb, add_out, print_json
 from partition.errors import PartitionError
-from partition.record.checks import Check, check_host, exit_code
+
+if TYPE_CHECKING:
+    from partition.record.checks import Check
 
 _WORDS = {"ok": "ok", "warn": "warn", "fail": "FAIL", "untried": "could not be tried"}
 
@@ -29,6 +32,8 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 def show_checks(options: argparse.Namespace, found: Iterable[Check]) -> int:
     """Each check as it is made, or all as JSON; 4 where one failed."""
+    from partition.record.checks import exit_code
+
     checks = []
     for check in found:
         checks.append(check)
@@ -43,6 +48,9 @@ def show_checks(options: argparse.Namespace, found: Iterable[Check]) -> int:
 
 
 def _checks(runs: Path) -> Iterator[Check]:
+    # NumPy comes with it, which planning does without.
+    from partition.record.checks import check_host
+
     yield from check_host(runs)
     yield from _check_torch()
 
@@ -55,6 +63,8 @@ def _check_torch() -> list[Check]:
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0][:200]
         text = f"cannot be imported ({type(error).__name__}: {first}); install it as pytorch.org says"
+        from partition.record.checks import Check
+
         return [Check(name="torch", status="fail", text=text)]
     from partition.runtime.doctor import check_torch
 
