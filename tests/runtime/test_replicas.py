@@ -37,7 +37,7 @@ def check(actual: Trained, expected: Trained, tolerance: float) -> None:
     """Norm-wise, so that a weight near zero may differ by as much as the largest one."""
     assert actual[0] == pytest.approx(expected[0], rel=tolerance)
     for one, other in zip(actual[1], expected[1], strict=True):
-        assert np.linalg.norm(one - other) <= 10 * tolerance * np.linalg.norm(other)
+        assert np.linalg.norm(one - other) <= tolerance * np.linalg.norm(other)
 
 
 @pytest.mark.parametrize("name", ["data_parallel-2x2", "data_parallel-3x2", "hybrid-2x2x2-1f1b", "hybrid-2x2x4-zb_h1"])
@@ -56,12 +56,12 @@ def test_replicas_in_one_process_train_as_one_device_does(
 @pytest.mark.parametrize("number_format", ["float32", "float64"])
 @pytest.mark.parametrize("max_grad_norm", [None, 0.05])
 def test_two_replicas_of_two_stages_in_four_processes_do_too(number_format: str, max_grad_norm: float | None) -> None:
-    optimizer = {"name": "adam", "lr": 0.01, "max_grad_norm": max_grad_norm}
+    optimizer = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "max_grad_norm": max_grad_norm}
     changes = {"number_format": number_format, "optimizer": optimizer}
     losses, weights = run(changes, "accumulate-2")
     ranks = run_ranks(4, run, changes, "hybrid-2x2x2-1f1b")
     for first, second in (ranks[:2], ranks[2:]):
-        check((first[0], first[1] + second[1]), (losses, weights), TOLERANCE[number_format] * 10)
+        check((first[0], first[1] + second[1]), (losses, weights), TOLERANCE[number_format])
 
 
 @pytest.mark.parametrize("number_format", ["float32", "float64"])
