@@ -52,6 +52,10 @@ def _end_with_launcher() -> None:
 def launch_ranks(options: argparse.Namespace, candidate: Candidate) -> int:
     """Run this very command in so many processes; its exit code."""
     num_processes = options.nproc
+    if num_processes < 1:
+        raise PartitionError(
+            f"--nproc {num_processes}: takes at least 1 process; {candidate.name} takes {candidate.num_devices}"
+        )
     if num_processes != candidate.num_devices:
         raise PartitionError(
             f"--nproc {num_processes}: {candidate.name} takes {candidate.num_devices} processes, one for each device; "

@@ -308,6 +308,10 @@ def joined(search: Search, candidate: Candidate, num_train: int) -> Iterator[Wor
     """
     process = Process.of_environment()
     if process is None:
+        if candidate.sharding:
+            raise PartitionError(
+                f"{candidate.name} takes one process for each device: train it with --nproc {candidate.num_devices}"
+            )
         check_devices(search, candidate)
         yield LocalWorld(candidate.num_replicas, candidate.num_devices // candidate.num_replicas)
         return

@@ -20,7 +20,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from partition.config import OptimizerConfig
 from partition.data.rows import Examples
-from partition.errors import PartitionError
 from partition.plan import Candidate, Search
 from partition.plan.microbatches import microbatch_sizes
 from partition.runtime.feed import MinibatchFeed
@@ -37,10 +36,7 @@ class ShardedModel:
     has_simulated_clock = False
 
     def __init__(self, search: Search, candidate: Candidate, world: World | None) -> None:
-        if not isinstance(world, ProcessWorld):
-            raise PartitionError(
-                f"{candidate.name} takes one process for each device: train it with --nproc {candidate.num_devices}"
-            )
+        assert isinstance(world, ProcessWorld), "`joined` refuses it in one process"
         self.search = search
         self.candidate = candidate
         self.world: World = world

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from partition.data.dataset import load
+from partition.errors import PartitionError
 from partition.plan import Search
 from partition.record import Metrics
 from partition.runtime import Fleet, joined, train
@@ -72,6 +73,11 @@ def test_a_sharded_model_does_too(number_format: str, max_grad_norm: float | Non
     expected = run(changes, "whole")
     for actual in run_ranks(2, run, changes, "sharded-2"):
         check(actual, expected, TOLERANCE[number_format])
+
+
+def test_a_sharded_model_is_refused_in_one_process_with_the_remedy() -> None:
+    with pytest.raises(PartitionError, match=r"^sharded-2 takes one process for each device: train it with --nproc 2$"):
+        run({}, "sharded-2")
 
 
 def test_a_minibatch_smaller_than_the_replicas_leaves_some_without_examples() -> None:
