@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from partition.data.rows import Examples
+from partition.data.stores import free_bytes as host_free_bytes
 from partition.errors import DeviceMemoryError, RunError
 from partition.graph import build_stage_program
 from partition.plan import Candidate, Layout, Search, StagePlan
@@ -287,13 +287,3 @@ def check_devices(search: Search, candidate: Candidate, host_ranks: Sequence[int
             f"{candidate.name} needs {format_bytes(needed)} of this machine's memory, {format_bytes(free)} are free; "
             "plan here and train on a larger machine, or take a smaller model"
         )
-
-
-def host_free_bytes() -> int | None:
-    """Memory that the operating system says can be had without swapping; None where it does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = [line.split() for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0][1]) * 1024 if found else None
