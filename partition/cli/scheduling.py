@@ -117,7 +117,7 @@ _OTHER_ORDER = (
 
 
 def _search_text(found: Found) -> str:
-    proof = "which no schedule undercuts" if found.gap < 1e-9 else f"{found.gap:.1%} above what none undercuts"
+    proof = "one that no schedule undercuts" if found.gap < 1e-9 else f"{found.gap:.1%} above what none undercuts"
     return f"Grown from {found.origin}, {found.replayed} schedules replayed; the step is {proof}."
 
 

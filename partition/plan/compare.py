@@ -127,7 +127,10 @@ def _certificate(search: Search, candidates: Sequence[Candidate], chosen: Candid
     return Certificate(
         claim="bounded",
         objective=objective,
-        method=f"all {len(candidates)} candidates priced; splits by dynamic programming; schedules replayed",
+        method=(
+            f"all {len(candidates)} candidates priced; splits by dynamic programming (with several stages a device: "
+            "good ones, not proved the best); schedules replayed"
+        ),
         cost_source=chosen.cost_source,
         lower_bound_s=bound_s,
         gap=chosen.predicted.step_s / bound_s - 1 if chosen.exact_gradient else None,

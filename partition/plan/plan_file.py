@@ -145,6 +145,19 @@ def _check_layout(path: Path, candidate: Candidate, search: Search) -> None:
         )
 
 
+def _strategy_of(candidate: Candidate, search: Search) -> str:
+    """What the figures of a candidate amount to."""
+    if candidate.sharding is not None:
+        return "sharded"
+    if candidate.num_replicas > 1:
+        return "hybrid" if candidate.num_devices > candidate.num_replicas else "data_parallel"
+    if candidate.num_devices > 1:
+        return "pipeline"
+    if candidate.minibatch_size < search.minibatch_size:
+        return "shrink"
+    return "accumulate" if candidate.num_microbatches > 1 else "whole"
+
+
 def _check_step(path: Path, candidate: Candidate, search: Search) -> None:
     """Refuse what is not known by name, and another minibatch than the experiment's unless it is a smaller one."""
     if not _NAME.fullmatch(candidate.name):
@@ -165,4 +178,11 @@ def _check_step(path: Path, candidate: Candidate, search: Search) -> None:
         raise PartitionError(
             f"{path}: num_microbatches is {candidate.num_microbatches}, a minibatch of {size} takes 1 to {size}; "
             "plan again with `partition plan`"
+        )
+    if candidate.strategy != _strategy_of(candidate, search) or (
+        (candidate.schedule == SHARDED_SCHEDULE) is not (candidate.strategy == "sharded")
+    ):
+        raise PartitionError(
+            f"{path}: strategy {candidate.strategy!r} with schedule {candidate.schedule!r} is not what its replicas, "
+            "stages and microbatches are; plan again with `partition plan`"
         )

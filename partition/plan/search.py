@@ -29,7 +29,7 @@ ONE_DEVICE_SCHEDULE = "1f1b"
 MOST_MICROBATCHES = 64
 """The largest number of microbatches tried unless the experiment names others."""
 MOST_SPLIT_WORK = 1_000_000
-"""Layers squared times devices times runs of devices that are alike: ten or twenty seconds of search."""
+"""Layers squared times devices times runs of devices that are alike: a minute or two of search."""
 STRATEGIES = ("whole", "shrink", "accumulate", "pipeline", "data_parallel", "hybrid", "sharded")
 SHARDED_SCHEDULE = "none"
 """torch's own order of things."""
@@ -89,11 +89,11 @@ class Search:
         layers, devices = self.network.num_layers, len(self.cluster.devices)
         admitted = self.config.planner.strategies or STRATEGIES
         work = layers * layers * devices * len(set(self.cluster.first_alike))
-        if "pipeline" in admitted and devices > 1 and work > MOST_SPLIT_WORK:
+        if {"pipeline", "hybrid"} & set(admitted) and devices > 1 and work > MOST_SPLIT_WORK:
             raise PartitionError(
                 f"model and cluster: the splits of {layers} layers over {devices} devices are too many to search "
                 f"(layers² x devices x runs of equal devices is {work:,}, at most {MOST_SPLIT_WORK:,}); take fewer "
-                "layers or devices, or leave pipeline out of planner.strategies"
+                "layers or devices, or leave pipeline and hybrid out of planner.strategies"
             )
         largest = max(self.config.planner.minibatch_sizes or (0,))
         if largest >= self.minibatch_size:
@@ -273,9 +273,11 @@ class Search:
         if shape.num_stages > layers:
             return f"{shape.num_stages} stages, but the network has {layers} layers; take num_stages <= {layers}"
         if shape.num_ranks * shape.num_replicas > devices:
+            most = devices // shape.num_replicas * (shape.num_stages // shape.num_ranks)
+            replicas = f" for {shape.num_replicas} replicas" if shape.num_replicas > 1 else ""
             return (
-                f"{shape.num_ranks * shape.num_replicas} devices are needed, there are {devices}; take num_stages <= "
-                f"{devices}"
+                f"{shape.num_ranks * shape.num_replicas} devices are needed{replicas}, there are {devices}; take "
+                f"num_stages <= {most}"
             )
         if shape.num_replicas * shape.num_microbatches > shape.minibatch_size:
             return _too_many_microbatches(shape)

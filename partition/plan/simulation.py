@@ -11,18 +11,19 @@ from partition.errors import PartitionError
 from partition.plan.candidate import Candidate, rank_loads
 from partition.plan.occupancy import action_effects
 from partition.plan.search import Search
-from partition.schedule import Kind, ReplayCosts, Schedule
+from partition.schedule import Kind, ReplayCosts, Schedule, replay_replicas
+from partition.schedule.replay import with_peaks
 from partition.schedule.replay_costs import BytesTable
-from partition.schedule.simulation import Simulation, simulate
+from partition.schedule.simulation import Simulation
 
 _HOLDING = (Kind.F, Kind.B, Kind.I, Kind.W, Kind.RECV_F, Kind.RECV_B)
 
 
 def simulate_candidate(search: Search, candidate: Candidate) -> Simulation:
-    """Replay one step of a candidate that has a layout, feasible or not; of several replicas, the first one's ranks.
+    """Replay one step of a candidate that has a layout, feasible or not; of several replicas, the one that ends last.
 
-    Its makespan and peaks are those that the candidate predicts, where replicas have like devices. Raises
-    PartitionError where there is no layout, or one that only torch knows.
+    Its makespan is the step that the candidate predicts, its peaks are those of its devices. Raises PartitionError
+    where there is no layout, or one that only torch knows.
     """
     if not candidate.stages:
         raise PartitionError(f"{candidate.name}: cannot be laid out: {candidate.reason}")
@@ -30,14 +31,21 @@ def simulate_candidate(search: Search, candidate: Candidate) -> Simulation:
         raise PartitionError(
             f"{candidate.name}: torch's fully_shard orders its own actions; simulate another candidate"
         )
-    layout = search.layouts(candidate)[0]
-    plans = [plan for plan in candidate.stages if plan.replica_index == 0]
+    layouts = search.layouts(candidate)
+    costs = [search.costs_of(candidate, layout, replica) for replica, layout in enumerate(layouts)]
+    replays = replay_replicas(
+        [(layout.schedule, of) for layout, of in zip(layouts, costs, strict=True)],
+        has_step_barrier=search.config.optimizer.max_grad_norm is not None,
+    )
+    last = max(range(len(replays)), key=lambda replica: (replays[replica].makespan_s, -replica))
+    layout, plans = layouts[last], [plan for plan in candidate.stages if plan.replica_index == last]
     stages = [search.model.stage(plan.first_layer, plan.last_layer) for plan in plans]
     loads = rank_loads(plans)
-    return simulate(
-        layout.schedule,
-        with_bytes(search.costs_of(candidate, layout, 0), layout.schedule, stages, layout.distinct_sizes),
-        has_step_barrier=search.config.optimizer.max_grad_norm is not None,
+    with_memory = with_bytes(costs[last], layout.schedule, stages, layout.distinct_sizes)
+    return Simulation(
+        schedule=layout.schedule,
+        costs=with_memory,
+        replay=with_peaks(replays[last], layout.schedule, with_memory),
         devices=tuple(load.device for load in loads),
         limits_bytes=tuple(load.limit_bytes for load in loads),
     )

@@ -1,21 +1,22 @@
 """Which layers each stage takes: the fastest split, or the fastest that fits, or the one that comes closest to fitting.
 
 With one stage a rank the split is optimal for its schedule's `sum + (M - 1) * bottleneck` and exact in memory. Where
-ranks hold several stages, every stage is placed by the schedule, each rank's work is taken to be as balanced as its
-stages are, and memory is looked at afterwards, of the fastest split and of the one most even in bytes.
+ranks hold several stages, it is a good one, not proved the best: every stage is placed by the schedule, and each rank's
+work is taken to be as balanced as its stages are. If that does not fit, the split most even in bytes is taken, and
+layers moved over its cuts while that relieves the busiest rank and still fits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from partition.costs import Cluster, CostModel, Device, StageCost
 from partition.plan.estimate import Layout
-from partition.plan.occupancy import rank_peak
+from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
 
 
@@ -104,18 +105,34 @@ class Splitter:
         )
         fastest = optimal_split(problem)
         assert fastest is not None, "a chain with enough layers always has a split"
-        splits = [fastest.segments]
-        if self._overflow_bytes(layout, _placed(fastest.segments, placement)) > 0:
-            splits.append(_closest(replace(problem, stage_s=cache(bytes_alone))))
-        placed = [_placed(segments, placement) for segments in splits]
-        return min(placed, key=lambda segments: max(0, self._overflow_bytes(layout, segments)))
+        placed = _placed(fastest.segments, placement)
+        occupancy = cache(layout.occupancy)
+        if self._overflow_bytes(layout, placed, occupancy) <= 0:
+            return placed
+        even = _placed(_closest(replace(problem, stage_s=cache(bytes_alone))), placement)
+        if self._overflow_bytes(layout, even, occupancy) > 0:
+            return even
 
-    def _overflow_bytes(self, layout: Layout, segments: Sequence[Segment]) -> int:
+        def rank_seconds(segments: Sequence[Segment]) -> list[float]:
+            """Of every rank, the busiest first."""
+            busy_s = [0.0] * layout.schedule.num_ranks
+            for index, segment in enumerate(segments):
+                busy_s[placement[index]] += seconds(index, *segment)
+            return sorted(busy_s, reverse=True)
+
+        def fits(segments: Sequence[Segment]) -> bool:
+            return self._overflow_bytes(layout, segments, occupancy) <= 0
+
+        return _improve(even, rank_seconds, fits)
+
+    def _overflow_bytes(
+        self, layout: Layout, segments: Sequence[Segment], occupancy: Callable[[StageCost], StageOccupancy]
+    ) -> int:
         """By how much the fullest device is too small."""
         found = []
         for rank in range(layout.schedule.num_ranks):
             own = [segments[stage] for stage in layout.schedule.stages_of(rank)]
-            stages = [layout.occupancy(self.model.stage(of.first_layer, of.last_layer)) for of in own]
+            stages = [occupancy(self.model.stage(of.first_layer, of.last_layer)) for of in own]
             found.append(rank_peak(stages, layout.moments[rank])[0] - self.cluster.devices[own[0].device].memory_bytes)
         return max(found)
 
@@ -176,6 +193,31 @@ def _closest(problem: SplitProblem) -> tuple[Segment, ...]:
     split = optimal_split(replace(problem, cut_s=_no_seconds, once_s=_no_seconds, num_microbatches=10**9))
     assert split is not None, "a chain with enough layers always has a split"
     return split.segments
+
+
+def _improve(
+    segments: tuple[Segment, ...],
+    rank_seconds: Callable[[Sequence[Segment]], list[float]],
+    fits: Callable[[Sequence[Segment]], bool],
+) -> tuple[Segment, ...]:
+    """Move layers over cuts, one at a time, while that relieves the busiest rank, or the next one, and still fits."""
+    best_s = rank_seconds(segments)
+    while True:
+        found = [(rank_seconds(moved), moved) for moved in _neighbours(segments)]
+        better = sorted(pair for pair in found if pair[0] < best_s)
+        taken = next((pair for pair in better if fits(pair[1])), None)
+        if taken is None:
+            return segments
+        best_s, segments = taken
+
+
+def _neighbours(segments: Sequence[Segment]) -> Iterator[tuple[Segment, ...]]:
+    """The splits with one cut moved by one layer."""
+    for index, (before, after) in enumerate(pairwise(segments)):
+        for cut in (before.last_layer - 1, before.last_layer + 1):
+            if before.first_layer <= cut < after.last_layer:
+                moved = (before._replace(last_layer=cut), after._replace(first_layer=cut + 1))
+                yield (*segments[:index], *moved, *segments[index + 2 :])
 
 
 def _placed(segments: Sequence[Segment], placement: Sequence[int]) -> tuple[Segment, ...]:

@@ -205,13 +205,15 @@ class Fleet:
         There are none where the last stage of the replica lives in another process.
         """
         examples = np.arange(len(x)) if examples is None else examples
-        most = self.candidate.microbatch_size * MOST_IN_ONE_PASS
+        # The largest that this replica trains on: another one's may be larger, and need more memory.
+        rows = max(self.search.layouts(self.candidate)[replica].sizes)
+        most = rows * MOST_IN_ONE_PASS
         for start in range(0, len(examples), most):
-            yield from self._predict(x, examples[start : start + most], replica)
+            yield from self._predict(x, examples[start : start + most], replica, rows)
 
-    def _predict(self, x: Examples, examples: NDArray[np.int64], replica: int) -> list[NDArray[Any]]:
-        full, rest = divmod(len(examples), self.candidate.microbatch_size)
-        sizes = (self.candidate.microbatch_size,) * full + (rest,) * (rest > 0)
+    def _predict(self, x: Examples, examples: NDArray[np.int64], replica: int, rows: int) -> list[NDArray[Any]]:
+        full, rest = divmod(len(examples), rows)
+        sizes = (rows,) * full + (rest,) * (rest > 0)
         found: dict[int, NDArray[Any]] = {}
 
         def keep(microbatch: int, logits: Tensor) -> None:

@@ -23,7 +23,7 @@ All of it is maxima and sums in a fixed order, so a runtime that keeps the same 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from partition.errors import ScheduleError
@@ -134,6 +134,16 @@ def _replay_of(clocks: Clocks) -> Replay:
     ranks = tuple(_rank_replay(clocks, rank) for rank in range(clocks.schedule.num_ranks))
     makespan_s = max((timed.end_s for rank in ranks for timed in rank.timeline), default=0.0)
     return Replay(ranks=ranks, makespan_s=makespan_s, transfers=tuple(clocks.transfers))
+
+
+def with_peaks(replayed: Replay, schedule: Schedule, costs: ReplayCosts) -> Replay:
+    """The same in time, with the bytes that costs give: memory follows the rows, not the clock."""
+    peaks = [find_memory_peak(row, costs, costs.static_of(rank)) for rank, row in enumerate(schedule.rows)]
+    ranks = (
+        replace(rank, peak_bytes=peak.peak_bytes, peak_position=peak.position)
+        for rank, peak in zip(replayed.ranks, peaks, strict=True)
+    )
+    return replace(replayed, ranks=tuple(ranks))
 
 
 def _rank_replay(clocks: Clocks, rank: int) -> RankReplay:

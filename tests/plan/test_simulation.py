@@ -9,6 +9,7 @@ import pytest
 
 from partition.errors import PartitionError
 from partition.plan import Search
+from partition.plan.candidate import rank_loads
 from partition.plan.simulation import simulate_candidate
 from partition.schedule.simulation import memory_over_time
 
@@ -28,8 +29,25 @@ def test_every_candidate_is_simulated_as_it_is_priced(activation: str, optimizer
         assert candidate.predicted is not None
         simulation = simulate_candidate(search, candidate)
         assert simulation.replay.makespan_s == candidate.predicted.step_s
-        assert simulation.replay.peak_bytes == candidate.predicted.peak_bytes[: candidate.ranks_per_replica]
+        names = [load.device for load in rank_loads(candidate.stages)]
+        first = names.index(simulation.devices[0])
+        of_replica = candidate.predicted.peak_bytes[first : first + candidate.ranks_per_replica]
+        assert simulation.replay.peak_bytes == of_replica
         assert len(simulation.devices) == candidate.ranks_per_replica
+
+
+def test_of_unlike_replicas_the_slower_one_is_the_step() -> None:
+    """Twelve examples on two devices of which one has a quarter of the speed."""
+    devices = tuple(
+        {"kind": "simulated", "memory_bytes": 2**20, "flop_per_s": {"default": rate}, "memory_bytes_per_s": rate}
+        for rate in (1e9, 2.5e8)
+    )
+    search = Search(build_config(cluster={"devices": devices}, planner={"strategies": ("data_parallel",)}))
+    for candidate in search.candidates():
+        assert candidate.predicted is not None
+        simulation = simulate_candidate(search, candidate)
+        assert simulation.replay.makespan_s == candidate.predicted.step_s
+        assert simulation.devices == ("simulated:1",)
 
 
 def test_memory_begins_and_ends_with_what_is_held_throughout() -> None:

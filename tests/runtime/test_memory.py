@@ -19,6 +19,7 @@ from partition.graph import Category
 from partition.plan import Candidate, Search, compare
 from partition.runtime import Fleet, check_devices, workers
 from partition.runtime.device import RuntimeDevice
+from partition.runtime.evaluation import evaluate
 from tests.runtime.by_hand import peaks_of
 
 Make = Callable[..., ExperimentConfig]
@@ -80,8 +81,19 @@ def test_limit_is_honest_both_ways(make_config: Make, seed: int) -> None:
         assert [worker.device.peak_bytes for worker in fleet.workers] == predicted
         for short in {candidate.minibatch_size - 1, candidate.minibatch_size // 2} - {0}:
             fleet.train(dataset.train_x, dataset.train_y, np.arange(short))
-        list(fleet.predict(dataset.test_x))
+        evaluate(fleet, dataset, 0.0)
         assert [worker.device.peak_bytes for worker in fleet.workers] == predicted
+
+
+def test_an_evaluation_of_uneven_replicas_needs_no_more_than_was_planned(make_config: Make) -> None:
+    """Three examples on two replicas: the second one trains on one, and once evaluated two at a time."""
+    config = make_config(features=(17, 3, 2), activation="silu", minibatch_size=3, num_devices=2, planner={})
+    search = Search(config)
+    for candidate in search.candidates():
+        if candidate.num_replicas == 2 and not candidate.sharding:
+            fleet, dataset = force(search, candidate, load(config)), load(config)
+            evaluate(fleet, dataset, 0.0)
+            assert [worker.device.peak_bytes for worker in fleet.workers] == peaks_of(candidate)
 
 
 def test_random_experiments_hold_both_kinds(make_config: Make) -> None:
