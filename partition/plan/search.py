@@ -247,7 +247,8 @@ class Search:
         if reason:
             return self._without_layout(shape, reason)
         layout = self._shapes_layouts(shape)[0]
-        return self.price(shape, self._splitter(shape.num_replicas, shape.num_ranks).split(layout))
+        splits = self._splitter(shape.num_replicas, shape.num_ranks).splits(layout)
+        return min((self.price(shape, split) for split in splits), key=_by_step)
 
     def _make_splitter(self, num_replicas: int, num_ranks: int) -> Splitter:
         """Splits over the devices of a replica: of each position the least memory and the slowest rates of all."""
@@ -421,6 +422,11 @@ def segments_of(candidate: Candidate) -> list[Segment]:
 
 def _shifted(segments: Sequence[Segment], num_devices: int) -> list[Segment]:
     return [segment._replace(device=segment.device + num_devices) for segment in segments]
+
+
+def _by_step(candidate: Candidate) -> tuple[bool, float]:
+    assert candidate.predicted is not None, "a candidate with a layout is priced"
+    return not candidate.feasible, candidate.predicted.step_s
 
 
 def _overflow(stages: Sequence[StagePlan]) -> str:

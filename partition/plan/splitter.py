@@ -2,8 +2,8 @@
 
 With one stage a rank the split is optimal for its schedule's `sum + (M - 1) * bottleneck` and exact in memory. Where
 ranks hold several stages, it is a good one, not proved the best: every stage is placed by the schedule, and each rank's
-work is taken to be as balanced as its stages are. If that does not fit, the split most even in bytes is taken, and
-layers moved over its cuts while that relieves the busiest rank and still fits.
+work is taken to be as balanced as its stages are. If that does not fit, the split most even in bytes is taken. Then
+layers are moved over cuts while that relieves the busiest rank and still fits.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Splitter:
         self._seconds = cache(self._stage_seconds)
         self._fastest = cache(self._fastest_split)
 
-    def split(self, layout: Layout) -> tuple[Segment, ...]:
-        """The segments of every stage, in order."""
+    def splits(self, layout: Layout) -> list[tuple[Segment, ...]]:
+        """The segments of every stage, in order: the best split, or two of which only a replay can tell the better."""
         placement = layout.schedule.placement
         if placement == tuple(range(len(placement))):
-            return self._one_stage_a_rank(layout)
+            return [self._one_stage_a_rank(layout)]
         return self._several_stages_a_rank(layout)
 
     # One stage a rank
@@ -77,7 +77,7 @@ class Splitter:
 
     # Several stages a rank
 
-    def _several_stages_a_rank(self, layout: Layout) -> tuple[Segment, ...]:
+    def _several_stages_a_rank(self, layout: Layout) -> list[tuple[Segment, ...]]:
         placement, rows = layout.schedule.placement, layout.distinct_sizes[0]
         stages_per_rank = len(placement) // layout.schedule.num_ranks
         of_devices, seconds = self._problem(1, 1, rows), self._seconds(rows)
@@ -105,13 +105,10 @@ class Splitter:
         )
         fastest = optimal_split(problem)
         assert fastest is not None, "a chain with enough layers always has a split"
-        placed = _placed(fastest.segments, placement)
         occupancy = cache(layout.occupancy)
-        if self._overflow_bytes(layout, placed, occupancy) <= 0:
-            return placed
-        even = _placed(_closest(replace(problem, stage_s=cache(bytes_alone))), placement)
-        if self._overflow_bytes(layout, even, occupancy) > 0:
-            return even
+
+        def fits(segments: Sequence[Segment]) -> bool:
+            return self._overflow_bytes(layout, segments, occupancy) <= 0
 
         def rank_seconds(segments: Sequence[Segment]) -> list[float]:
             """Of every rank, the busiest first."""
@@ -120,10 +117,10 @@ class Splitter:
                 busy_s[placement[index]] += seconds(index, *segment)
             return sorted(busy_s, reverse=True)
 
-        def fits(segments: Sequence[Segment]) -> bool:
-            return self._overflow_bytes(layout, segments, occupancy) <= 0
-
-        return _improve(even, rank_seconds, fits)
+        start = _placed(fastest.segments, placement)
+        if not fits(start):
+            start = _placed(_closest(replace(problem, stage_s=cache(bytes_alone))), placement)
+        return list(dict.fromkeys((start, _improve(start, rank_seconds, fits)))) if fits(start) else [start]
 
     def _overflow_bytes(
         self, layout: Layout, segments: Sequence[Segment], occupancy: Callable[[StageCost], StageOccupancy]
