@@ -61,9 +61,14 @@ def launch_ranks(options: argparse.Namespace, candidate: Candidate) -> int:
             f"--nproc {num_processes}: {candidate.name} takes {candidate.num_devices} processes, one for each device; "
             f"use --nproc {candidate.num_devices}, or --strategy with a candidate of {num_processes} devices"
         )
+    return launch_again(options)
+
+
+def launch_again(options: argparse.Namespace) -> int:
+    """Run this very command in as many processes as it asks for; its exit code."""
     from partition.runtime.launch import launch
 
-    return launch(_without_nproc(options.given), num_processes, _tell_of_early_signal)
+    return launch(_without_nproc(options.given), options.nproc, _tell_of_early_signal)
 
 
 def _without_nproc(arguments: list[str]) -> list[str]:

@@ -139,7 +139,7 @@ def _check_profile(profile: Profile, devices: Sequence[Device], number_format: s
         )
     if file.number_format != number_format:
         raise PartitionError(
-            f"planner.costs: {profile.path} was measured in {file.number_format}, precision.compute is {number_format}; "
+            f"planner.costs: {profile.path} is in {file.number_format}, precision.compute is {number_format}; "
             "measure this experiment with `partition profile`"
         )
     if len({device.rates for device in devices}) > 1:

@@ -71,7 +71,7 @@ class ActionCost:
         return self._seconds[device.rates]
 
     def least_seconds(self, device: Device) -> float:
-        """Seconds at the best rate that a microbatch of any size reaches: arithmetic alone where nothing is measured."""
+        """Seconds at the best rate of a microbatch of any size: of arithmetic alone where nothing is measured."""
         if device.profile is not None:
             return device.profile.best_operators_s(self._program.operator_counts, self._rows)
         return sum(work.flop for work in self.kernels) / device.flop_per_s

@@ -183,8 +183,7 @@ def replay_costs(
     seconds |= _postings(layout, costs, cluster)
     if sum_devices:
         seconds[Kind.REDUCE_GRAD] = tuple(
-            (cluster.sum_s(devices_of, cost.tensor_bytes),)
-            for cost, devices_of in zip(costs, sum_devices, strict=True)
+            (cluster.sum_s(devices_of, cost.tensor_bytes),) for cost, devices_of in zip(costs, sum_devices, strict=True)
         )
     hops = list(pairwise(segments))
     forward = [

@@ -92,8 +92,8 @@ class Search:
         file, optimizer = read_costs(path), self.config.optimizer.name
         if file.optimizer != optimizer:
             raise PartitionError(
-                f"planner.costs: {path} was measured with optimizer {file.optimizer}, this is {optimizer}; measure this "
-                "experiment with `partition profile`"
+                f"planner.costs: {path} was measured with optimizer {file.optimizer}, this is {optimizer}; measure "
+                "this experiment with `partition profile`"
             )
         return Profile.of(file, path)
 

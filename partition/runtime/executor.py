@@ -8,6 +8,7 @@ An action that has to wait for another rank yields, so one process can step seve
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,10 @@ class _Sent:
     """To be given back when the message is complete; None where the tensor is kept anyway."""
 
 
+Observer = Callable[[Action, float, float], None]
+"""Is told of every action with the seconds that its rank was busy with it and those that it waited in it."""
+
+
 class Executor:
     """Runs the row of one rank."""
 
@@ -62,6 +67,7 @@ class Executor:
         clock: Clock,
         tally: Tally,
         norm_limit: float | None,
+        observe: Observer | None = None,
     ) -> None:
         self.rank = rank
         self.stages = stages
@@ -71,7 +77,9 @@ class Executor:
         self.clock = clock
         self.tally = tally
         self.norm_limit = norm_limit
+        self.observe = observe
         self.position = 0
+        self._waited_s = 0.0
         self._scale: float | None = None
         self._frames: dict[tuple[int, int], Frame] = {}
         self._received: dict[Action, Delivery] = {}
@@ -85,7 +93,7 @@ class Executor:
         try:
             for self.position, action in enumerate(row):
                 try:
-                    yield from _METHODS[action.kind](self, action)
+                    yield from self._observed(action) if self.observe else _METHODS[action.kind](self, action)
                 except DeviceMemoryError as error:
                     error.stage, error.action = action.stage, str(action)
                     raise
@@ -98,6 +106,13 @@ class Executor:
             for frame in self._frames.values():
                 frame.edge = None
             self._frames.clear()
+
+    def _observed(self, action: Action) -> Iterator[None]:
+        """Run one action and tell what it took of this rank, in seconds of the wall."""
+        assert self.observe is not None
+        start_s, self._waited_s = time.perf_counter(), 0.0
+        yield from _METHODS[action.kind](self, action)
+        self.observe(action, time.perf_counter() - start_s - self._waited_s, self._waited_s)
 
     # Compute
 
@@ -203,8 +218,10 @@ class Executor:
             yield from self._settle(stage_index, kind)
 
     def _wait(self, delivery: Delivery) -> Iterator[None]:
+        start_s = time.perf_counter()
         while not delivery.wait():
             yield
+        self._waited_s += time.perf_counter() - start_s
         self.clock.wait_until(delivery.completed_s)
 
     # The optimizer step

@@ -15,14 +15,15 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from partition.config import ExperimentConfig
 from partition.costs.profile import Curve, Overheads
@@ -38,7 +39,6 @@ from partition.runtime.stage import INSTRUCTION_METHODS, Frame, Stage
 from partition.runtime.update import Update
 from partition.runtime.workers import Fleet, Parts
 from partition.runtime.world import World, share_all
-from partition.units import format_bytes
 
 FILLS_CACHES_BYTES = 64 * 2**20
 """Parameters of a stand-in beyond which it is not made deeper: twice what the caches of large servers hold."""
@@ -64,7 +64,7 @@ class Stopwatch:
         """An instant: seconds, or an event on the GPU's stream."""
         if not self._is_cuda:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -133,7 +133,7 @@ def measure_layers(config: ExperimentConfig, world: World, budget_s: float = BUD
     tiny_s, update_s = _measure_tiny(config, world)
     (few, few_s), (many, many_s) = tiny_s
     action_s = max(0.0, (many_s - few_s) / (2 * (many - few)))
-    search = _search_of(_stand_in(config), world)
+    search = stand_in_search(config, world)
     sizes = _fitting(search, _sizes(config.training.minibatch_size))
     found: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
     updates = []
@@ -180,7 +180,7 @@ def _stand_in(config: ExperimentConfig) -> ExperimentConfig:
         hidden = tuple(width for _, run in groupby(model.hidden_features) for width in list(run)[: repeats + 1])
         shorter = model.model_copy(update={"hidden_features": hidden})
         features = shorter.features
-        elements = sum(before * after for before, after in zip(features, features[1:], strict=False))
+        elements = sum(before * after for before, after in pairwise(features))
         if hidden == model.hidden_features or elements * config.precision.itemsize >= FILLS_CACHES_BYTES:
             break
     return config.model_copy(update={"model": shorter})
@@ -195,13 +195,18 @@ def _tiny(config: ExperimentConfig) -> ExperimentConfig:
     return config.model_copy(update={"model": model})
 
 
-def _search_of(config: ExperimentConfig, world: World) -> Search:
-    """The experiment on one device: a GPU with its limit, elsewhere this rank's share of the host."""
+def stand_in_search(config: ExperimentConfig, world: World, num_devices: int = 1) -> Search:
+    """What prices and lays out the stand-in of an experiment on so many devices."""
+    return _search_of(_stand_in(config), world, num_devices)
+
+
+def _search_of(config: ExperimentConfig, world: World, num_devices: int = 1) -> Search:
+    """The experiment on devices alike: GPUs with their limit, elsewhere a rank's share of the host each."""
     device = config.cluster.devices[0]
     if device.kind != "cuda":
         share = (free_bytes() or 2**34) // (world.num_replicas * world.ranks_per_replica)
         device = device.model_copy(update={"name": None, "kind": "cpu", "memory_bytes": share * 3 // 4})
-    cluster = config.cluster.model_copy(update={"devices": (device,)})
+    cluster = config.cluster.model_copy(update={"devices": (device,) * num_devices})
     planner = config.planner.model_copy(update={"costs": None, "minibatch_sizes": None})
     return Search(config.model_copy(update={"cluster": cluster, "planner": planner}))
 
@@ -223,9 +228,13 @@ def _fitting(search: Search, sizes: Sequence[int]) -> list[int]:
     found = [rows for rows in sizes if _candidate(search, rows, MOST_MICROBATCHES, "1f1b").feasible]
     if not found:
         one = _candidate(search, 1, 1, "1f1b")
-        raise PartitionError(
-            f"not even one example of {search.network.num_layers} layers can be measured here: it {one.reason}"
-        ) if not one.feasible else PartitionError(f"no size of {list(sizes)} can be measured here: it {one.reason}")
+        raise (
+            PartitionError(
+                f"not even one example of {search.network.num_layers} layers can be measured here: it {one.reason}"
+            )
+            if not one.feasible
+            else PartitionError(f"no size of {list(sizes)} can be measured here: it {one.reason}")
+        )
     return found
 
 
@@ -289,12 +298,21 @@ def _measure_tiny(config: ExperimentConfig, world: World) -> tuple[tuple[tuple[i
     return (rests[0], rests[1]), min(updates)
 
 
+def made_up_examples(search: Search, size: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Inputs and targets of so many examples, of the shapes that the network takes."""
+    random, network = np.random.default_rng(0), search.network
+    dtype, out_features = np.dtype(search.config.precision.compute), network.layers[-1].out_features
+    x = random.standard_normal((size, network.layers[0].in_features)).astype(dtype)
+    if network.loss.has_class_targets:
+        return x, random.integers(0, out_features, size)
+    return x, random.standard_normal((size, out_features)).astype(dtype)
+
+
 class _Runner:
     """Trains one candidate of one device on made-up examples."""
 
     def __init__(self, search: Search, candidate: Candidate) -> None:
         self._network = search.network
-        size, network = candidate.minibatch_size, search.network
         device = search.cluster.devices[0]
         self._watch = Stopwatch(torch.device("cuda" if device.kind == "cuda" else "cpu"))
         self._fleet = Fleet(
@@ -302,16 +320,8 @@ class _Runner:
             candidate,
             parts=Parts(stage=partial(TimedStage, self._watch), update=partial(TimedUpdate, self._watch)),
         )
-        random = np.random.default_rng(0)
-        dtype = np.dtype(search.config.precision.compute)
-        self._x = random.standard_normal((size, network.layers[0].in_features)).astype(dtype)
-        out_features = network.layers[-1].out_features
-        self._y = (
-            random.integers(0, out_features, size)
-            if network.loss.has_class_targets
-            else random.standard_normal((size, out_features)).astype(dtype)
-        )
-        self._examples = random.permutation(size)
+        self._x, self._y = made_up_examples(search, candidate.minibatch_size)
+        self._examples = np.random.default_rng(0).permutation(candidate.minibatch_size)
 
     def warm_up(self) -> float:
         """Seconds of a step."""

@@ -20,7 +20,7 @@ from partition.plan.microbatches import microbatch_sizes
 from partition.runtime.channel import Channels, MessageKey
 from partition.runtime.clock import Clock, SimulatedClock, WallClock
 from partition.runtime.device import RuntimeDevice
-from partition.runtime.executor import Executor, Run, Step, run_in_turn
+from partition.runtime.executor import Executor, Observer, Run, Step, run_in_turn
 from partition.runtime.feed import MinibatchFeed
 from partition.runtime.optimizer import build_optimizer
 from partition.runtime.parameters import initialise
@@ -41,6 +41,7 @@ class Parts:
 
     stage: Callable[..., Stage] = Stage
     update: Callable[..., Update] = Update
+    observe: Observer | None = None
 
 
 class Worker:
@@ -106,6 +107,7 @@ class Fleet:
     ) -> None:
         self.search = search
         self.candidate = candidate
+        self._observe = parts.observe if parts else None
         self.world = world or LocalWorld(candidate.num_replicas, candidate.num_devices // candidate.num_replicas)
         self.tally = Tally(search.network, candidate)
         self.workers = [_build_worker(search, candidate, rank, self.world, parts) for rank in self.world.ranks]
@@ -197,6 +199,7 @@ class Fleet:
             clock=worker.clock,
             tally=self.tally,
             norm_limit=self.search.config.optimizer.max_grad_norm,
+            observe=self._observe,
         )
 
     def _numbers(self, worker: Worker, num_losses: int, stop_signal: int) -> Numbers:

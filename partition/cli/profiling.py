@@ -1,0 +1,65 @@
+"""`partition profile`: measure layers and links here, and write the costs that the planner reads."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from partition.cli.options import Verbs, add_verb, load_experiment, print_json
+from partition.cli.processes import add_nproc, is_rank, launch_again
+from partition.config import ExperimentConfig
+from partition.errors import PartitionError
+from partition.report.costs import costs_text
+
+
+def add(verbs: Verbs) -> None:
+    """The verb `profile`."""
+    verb = add_verb(
+        verbs, "profile", run_profile, "measure layers and links on this machine, write costs the planner reads"
+    )
+    verb.add_argument(
+        "--costs-file",
+        type=Path,
+        metavar="FILE",
+        help="where the costs go (default: costs/<name of the experiment>.json)",
+    )
+    add_nproc(verb)
+
+
+def run_profile(options: argparse.Namespace) -> int:
+    """Measure, as one process or as one of several that all are busy at once; the first one writes and tells."""
+    config = load_experiment(options, may_lack_data=True)
+    path = options.costs_file or Path("costs") / f"{config.name.strip('.') or 'experiment'}.json"
+    if options.nproc is not None and options.nproc > 1 and not is_rank():
+        return launch_again(options)
+    if options.nproc is not None and options.nproc < 1:
+        raise PartitionError(f"--nproc {options.nproc}: takes at least 1 process")
+    from partition.runtime.measuring import measure
+
+    file = measure(config)
+    if file is None:
+        return 0
+    _write(path, file.model_dump_json(indent=1))
+    if options.json:
+        print_json(file.model_dump(mode="json"))
+    else:
+        print(costs_text(file))
+        print(f"\nCosts written to {path}. Next:\n  {_next(options, config, path)}")
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise PartitionError(f"--costs-file {path}: {error.strerror}; give another place") from None
+
+
+def _next(options: argparse.Namespace, config: ExperimentConfig, path: Path) -> str:
+    del config
+    overrides = " ".join([*options.overrides, *options.set])
+    return f"partition plan {options.config} {overrides}{' ' if overrides else ''}planner.costs={path}"

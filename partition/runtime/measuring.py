@@ -1,0 +1,85 @@
+"""All measured costs of an experiment on this machine: layers, messages, what Python adds, with their provenance."""
+
+from __future__ import annotations
+
+import platform
+import time
+from datetime import UTC, datetime
+
+import torch
+
+from partition.config import ExperimentConfig
+from partition.costs.profile import CostsFile, Machine
+from partition.errors import RunError
+from partition.graph import Network, build_network
+from partition.record.run import environment
+from partition.runtime.messages import measure_messages, sizes_of
+from partition.runtime.posting import with_postings
+from partition.runtime.process import Process
+from partition.runtime.processes import ProcessWorld, join, leave
+from partition.runtime.profiling import measure_layers
+from partition.runtime.world import LocalWorld
+
+
+def measure(config: ExperimentConfig) -> CostsFile | None:
+    """Measure as the only process, or as one of those that torchrun started; None on all but the first.
+
+    Raises PartitionError and RunError where something cannot be measured here.
+    """
+    start_s = time.perf_counter()
+    is_cuda = config.cluster.devices[0].kind == "cuda"
+    process = Process.of_environment()
+    _check_devices(is_cuda, process)
+    if process is None or process.world_size == 1:
+        layers, messages = measure_layers(config, LocalWorld(1, 1)), None
+    else:
+        join(process, config.training.timeout_s)
+        if is_cuda:
+            torch.cuda.set_device(process.local_rank)
+        world = ProcessWorld(process, num_replicas=1, is_cuda=is_cuda, timeout_s=config.training.timeout_s)
+        network = build_network(config.model)
+        item, rows = config.precision.itemsize, config.training.minibatch_size
+        messages = measure_messages(world, _message_bytes(network, rows, item), _tensor_bytes(network, item))
+        messages = with_postings(messages, config, world)
+        layers = measure_layers(config, world)
+        leave()
+        if process.rank != 0:
+            return None
+    return CostsFile(
+        kind="cuda" if is_cuda else "cpu",
+        number_format=config.precision.compute,
+        optimizer=config.optimizer.name,
+        machine=Machine(
+            device=torch.cuda.get_device_name() if is_cuda else str(environment()["processor"]),
+            host=platform.platform(),
+            torch=torch.__version__,
+            num_threads=torch.get_num_threads(),
+            num_ranks=1 if process is None else process.world_size,
+            measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            took_s=time.perf_counter() - start_s,
+        ),
+        operators=layers.operators,
+        overheads=layers.overheads,
+        messages=messages,
+    )
+
+
+def _check_devices(is_cuda: bool, process: Process | None) -> None:
+    there = torch.cuda.device_count()
+    needed = process.local_world_size if process else 1
+    if is_cuda and there < needed:
+        raise RunError(
+            f"cluster.devices are of kind cuda, torch sees {there} here and {needed} are to be measured; measure on "
+            "the machine that has them"
+        )
+
+
+def _message_bytes(network: Network, rows: int, item: int) -> list[int]:
+    """Sizes up to the largest that may go between two stages."""
+    widest = max((layer.out_features for layer in network.layers[:-1]), default=network.layers[0].in_features)
+    return sizes_of(widest * rows * item)
+
+
+def _tensor_bytes(network: Network, item: int) -> list[int]:
+    """Sizes up to the largest gradient."""
+    return sizes_of(max(layer.weight_elements for layer in network.layers) * item)

@@ -1,0 +1,238 @@
+"""Measured costs of what ranks send each other: posting, links by size of the message, sums over all ranks.
+
+A message moves once both ends have posted. Which of the two comes last makes a difference to who copies it, hardly to
+how long it takes, so both are measured and averaged, each on one rank's own clock:
+
+    receive first    half of a round trip, less the posting of the send
+    send first       on the receiving side, from posting the receive until it is complete, less that posting
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from partition.costs.profile import Curve, LinkCurve, Messages
+from partition.runtime.processes import ProcessWorld
+from partition.runtime.profiling import curve
+from partition.runtime.world import Numbers, share_all
+
+REPEATS, SLOW_REPEATS = 9, 3
+SLOW_S = 0.05
+"""A message that takes longer is repeated less often."""
+LONGEST_S = 0.6
+"""Larger messages than one that takes this long are not measured: seconds go on along a line."""
+SUMS_AT_ONCE = 4
+"""Tensors that are added one behind the other, as the gradients of a stage are."""
+HEAD_START_S = 0.003
+"""By which one end posts before the other."""
+BURST_WIDTH = 1024
+"""Of the products that run before a message is posted, as they do in training: caches are full of other things."""
+
+_Times = tuple[float, float, float, float]
+"""Posting a send, posting a receive, receive first, send first."""
+
+
+def measure_messages(world: ProcessWorld, message_bytes: Sequence[int], tensor_bytes: Sequence[int]) -> Messages:
+    """Measure messages between neighbours, one pair after another, and sums; all ranks call it together."""
+    num_ranks = world.process.world_size
+    posts: dict[int, list[tuple[float, float]]] = {}
+    links = []
+    for source, destination in pairwise(range(num_ranks)):
+        found = {}
+        for num_bytes in message_bytes:
+            times = _message(world, source, num_bytes)
+            posts.setdefault(num_bytes, []).append((times[0], times[1]))
+            found[num_bytes] = _transfer(times)
+            if found[num_bytes][0] > LONGEST_S:
+                break
+        links += [
+            LinkCurve(source=first, destination=second, curve=curve(found))
+            for first, second in ((source, destination), (destination, source))
+        ]
+    send, receive = ({size: (statistics.median(one[side] for one in of), 0.0) for size, of in posts.items()}
+                     for side in (0, 1))  # fmt: skip
+    return Messages(
+        send=curve(send),
+        receive=curve(receive),
+        links=tuple(links),
+        sums=_sums(world, tensor_bytes),
+        share_s=_share_s(world),
+    )
+
+
+def _transfer(times: _Times) -> tuple[float, float]:
+    """Seconds of the message, and by how much the two ways to measure differ."""
+    post_send_s, post_receive_s, receive_first_s, send_first_s = times
+    both = max(0.0, receive_first_s - post_send_s), max(0.0, send_first_s - post_receive_s)
+    mean = sum(both) / 2
+    return mean, abs(both[0] - both[1]) / mean if mean > 0 else 0.0
+
+
+def _message(world: ProcessWorld, source: int, num_bytes: int) -> _Times:
+    """Medians for messages from a rank to the next, known to all ranks."""
+    rank, device = world.process.rank, world.message_device
+    end = _End(world, source, num_bytes, device) if rank in (source, source + 1) else None
+    first = _known_to_all(world, end.both_ways() if end else _NOTHING)
+    repeats = SLOW_REPEATS if max(first) > SLOW_S else REPEATS
+    mine = [end.both_ways() if end else _NOTHING for _ in range(repeats)]
+    medians = np.median(np.array(mine), axis=0)
+    found = _known_to_all(world, medians)
+    return float(found[0]), float(found[1]), float(found[2]), float(found[3])
+
+
+_NOTHING = (0.0, 0.0, 0.0, 0.0)
+
+
+def _known_to_all(world: ProcessWorld, mine: Sequence[float] | Numbers) -> Numbers:
+    """The largest of what any rank has measured, number by number."""
+    every = share_all(world, {world.process.rank: np.array(mine, dtype=np.float64)})
+    largest: Numbers = np.max(np.stack(list(every)), axis=0)
+    return largest
+
+
+class _End:
+    """One end of the messages between two ranks."""
+
+    def __init__(self, world: ProcessWorld, source: int, num_bytes: int, device: torch.device) -> None:
+        self._world = world
+        self._is_source = world.process.rank == source
+        self._peer = source + 1 if self._is_source else source
+        self._num_bytes, self._device = num_bytes, device
+        self._sent = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
+        self._burst = torch.zeros((3, BURST_WIDTH, BURST_WIDTH), device=device)
+
+    def both_ways(self) -> _Times:
+        """One message in each order of posting, and what posting took."""
+        round_trip_s = self._round_trip()
+        post_send_s, post_receive_s, send_first_s = self._send_first()
+        return post_send_s, post_receive_s, round_trip_s / 2, send_first_s
+
+    def _round_trip(self) -> float:
+        """There and back; the receiver waits already. Known to the source."""
+        self._meet()
+        if not self._is_source:
+            self._receive()
+            self._send()
+            return 0.0
+        self._compute()
+        start_s = time.perf_counter()
+        self._send()
+        self._receive()
+        return time.perf_counter() - start_s
+
+    def _send_first(self) -> tuple[float, float, float]:
+        """Posting at both ends, and from posting the receive until it is complete; each known where it happens."""
+        self._meet()
+        if self._is_source:
+            self._compute(HEAD_START_S / 3)
+            start_s = time.perf_counter()
+            work = dist.isend(self._sent, self._peer, group=self._out)
+            post_s = time.perf_counter() - start_s
+            _wait(work, self._device)
+            return post_s, 0.0, 0.0
+        self._compute(2 * HEAD_START_S)
+        start_s = time.perf_counter()
+        into = torch.empty(self._num_bytes, dtype=torch.uint8, device=self._device)
+        work = dist.irecv(into, self._peer, group=self._in)
+        post_s = time.perf_counter() - start_s
+        _wait(work, self._device)
+        return 0.0, post_s, time.perf_counter() - start_s
+
+    def _compute(self, least_s: float = HEAD_START_S) -> None:
+        """What a rank does between messages."""
+        until_s = time.perf_counter() + least_s
+        while time.perf_counter() < until_s:
+            torch.mm(self._burst[0, :16], self._burst[1], out=self._burst[2, :16])
+        _synchronize(self._device)
+
+    def _meet(self) -> None:
+        """Both ends go on at about the same moment."""
+        number = torch.zeros(1, device=self._device)
+        for is_sending in (self._is_source, not self._is_source):
+            if is_sending:
+                dist.send(number, self._peer, group=self._out)
+            else:
+                dist.recv(number, self._peer, group=self._in)
+        _synchronize(self._device)
+
+    def _send(self) -> None:
+        _wait(dist.isend(self._sent, self._peer, group=self._out), self._device)
+
+    def _receive(self) -> None:
+        into = torch.empty(self._num_bytes, dtype=torch.uint8, device=self._device)
+        _wait(dist.irecv(into, self._peer, group=self._in), self._device)
+
+    @property
+    def _out(self) -> dist.ProcessGroup:
+        return self._world.down if self._is_source else self._world.up
+
+    @property
+    def _in(self) -> dist.ProcessGroup:
+        return self._world.up if self._is_source else self._world.down
+
+
+def _wait(work: dist.Work | None, device: torch.device) -> None:
+    assert work is not None, "both ends are in the group"
+    work.wait()
+    _synchronize(device)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _sums(world: ProcessWorld, tensor_bytes: Sequence[int]) -> Curve:
+    """Adding up one tensor of several over all ranks, by its bytes."""
+    found = {}
+    for num_bytes in tensor_bytes:
+        shape = (max(1, num_bytes // 4),)
+        tensors = [torch.zeros(shape, device=world.message_device) for _ in range(SUMS_AT_ONCE)]
+        total_s, spread = _repeated(world, partial(_add, tensors, world.down))
+        found[num_bytes] = total_s / SUMS_AT_ONCE, spread
+        if total_s > LONGEST_S:
+            break
+    return curve(found)
+
+
+def _add(tensors: Sequence[torch.Tensor], group: dist.ProcessGroup) -> None:
+    """As the gradients of a stage are added: all posted, then waited for."""
+    for work in [dist.all_reduce(tensor, group=group, async_op=True) for tensor in tensors]:
+        _wait(work, tensors[0].device)
+
+
+def _share_s(world: ProcessWorld) -> float:
+    """The exchange of numbers at the end of a step."""
+    numbers = {world.process.rank: np.zeros(64)}
+    return _repeated(world, lambda: share_all(world, numbers))[0]
+
+
+def _repeated(world: ProcessWorld, run: Callable[[], object]) -> tuple[float, float]:
+    """Median and spread of what all ranks do together, the slowest rank's."""
+    taken: list[float] = []
+    for _ in range(2 + REPEATS):
+        share_all(world, {world.process.rank: np.zeros(1)})
+        start_s = time.perf_counter()
+        run()
+        mine_s = time.perf_counter() - start_s
+        taken.append(float(_known_to_all(world, [mine_s])[0]))
+        if len(taken) > SLOW_REPEATS and taken[-1] > SLOW_S:
+            break
+    kept = taken[min(2, len(taken) - 1) :]
+    middle = statistics.median(kept)
+    return middle, (max(kept) - min(kept)) / middle if middle > 0 else 0.0
+
+
+def sizes_of(largest_bytes: int, exact: Sequence[int] = ()) -> list[int]:
+    """Message sizes worth measuring up to the largest: 8 bytes, 1 KiB, and on by factors of 4."""
+    grid = [8, *(1024 * 4**power for power in range(16))]
+    found = {size for size in (*grid, *exact) if 0 < size <= largest_bytes}
+    return sorted(found | {max(8, largest_bytes)})
