@@ -9,11 +9,12 @@
 #   RUN_ID=...               the same on all machines, where two runs share a rendezvous
 #   GLOO_SOCKET_IFNAME=...   the network interface of CPU runs (NCCL_SOCKET_IFNAME of GPU runs)
 #   LOCAL_ADDR=...           this machine's address, where the others cannot resolve its name
+#   VERB=profile            measures what layers and messages cost there (default: train)
 #   PYTHON=/path/to/python   the interpreter that partition is installed for
 set -euo pipefail
 
 if (($# < 4)) || [[ $3 != *:* ]]; then
-    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 num_machines=$1
@@ -38,4 +39,4 @@ exec "${PYTHON:-python3}" -m torch.distributed.run \
     --rdzv-id "${RUN_ID:-partition}" \
     --max-restarts 0 \
     "${address[@]}" \
-    -m partition train "$@"
+    -m partition "${VERB:-train}" "$@"

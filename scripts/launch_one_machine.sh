@@ -4,7 +4,7 @@
 #   scripts/launch_one_machine.sh NUM_DEVICES CONFIG [key.path=value ...] [--strategy NAME] [--resume latest] ...
 #
 # The same as `partition train CONFIG ... --nproc NUM_DEVICES`, written out with torchrun, to be changed at will.
-# PYTHON=/path/to/python chooses the interpreter that partition is installed for.
+# PYTHON=/path/to/python chooses the interpreter that partition is installed for, VERB=profile measures instead.
 set -euo pipefail
 
 if (($# < 2)); then
@@ -24,4 +24,4 @@ exec "${PYTHON:-python3}" -m torch.distributed.run \
     --rdzv-backend c10d \
     --rdzv-endpoint localhost:0 \
     --max-restarts 0 \
-    -m partition train "$@"
+    -m partition "${VERB:-train}" "$@"

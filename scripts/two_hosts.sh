@@ -5,7 +5,8 @@
 #   scripts/two_hosts.sh [--rate 100mbit] CONFIG [key.path=value ...] [--strategy NAME] ...
 #
 # CONFIG has to lead to a plan of two devices. Needs root and `ip` (Debian and Ubuntu: apt install iproute2); where
-# namespaces are not permitted it says so and ends with 0. PYTHON=... as in the other launchers.
+# namespaces are not permitted it says so and ends with 0. PYTHON=... and VERB=profile as in the
+# other launchers.
 set -euo pipefail
 
 rate=
@@ -14,7 +15,7 @@ if [[ ${1-} == --rate ]]; then
     shift 2
 fi
 if (($# < 1)); then
-    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)

@@ -17,6 +17,10 @@ from partition.schedule import Action, Kind, ReplayCosts, Schedule, generate, lo
 from partition.schedule.actions import NO_MICROBATCH, SENDS
 from partition.schedule.replay_costs import SecondsTable
 
+RECEIVES_AHEAD = 2
+"""Computations before which a receive is posted: the sender must know of it before it has something to send, or the
+message waits for that news, which on slow links queues behind the messages of the other direction."""
+
 _COMPUTE = {Kind.F: "forward", Kind.B: "backward", Kind.I: "input_grad", Kind.W: "weight_grad"}
 
 
@@ -44,7 +48,7 @@ class Layout:
     @staticmethod
     def of_schedule(compute_only: Schedule, sizes: tuple[int, ...], *, is_reduced: bool = False) -> Layout:
         """The layout of a schedule without messages."""
-        lowered = lower(compute_only)
+        lowered = lower(compute_only, receives_ahead=RECEIVES_AHEAD)
         return Layout(schedule=with_reductions(lowered) if is_reduced else lowered, sizes=sizes)
 
     @property

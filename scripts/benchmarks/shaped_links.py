@@ -1,0 +1,94 @@
+"""Predicted beside measured step over a network of known bandwidth: two hosts that are two network namespaces.
+
+python -m scripts.benchmarks.shaped_links                 prints every pair, writes docs/results/shaped_links.json
+
+For each bandwidth the two hosts measure their costs together and then train, over the same cable. Needs root and
+iproute2; where namespaces are not permitted it says so and writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmarks.replay import write_result
+
+ROOT = Path(__file__).resolve().parents[2]
+RATES = ("10mbit", "100mbit", "1000mbit")
+CANDIDATES = ("pipeline-2x4-1f1b", "pipeline-2x16-1f1b", "pipeline-2x8-gpipe", "pipeline-2x8-zb_h1")
+STEPS = 14
+BOUND = 0.10
+
+EXPERIMENT: dict[str, Any] = {
+    "model": {
+        "in_features": 784,
+        "hidden_features": [1024, 1024, 1024, 256, 1024, 1024, 1024],
+        "out_features": 10,
+        "activation": "relu",
+    },
+    "data": {"source": "synthetic"},
+    "training": {"minibatch_size": 512, "steps": STEPS},
+    "optimizer": {"name": "sgd", "lr": 0.001},
+    "cluster": {"devices": {"count": 2, "kind": "cpu", "memory": "4 GiB"}},
+}
+
+
+def main() -> None:
+    """Measure every bandwidth and candidate, print, write the result."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="partition-shaped-") as folder:
+        path = Path(folder) / "shaped.yaml"
+        path.write_text(json.dumps(EXPERIMENT), encoding="utf-8")
+        for rate in RATES:
+            costs = Path(folder) / f"{rate}.json"
+            _two_hosts(rate, "profile", path, "--costs-file", str(costs))
+            if not costs.exists():
+                print("two hosts cannot be made on this machine; nothing was measured")
+                return
+            for candidate in CANDIDATES:
+                rows.append(_measure(rate, path, costs, candidate))
+                print(
+                    f"{rate:>9}  {candidate:24}{rows[-1]['predicted_s'] * 1e3:10.1f} ms predicted"
+                    f"{rows[-1]['measured_s'] * 1e3:10.1f} ms measured {rows[-1]['error']:+7.1%}",
+                    flush=True,
+                )
+    worst = max(abs(row["error"]) for row in rows)
+    print(f"worst {worst:.1%}, bound {BOUND:.0%}")
+    write_result("shaped_links", "scripts/benchmarks/shaped_links.py", [{"worst_error": worst, "bound": BOUND}, *rows])
+
+
+def _measure(rate: str, path: Path, costs: Path, candidate: str) -> dict[str, Any]:
+    out = path.parent / rate / candidate
+    _two_hosts(rate, "train", path, f"planner.costs={costs}", "--strategy", candidate, "--out", str(out))
+    step_time = json.loads((out / "summary.json").read_text(encoding="utf-8"))["step_time"]
+    predicted_s, measured_s = step_time["predicted_s"], step_time["measured_s"]
+    return {
+        "rate": rate,
+        "candidate": candidate,
+        "predicted_s": predicted_s,
+        "measured_s": measured_s,
+        "error": predicted_s / measured_s - 1,
+    }
+
+
+def _two_hosts(rate: str, verb: str, path: Path, *arguments: str) -> None:
+    command = [str(ROOT / "scripts" / "two_hosts.sh"), "--rate", rate, str(path), *arguments, "--json"]
+    environment = {
+        **os.environ,
+        "VERB": verb,
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]}")
+
+
+if __name__ == "__main__":
+    main()

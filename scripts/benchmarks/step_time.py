@@ -1,0 +1,159 @@
+"""Predicted beside measured step, each experiment profiled and trained one right after the other.
+
+python -m scripts.benchmarks.step_time                    prints every pair, writes docs/results/step_time.json
+python -m scripts.benchmarks.step_time --only wide        the experiments of one network
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmarks.replay import write_result
+
+LEAST_S = 0.020
+"""Steps that the bounds are for; shorter ones are reported beside them."""
+STEPS = 30
+MEDIAN_BOUND, WORST_BOUND = 0.05, 0.15
+
+_ONE = ("whole", "accumulate-2", "accumulate-8", "accumulate-32")
+_TWO = (
+    "pipeline-2x8-gpipe",
+    "pipeline-2x4-1f1b",
+    "pipeline-2x16-1f1b",
+    "pipeline-2x8-interleaved_1f1b",
+    "pipeline-2x8-zb_h1",
+    "pipeline-2x8-zb_h2",
+    "pipeline-2x8-zbv",
+    "data_parallel-2x1",
+)
+
+
+def _network(width: int, depth: int, activation: str, minibatch_size: int, optimizer: str) -> dict[str, Any]:
+    is_sgd = optimizer == "sgd"
+    return {
+        "model": {
+            "in_features": 512,
+            "hidden_features": {"width": width, "depth": depth},
+            "out_features": 10,
+            "activation": activation,
+            "l2_penalty": 1e-4 if is_sgd else 0.0,
+        },
+        "data": {"source": "synthetic"},
+        "training": {"minibatch_size": minibatch_size, "steps": STEPS},
+        "optimizer": {"name": optimizer, "lr": 0.001, **({"momentum": 0.9} if is_sgd else {})},
+        "cluster": {"devices": {"count": 2, "kind": "cpu", "memory": "4 GiB"}},
+    }
+
+
+NETWORKS = {
+    "wide": _network(1024, 8, "gelu", 512, "sgd"),
+    "narrow": _network(256, 16, "relu", 1024, "adam"),
+    "small": _network(64, 16, "relu", 256, "sgd"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One experiment."""
+
+    network: str
+    candidate: str
+    num_processes: int
+    predicted_s: float
+    measured_s: float
+    least_s: float
+    most_s: float
+
+    @property
+    def error(self) -> float:
+        """Predicted over measured, less 1."""
+        return self.predicted_s / self.measured_s - 1
+
+
+def main() -> None:
+    """Measure all pairs, print them, judge the longer steps, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=sorted(NETWORKS))
+    parser.add_argument("--no-result", action="store_true", help="print only")
+    options = parser.parse_args()
+    pairs: list[Pair] = []
+    for name in [options.only] if options.only else NETWORKS:
+        for pair in _pairs(name):
+            pairs.append(pair)
+            print(
+                f"{pair.network:8}{pair.candidate:32}{pair.num_processes} process{'es' * (pair.num_processes > 1):3}"
+                f"{pair.predicted_s * 1e3:10.2f} ms predicted{pair.measured_s * 1e3:10.2f} ms measured "
+                f"[{pair.least_s * 1e3:.1f} to {pair.most_s * 1e3:.1f}] {pair.error:+7.1%}",
+                flush=True,
+            )
+    summary = _summary(pairs)
+    print(json.dumps(summary))
+    if not options.no_result:
+        rows: list[dict[str, Any]] = [{**asdict(pair), "error": pair.error} for pair in pairs]
+        write_result("step_time", "scripts/benchmarks/step_time.py", [summary, *rows])
+
+
+def _summary(pairs: list[Pair]) -> dict[str, Any]:
+    found: dict[str, Any] = {"least_s": LEAST_S, "median_bound": MEDIAN_BOUND, "worst_bound": WORST_BOUND}
+    for name, is_long in (("long", True), ("short", False)):
+        errors = [abs(pair.error) for pair in pairs if (pair.measured_s >= LEAST_S) == is_long]
+        if errors:
+            found |= {
+                f"{name}_steps": len(errors),
+                f"{name}_median_error": statistics.median(errors),
+                f"{name}_worst_error": max(errors),
+            }
+    return found
+
+
+def _pairs(name: str) -> Iterator[Pair]:
+    """One process with costs of its own, then two."""
+    with tempfile.TemporaryDirectory(prefix="partition-step-time-") as folder:
+        path = Path(folder) / f"{name}.yaml"
+        path.write_text(json.dumps(NETWORKS[name]), encoding="utf-8")
+        for num_processes, candidates in ((1, _ONE), (2, _TWO)):
+            costs = Path(folder) / f"costs-{num_processes}.json"
+            _partition("profile", path, num_processes, "--costs-file", str(costs))
+            for candidate in candidates:
+                yield _pair(name, path, costs, candidate, num_processes)
+
+
+def _pair(name: str, path: Path, costs: Path, candidate: str, num_processes: int) -> Pair:
+    out = path.parent / candidate
+    _partition("train", path, num_processes, f"planner.costs={costs}", "--strategy", candidate, "--out", str(out))
+    step_time = json.loads((out / "summary.json").read_text(encoding="utf-8"))["step_time"]
+    lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [json.loads(line)["step_s"] for line in lines][5:]
+    return Pair(
+        network=name,
+        candidate=candidate,
+        num_processes=num_processes,
+        predicted_s=step_time["predicted_s"],
+        measured_s=step_time["measured_s"],
+        least_s=min(steps),
+        most_s=max(steps),
+    )
+
+
+def _partition(verb: str, path: Path, num_processes: int, *arguments: str) -> None:
+    command = [sys.executable, "-m", "partition", verb, str(path), *arguments, "--json"]
+    if num_processes > 1:
+        command += ["--nproc", str(num_processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]}")
+
+
+if __name__ == "__main__":
+    main()
