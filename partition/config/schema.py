@@ -203,6 +203,8 @@ class PlannerConfig(Section):
     num_stages: Annotated[tuple[Annotated[int, Field(ge=1, le=LARGEST_DEPTH + 1)], ...], *_SomeOf] | None = None
     num_microbatches: Annotated[tuple[MicrobatchCount, ...], *_SomeOf] | None = None
     minibatch_sizes: Annotated[tuple[Examples, ...], *_SomeOf] | None = None
+    costs: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """A file of measured costs, which `partition profile` writes; None: rates of data sheets, or assumed ones."""
 
 
 class ExperimentConfig(Section):

@@ -2,15 +2,19 @@
 
 from partition.costs.hardware import Cluster, Device, build_cluster
 from partition.costs.optimizer import OptimizerRecord, optimizer_record
+from partition.costs.profile import CostsFile, Profile, read_costs
 from partition.costs.stage import CostModel, MicrobatchCost, StageCost
 
 __all__ = [
     "Cluster",
     "CostModel",
+    "CostsFile",
     "Device",
     "MicrobatchCost",
     "OptimizerRecord",
+    "Profile",
     "StageCost",
     "build_cluster",
     "optimizer_record",
+    "read_costs",
 ]

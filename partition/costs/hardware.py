@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from partition.config import ClusterConfig, DeviceConfig, LinksConfig
+from partition.costs.profile import Profile
 from partition.errors import PartitionError
 from partition.units import parse_bytes, parse_bytes_per_s, parse_flop_per_s
 
@@ -35,11 +36,18 @@ class Device:
     memory_bytes_per_s: float
     source: str
     """Where the two rates come from."""
+    profile: Profile | None = None
+    """Measured costs, which take the place of the two rates."""
 
     @property
-    def figures(self) -> tuple[str, int, float, float]:
+    def rates(self) -> tuple[float, float, Profile | None]:
+        """What distinguishes devices by speed."""
+        return (self.flop_per_s, self.memory_bytes_per_s, self.profile)
+
+    @property
+    def figures(self) -> tuple[object, ...]:
         """What distinguishes devices for the planner."""
-        return (self.kind, self.memory_bytes, self.flop_per_s, self.memory_bytes_per_s)
+        return (self.kind, self.memory_bytes, *self.rates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,26 +69,52 @@ class Cluster:
 
     def transfer_s(self, source: int, destination: int, num_bytes: int) -> float:
         """Seconds a message occupies the link between two devices, latency included."""
+        measured_s = self._profile.transfer_s(source, destination, num_bytes) if self._profile else None
+        if measured_s is not None:
+            return measured_s
         link = self.links.between(source, destination)
         return link.latency_s + num_bytes / link.bytes_per_s
 
-    def sum_s(self, devices: Sequence[int], num_bytes: int) -> float:
-        """Seconds to add up a buffer that each of the devices has, around a ring (Patarasuk and Yuan 2009)."""
-        count = len(devices)
+    def sum_s(self, devices: Sequence[int], tensor_bytes: Sequence[int]) -> float:
+        """Seconds to add up tensors that each of the devices has, around a ring (Patarasuk and Yuan 2009)."""
+        count, num_bytes = len(devices), sum(tensor_bytes)
+        measured_s = self._profile.sum_s(count, tensor_bytes) if self._profile else None
+        if measured_s is not None:
+            return measured_s
         links = [(devices[place], devices[(place + 1) % count]) for place in range(count)]
         return 2 * (count - 1) * max(self.transfer_s(*link, -(-num_bytes // count)) for link in links)
+
+    def posting_s(self, num_bytes: int) -> tuple[float, float]:
+        """Seconds that posting a send, and a receive, take of their ranks; nothing unless measured."""
+        return self._profile.posting_s(num_bytes) if self._profile else (0.0, 0.0)
+
+    @property
+    def step_end_s(self) -> float:
+        """Seconds that a rank needs at the end of a step besides its actions; nothing unless measured."""
+        return self._profile.step_end_s if self._profile else 0.0
+
+    @property
+    def _profile(self) -> Profile | None:
+        return self.devices[0].profile
 
     @property
     def cost_source(self) -> str:
         """Where the prices of this cluster come from, in words."""
+        if self._profile is not None:
+            unmeasured = len(self.devices) > 1 and self._profile.file.messages is None
+            return self._profile.cost_source + (", links not measured" if unmeasured else "")
         sources = sorted({device.source for device in self.devices})
         if self.links.is_default and len(self.devices) > 1:
             sources.append("assumed links")
         return ", ".join(sources)
 
 
-def build_cluster(config: ClusterConfig, number_format: str) -> Cluster:
-    """The devices of an experiment with every figure resolved for one number format."""
+def build_cluster(config: ClusterConfig, number_format: str, profile: Profile | None = None) -> Cluster:
+    """The devices of an experiment with every figure resolved for one number format.
+
+    A profile takes the place of all rates. Raises PartitionError where a figure is missing, and where the profile is
+    of other devices.
+    """
     counts: Counter[str] = Counter()
     num_cpu = sum(device.kind == "cpu" for device in config.devices)
     devices = []
@@ -88,7 +122,31 @@ def build_cluster(config: ClusterConfig, number_format: str) -> Cluster:
         name = f"{device.kind}:{counts[device.kind]}"
         counts[device.kind] += 1
         devices.append(_resolve(device, name, number_format, num_cpu))
+    if profile is not None:
+        _check_profile(profile, devices, number_format)
+        devices = [replace(device, profile=profile) for device in devices]
     return Cluster(devices=tuple(devices), links=config.links)
+
+
+def _check_profile(profile: Profile, devices: Sequence[Device], number_format: str) -> None:
+    """Costs of one kind of device, in one number format, are those of no other."""
+    file = profile.file
+    others = [device for device in devices if device.kind not in (file.kind, "simulated")]
+    if others:
+        raise PartitionError(
+            f"planner.costs: {profile.path} was measured on {file.kind} devices, and {others[0].name} is of kind "
+            f"{others[0].kind}; measure there with `partition profile`, or remove planner.costs"
+        )
+    if file.number_format != number_format:
+        raise PartitionError(
+            f"planner.costs: {profile.path} was measured in {file.number_format}, precision.compute is {number_format}; "
+            "measure this experiment with `partition profile`"
+        )
+    if len({device.rates for device in devices}) > 1:
+        raise PartitionError(
+            "planner.costs: the file has the costs of one kind of device, cluster.devices has several; remove it, or "
+            "give all devices the same rates"
+        )
 
 
 def _resolve(config: DeviceConfig, name: str, number_format: str, num_cpu: int) -> Device:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from partition.costs.hardware import Device
 from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect, memory_steps
 from partition.costs.optimizer import OptimizerRecord
-from partition.costs.work import Work, program_work, seconds_on
+from partition.costs.work import Work, operator_key, program_work, seconds_on
 from partition.graph import Category, LossRecord, Network, Program, StageProgram, build_stage_program
-from partition.graph.program import Take, Variable
+from partition.graph.program import Take, Variable, operators
 
 
 class PricedProgram:
@@ -33,6 +35,11 @@ class PricedProgram:
         """Operations and bytes moved of every kernel, in order."""
         return program_work(self._program, rows, self._itemsize, self._loss)
 
+    @cached_property
+    def operator_counts(self) -> Mapping[str, int]:
+        """How often each operator runs, by its key in a costs file."""
+        return Counter(operator_key(operator, self._loss) for operator in operators(self._program))
+
 
 class ActionCost:
     """One program on one microbatch size; what is never asked for is never computed."""
@@ -40,7 +47,7 @@ class ActionCost:
     def __init__(self, program: PricedProgram, rows: int) -> None:
         self._program = program
         self._rows = rows
-        self._seconds: dict[tuple[float, float], float] = {}
+        self._seconds: dict[object, float] = {}
 
     @cached_property
     def memory(self) -> MemoryEffect:
@@ -54,10 +61,20 @@ class ActionCost:
 
     def seconds(self, device: Device) -> float:
         """Seconds on a device; summed once for each kind of device."""
-        rates = (device.flop_per_s, device.memory_bytes_per_s)
-        if rates not in self._seconds:
-            self._seconds[rates] = seconds_on(device, self.kernels)
-        return self._seconds[rates]
+        if device.rates not in self._seconds:
+            profile = device.profile
+            self._seconds[device.rates] = (
+                seconds_on(device, self.kernels)
+                if profile is None
+                else profile.operators_s(self._program.operator_counts, self._rows)
+            )
+        return self._seconds[device.rates]
+
+    def least_seconds(self, device: Device) -> float:
+        """Seconds at the best rate that a microbatch of any size reaches: arithmetic alone where nothing is measured."""
+        if device.profile is not None:
+            return device.profile.best_operators_s(self._program.operator_counts, self._rows)
+        return sum(work.flop for work in self.kernels) / device.flop_per_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +102,13 @@ class StepCost:
 
     memory: MemoryEffect
     kernels: tuple[Work, ...]
+    elements: int
+    """Of all parameters."""
 
     def seconds(self, device: Device) -> float:
         """Seconds on a device."""
+        if device.profile is not None:
+            return device.profile.update_s(self.elements)
         return seconds_on(device, self.kernels)
 
 
@@ -129,6 +150,12 @@ class StageCost:
     def parameter_elements(self) -> int:
         """Elements of all parameters of the stage."""
         return sum(layer.parameter_elements for layer in self.layers)
+
+    @cached_property
+    def tensor_bytes(self) -> tuple[int, ...]:
+        """Of each parameter tensor, layer by layer, weight before bias."""
+        elements = [of for layer in self.layers for of in (layer.weight_elements, layer.bias_elements) if of]
+        return tuple(each * self.itemsize for each in elements)
 
     @cached_property
     def parameter_tensors(self) -> int:
@@ -175,7 +202,9 @@ class StageCost:
         update = MemoryStep(0, self.optimizer.workspace_bytes, Category.WORKSPACE)
         taken_and_given = [(one, one._replace(other_bytes=-one.other_bytes)) for one in (norms, update)]
         effect = memory_effect([step for pair in taken_and_given for step in pair], 1)
-        return StepCost(memory=effect, kernels=(self._norm_work(), self._update_work()))
+        return StepCost(
+            memory=effect, kernels=(self._norm_work(), self._update_work()), elements=self.parameter_elements
+        )
 
     @cached_property
     def num_norms(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from partition.costs.hardware import Device
-from partition.graph import LossRecord, Program
+from partition.graph import Layer, LossRecord, Program
 from partition.graph.program import (
     Activate,
     ActivationGrad,
@@ -47,6 +47,29 @@ def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord
         case LossAndGrad(o, targets, _, _, _):
             moved_bytes = 4 * o.num_bytes(rows, itemsize) + targets.num_bytes(rows, itemsize)
             return Work(loss.flop * rows * (o.columns or 1), moved_bytes)
+
+
+def operator_key(operator: Operator, loss: LossRecord) -> str:
+    """What a measured costs file knows an operator by: what it does, and on what shape besides the examples."""
+    match operator:
+        case Load(into):
+            return f"load {'class' if into.is_index else into.columns}"
+        case Affine(layer, _, _):
+            return f"affine {_shape(layer)}"
+        case InputGrad(layer, _, _):
+            return f"input gradient {layer.in_features}x{layer.out_features}"
+        case WeightGrad(layer, _, _, _):
+            return f"weight gradient {_shape(layer)}"
+        case Activate(layer, z, h):
+            return f"{layer.activation.name} {layer.out_features}{' in place' if z is h else ''}"
+        case ActivationGrad(layer, _, _):
+            return f"{layer.activation.name} gradient {layer.out_features}"
+        case LossAndGrad(o, _, _, _, _):
+            return f"{loss.name} {o.columns}"
+
+
+def _shape(layer: Layer) -> str:
+    return f"{layer.in_features}x{layer.out_features}{' bias' if layer.has_bias else ''}"
 
 
 def program_work(program: Program, rows: int, itemsize: int, loss: LossRecord) -> tuple[Work, ...]:

@@ -139,10 +139,13 @@ def _certificate(search: Search, candidates: Sequence[Candidate], chosen: Candid
 
 
 def lower_bound_s(search: Search) -> float:
-    """Seconds that the arithmetic of one minibatch takes on all devices at their peak rates together."""
+    """Seconds that the operators of one minibatch take on all devices at their best rates together."""
     whole = search.model.stage(0, search.network.num_layers - 1).microbatch(search.minibatch_size)
-    flop = sum(work.flop for action in (whole.forward, whole.backward) for work in action.kernels)
-    return flop / sum(device.flop_per_s for device in search.cluster.devices)
+    alone = [
+        sum(action.least_seconds(device) for action in (whole.forward, whole.backward))
+        for device in search.cluster.devices
+    ]
+    return 1 / sum(1 / seconds for seconds in alone)
 
 
 def comparison_record(comparison: Comparison) -> dict[str, object]:

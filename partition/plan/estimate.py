@@ -15,6 +15,7 @@ from partition.plan.occupancy import RankMoment, StageOccupancy, rank_moments, r
 from partition.plan.split import Segment
 from partition.schedule import Action, Kind, ReplayCosts, Schedule, generate, lower, replay_replicas
 from partition.schedule.actions import NO_MICROBATCH, SENDS
+from partition.schedule.replay_costs import SecondsTable
 
 _COMPUTE = {Kind.F: "forward", Kind.B: "backward", Kind.I: "input_grad", Kind.W: "weight_grad"}
 
@@ -175,10 +176,14 @@ def replay_costs(
         )
         for kind, name in _COMPUTE.items()
     }
-    seconds[Kind.STEP] = tuple((cost.step.seconds(device),) for cost, device in zip(costs, devices, strict=True))
+    ends = [cluster.step_end_s if is_first else 0.0 for is_first in _first_of_rank(layout.schedule.placement)]
+    seconds[Kind.STEP] = tuple(
+        (cost.step.seconds(device) + end_s,) for cost, device, end_s in zip(costs, devices, ends, strict=True)
+    )
+    seconds |= _postings(layout, costs, cluster)
     if sum_devices:
         seconds[Kind.REDUCE_GRAD] = tuple(
-            (cluster.sum_s(devices_of, cost.parameter_elements * model.itemsize),)
+            (cluster.sum_s(devices_of, cost.tensor_bytes),)
             for cost, devices_of in zip(costs, sum_devices, strict=True)
         )
     hops = list(pairwise(segments))
@@ -197,6 +202,30 @@ def replay_costs(
         send_forward_s=(*forward, nothing),
         send_backward_s=(nothing, *backward),
     )
+
+
+def _first_of_rank(placement: Sequence[int]) -> list[bool]:
+    """Whether each stage is the first of its rank: where what a rank does once a step is entered."""
+    return [rank not in placement[:stage] for stage, rank in enumerate(placement)]
+
+
+def _postings(layout: Layout, costs: Sequence[StageCost], cluster: Cluster) -> dict[Kind, SecondsTable]:
+    """What posting messages takes of the ranks, where that has been measured."""
+    down = [[cost.microbatch(rows).output_bytes for rows in layout.distinct_sizes] for cost in costs]
+    up = [[cost.microbatch(rows).grad_input_bytes for rows in layout.distinct_sizes] for cost in costs]
+    nothing = [0] * len(layout.distinct_sizes)
+    of_kinds = {
+        Kind.SEND_F: (0, down),
+        Kind.SEND_B: (0, up),
+        Kind.RECV_F: (1, [nothing, *down[:-1]]),
+        Kind.RECV_B: (1, [*up[1:], nothing]),
+    }
+    if not any(cluster.posting_s(0)):
+        return {}
+    return {
+        kind: tuple(tuple(cluster.posting_s(num_bytes)[side] for num_bytes in of_stage) for of_stage in sizes)
+        for kind, (side, sizes) in of_kinds.items()
+    }
 
 
 def communication_bytes(layouts: Sequence[Layout], segments: Sequence[Segment], model: CostModel) -> int:

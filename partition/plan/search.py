@@ -10,7 +10,7 @@ from functools import cache
 
 from partition.config import ExperimentConfig
 from partition.config.schema import LARGEST_MICROBATCH_COUNT
-from partition.costs import Cluster, CostModel, build_cluster, optimizer_record
+from partition.costs import Cluster, CostModel, Profile, build_cluster, optimizer_record, read_costs
 from partition.errors import PartitionError
 from partition.graph import build_network
 from partition.plan.candidate import Candidate, StagePlan, rank_loads
@@ -77,12 +77,25 @@ class Search:
     def __init__(self, config: ExperimentConfig) -> None:
         self.config = config
         self.network = build_network(config.model)
-        self.cluster: Cluster = build_cluster(config.cluster, config.precision.compute)
+        self.cluster: Cluster = build_cluster(config.cluster, config.precision.compute, self._profile())
         self.model = CostModel(self.network, optimizer_record(config.optimizer), config.precision.itemsize)
         self.minibatch_size = config.training.minibatch_size
         self._check_size()
         self._splitter = cache(self._make_splitter)
         self._shapes_layouts = cache(self._make_layouts)
+
+    def _profile(self) -> Profile | None:
+        """The measured costs that the experiment names."""
+        path = self.config.planner.costs
+        if path is None:
+            return None
+        file, optimizer = read_costs(path), self.config.optimizer.name
+        if file.optimizer != optimizer:
+            raise PartitionError(
+                f"planner.costs: {path} was measured with optimizer {file.optimizer}, this is {optimizer}; measure this "
+                "experiment with `partition profile`"
+            )
+        return Profile.of(file, path)
 
     def _check_size(self) -> None:
         """Refuse what makes no sense to search, and what could only be searched in minutes."""

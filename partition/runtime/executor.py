@@ -149,6 +149,7 @@ class Executor:
         stage, frame = self.stages[action.stage], self._frame(action)
         variable = _received_by(stage.program, action.kind)
         key = MessageKey(_source(action), action.stage, action.microbatch)
+        self.clock.work(self.step.seconds(action))
         delivery = self.channels.receive(key, stage.receive(variable, frame), self.clock.now_s)
         self._received[action] = delivery
         return iter(())
@@ -189,6 +190,7 @@ class Executor:
         yield from self._settle(stage_index, kind)
         tensor, given = self._result(stage_index, kind, microbatch)
         destination = stage_index + 1 if kind is Kind.SEND_F else stage_index - 1
+        self.clock.work(self.step.seconds(action))
         delivery = self.channels.send(MessageKey(stage_index, destination, microbatch), tensor, self.clock.now_s)
         self._sent[stage_index, kind] = _Sent(delivery=delivery, frame=self._frame(action), variable=given)
 

@@ -164,7 +164,7 @@ class Stage:
     def run(self, program: Program, frame: Frame) -> None:
         """Interpret a program on the tensors of a frame."""
         for instruction in program:
-            _METHODS[type(instruction)](self, instruction, frame)
+            INSTRUCTION_METHODS[type(instruction)](self, instruction, frame)
 
     # Instructions
 
@@ -223,7 +223,7 @@ class Stage:
 
 
 # Not bound to a stage: one that held its own methods would live, with its tensors, until the cyclic collector runs.
-_METHODS: dict[type, Callable[[Stage, Any, Frame], None]] = {
+INSTRUCTION_METHODS: dict[type, Callable[[Stage, Any, Frame], None]] = {
     Take: Stage._take,
     Give: Stage._give,
     Load: Stage._load,

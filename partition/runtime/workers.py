@@ -35,11 +35,22 @@ MOST_IN_ONE_PASS = 64
 """Microbatches of one pass of prediction; their messages are listed before it begins."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a worker is made of; a profile puts in ones that take the time."""
+
+    stage: Callable[..., Stage] = Stage
+    update: Callable[..., Update] = Update
+
+
 class Worker:
     """One rank: a device, its stages with their optimizers, its clock."""
 
-    def __init__(self, search: Search, candidate: Candidate, rank: int, world: World) -> None:
+    def __init__(
+        self, search: Search, candidate: Candidate, rank: int, world: World, parts: Parts | None = None
+    ) -> None:
         self.rank = rank
+        self._parts = parts or Parts()
         self.replica, self.position = divmod(rank, world.ranks_per_replica)
         self.plans = [plan for plan in candidate.stages if plan.rank == rank]
         spec = search.cluster.devices[self.plans[0].device_index]
@@ -57,16 +68,18 @@ class Worker:
         layers = {layer.index: take_parameters(layer, self.device) for layer in program.layers}
         initialise(program.layers, layers, search.config.training.seed)
         # The penalty enters the sum over replicas once.
-        stage = Stage(search.network, program, self.device, layers, candidate.num_microbatches,
-                      has_penalty=plan.replica_index == 0)  # fmt: skip
+        stage = self._parts.stage(search.network, program, self.device, layers, candidate.num_microbatches,
+                                  has_penalty=plan.replica_index == 0)  # fmt: skip
         optimizer = build_optimizer(search.config.optimizer, candidate.learning_rate, stage.parameters, self.device)
         self.stages[plan.stage_index] = stage
-        self.updates[plan.stage_index] = Update(stage, optimizer, self.device, search.model.optimizer.workspace_bytes)
+        self.updates[plan.stage_index] = self._parts.update(
+            stage, optimizer, self.device, search.model.optimizer.workspace_bytes
+        )
 
 
-def _build_worker(search: Search, candidate: Candidate, rank: int, world: World) -> Worker:
+def _build_worker(search: Search, candidate: Candidate, rank: int, world: World, parts: Parts | None) -> Worker:
     try:
-        return Worker(search, candidate, rank, world)
+        return Worker(search, candidate, rank, world, parts)
     except DeviceMemoryError as error:
         error.stage, error.action = next(plan.stage_index for plan in candidate.stages if plan.rank == rank), "set-up"
         raise
@@ -88,12 +101,14 @@ class StepResult:
 class Fleet:
     """The ranks of a candidate that live in this process: all of them, or one among others' processes."""
 
-    def __init__(self, search: Search, candidate: Candidate, world: World | None = None) -> None:
+    def __init__(
+        self, search: Search, candidate: Candidate, world: World | None = None, parts: Parts | None = None
+    ) -> None:
         self.search = search
         self.candidate = candidate
         self.world = world or LocalWorld(candidate.num_replicas, candidate.num_devices // candidate.num_replicas)
         self.tally = Tally(search.network, candidate)
-        self.workers = [_build_worker(search, candidate, rank, self.world) for rank in self.world.ranks]
+        self.workers = [_build_worker(search, candidate, rank, self.world, parts) for rank in self.world.ranks]
         self._priced: dict[tuple[int, int], tuple[Layout, ReplayCosts]] = {}
         self._ended_s: float | None = None
 

@@ -3,8 +3,8 @@
 Each rank has a clock. What the clock does at each action, with s = seconds of the action:
 
     F B I W   start = max(clock, arrival of the message that it needs); clock = end = start + s
-    RECV      posts its buffer at clock; takes no time
-    SEND      clock = max(clock, completion of the previous send of this stage and direction); posts there
+    RECV      clock = end = clock + s; posts its buffer there (s is 0 unless posting has been measured)
+    SEND      start = max(clock, completion of the previous send of this stage and direction); posts at start + s
     REDUCE    posts the stage's gradients at clock; takes no time of the rank's own
     STEP      start = max(clock, completion of all sends of the rank, sum of the stage's gradients); end = start + s
 

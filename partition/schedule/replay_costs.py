@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from partition.schedule.actions import COMPUTE, Action, Kind, Schedule
+from partition.schedule.actions import NO_MICROBATCH, Action, Kind, Schedule
 
 SecondsTable = tuple[tuple[float, ...], ...]
 """seconds, by stage and class of microbatch"""
@@ -23,7 +23,8 @@ class ReplayCosts:
     size_class: tuple[int, ...]
     """class of each microbatch"""
     seconds: Mapping[Kind, SecondsTable]
-    """duration of F, B, I, W and STEP, and of adding up a stage's gradients (REDUCE_GRAD), which has class 0 too"""
+    """duration of F, B, I, W and STEP, of posting each SEND and RECV, and of adding up a stage's gradients
+    (REDUCE_GRAD), which has class 0 too"""
     send_forward_s: SecondsTable
     """seconds that an activation leaving the stage occupies its link, latency included"""
     send_backward_s: SecondsTable
@@ -38,11 +39,12 @@ class ReplayCosts:
     """bytes that each rank holds throughout: parameters, gradients, optimizer state"""
 
     def seconds_of(self, action: Action) -> float:
-        """Duration of a computation or step; 0 for what has no table."""
+        """Duration of an action on its rank; 0 for what has no table."""
         table = self.seconds.get(action.kind)
         if table is None:
             return 0.0
-        return table[action.stage][self.size_class[action.microbatch] if action.kind in COMPUTE else 0]
+        is_whole = action.microbatch == NO_MICROBATCH
+        return table[action.stage][0 if is_whole else self.size_class[action.microbatch]]
 
     def transfer_s(self, send: Action) -> float:
         """Seconds that the message of a send occupies its link."""

@@ -1,0 +1,337 @@
+"""Measured costs of layers: training steps of a stand-in for the network, every operator with its time.
+
+The stand-in has the network's layers, of a run of equal ones only as many as fill the caches, so that each distinct
+shape is measured among its neighbours: with buffers taken and given back, weights that have left the caches, and the
+autograd and Python of a real step. It trains on one device, a minibatch in a few microbatches, for each of a range of
+microbatch sizes. Where there are several ranks all do so at once.
+
+    operator        from the end of the operator before it to its own: the buffers taken in between are in it
+    update          norms and optimizer step, in seconds for each element
+    action, step    what is left of a step of a tiny network, of few and of many microbatches
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+
+from partition.config import ExperimentConfig
+from partition.costs.profile import Curve, Overheads
+from partition.costs.work import operator_key
+from partition.data.stores import free_bytes
+from partition.errors import PartitionError
+from partition.graph import Program
+from partition.graph.program import Give, Operator, Take
+from partition.plan import Candidate, Search
+from partition.plan.search import Shape
+from partition.plan.split import Segment
+from partition.runtime.stage import INSTRUCTION_METHODS, Frame, Stage
+from partition.runtime.update import Update
+from partition.runtime.workers import Fleet, Parts
+from partition.runtime.world import World, share_all
+from partition.units import format_bytes
+
+FILLS_CACHES_BYTES = 64 * 2**20
+"""Parameters of a stand-in beyond which it is not made deeper: twice what the caches of large servers hold."""
+MOST_MICROBATCHES = 8
+"""Of a step of the stand-in."""
+HALVINGS = 6
+"""Microbatch sizes are the minibatch, its half and so on, this many times, and one example."""
+BUDGET_S = 35.0
+"""Of the steps of the stand-in; the least number of repetitions may need more."""
+LEAST_REPEATS, MOST_REPEATS = 3, 15
+TINY_WIDTH, TINY_MICROBATCHES, TINY_REPEATS = 8, 17, 15
+
+
+class Stopwatch:
+    """The laps of what runs on one device, in order."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_cuda = device.type == "cuda"
+        self.laps: list[tuple[Operator | None, Any, Any]] = []
+        """What ran, None for an update, from when, until when."""
+
+    def now(self) -> Any:
+        """An instant: seconds, or an event on the GPU's stream."""
+        if not self._is_cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self) -> list[tuple[Operator | None, float]]:
+        """Of every lap; the device has been waited for."""
+        if self._is_cuda:
+            return [(of, start.elapsed_time(end) / 1000) for of, start, end in self.laps]
+        return [(of, end - start) for of, start, end in self.laps]
+
+
+class TimedStage(Stage):
+    """A stage that takes the time of its operators."""
+
+    def __init__(self, watch: Stopwatch, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._watch = watch
+
+    def run(self, program: Program, frame: Frame) -> None:
+        """Interpret a program; what is given back at its end is the last operator's."""
+        laps, now = self._watch.laps, self._watch.now
+        start, last = now(), None
+        for instruction in program:
+            INSTRUCTION_METHODS[type(instruction)](self, instruction, frame)
+            if not isinstance(instruction, Take | Give):
+                end = now()
+                laps.append((instruction, start, end))
+                start, last = end, instruction
+        if last is not None and isinstance(program[-1], Give):
+            _, began, _ = laps.pop()
+            laps.append((last, began, now()))
+
+
+class TimedUpdate(Update):
+    """An update that takes its time."""
+
+    def __init__(self, watch: Stopwatch, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._watch = watch
+
+    def measure(self) -> None:
+        """Take the norms."""
+        start = self._watch.now()
+        super().measure()
+        self._watch.laps.append((None, start, self._watch.now()))
+
+    def apply(self, scale: float = 1.0) -> None:
+        """Update the parameters."""
+        start = self._watch.now()
+        super().apply(scale)
+        self._watch.laps.append((None, start, self._watch.now()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """What layers cost on this device."""
+
+    operators: dict[str, Curve]
+    overheads: Overheads
+
+
+def measure_layers(config: ExperimentConfig, world: World, budget_s: float = BUDGET_S) -> Layers:
+    """Measure the layers of an experiment; all ranks of a world call it together, each on its own device.
+
+    Raises PartitionError where not even one example of the stand-in fits.
+    """
+    tiny_s, update_s = _measure_tiny(config, world)
+    (few, few_s), (many, many_s) = tiny_s
+    action_s = max(0.0, (many_s - few_s) / (2 * (many - few)))
+    search = _search_of(_stand_in(config), world)
+    sizes = _fitting(search, _sizes(config.training.minibatch_size))
+    found: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+    updates = []
+    for rows in sizes:
+        steps = _steps(search, rows, world, budget_s / len(sizes))
+        updates += [step.update_s for step in steps]
+        for key in steps[0].operators_s:
+            found[key][rows] = _median([step.operators_s[key] for step in steps])
+    elements = search.model.stage(0, search.network.num_layers - 1).parameter_elements
+    return Layers(
+        operators={key: curve(of) for key, of in found.items()},
+        overheads=Overheads(
+            action_s=action_s,
+            step_s=max(0.0, few_s - 2 * few * action_s),
+            update_s=update_s,
+            update_s_per_element=max(0.0, statistics.median(updates) - update_s) / elements,
+        ),
+    )
+
+
+def curve(measured: Mapping[int, tuple[float, float]]) -> Curve:
+    """Seconds and spread by size, sizes in increasing order."""
+    sizes = tuple(sorted(measured))
+    return Curve(
+        sizes=sizes,
+        seconds=tuple(measured[size][0] for size in sizes),
+        spread=tuple(measured[size][1] for size in sizes),
+    )
+
+
+def _median(seconds: Sequence[float]) -> tuple[float, float]:
+    """The median, and by how much the repetitions differ as a fraction of it."""
+    middle = statistics.median(seconds)
+    return middle, (max(seconds) - min(seconds)) / middle if middle > 0 else 0.0
+
+
+# The networks that are measured
+
+
+def _stand_in(config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment on fewer of its equal layers: as many as fill the caches, or all."""
+    model = config.model
+    for repeats in range(2, len(model.hidden_features) + 3):
+        hidden = tuple(width for _, run in groupby(model.hidden_features) for width in list(run)[: repeats + 1])
+        shorter = model.model_copy(update={"hidden_features": hidden})
+        features = shorter.features
+        elements = sum(before * after for before, after in zip(features, features[1:], strict=False))
+        if hidden == model.hidden_features or elements * config.precision.itemsize >= FILLS_CACHES_BYTES:
+            break
+    return config.model_copy(update={"model": shorter})
+
+
+def _tiny(config: ExperimentConfig) -> ExperimentConfig:
+    """A network whose steps are nearly all Python."""
+    hidden = (TINY_WIDTH,) * 2
+    model = config.model.model_copy(
+        update={"in_features": TINY_WIDTH, "hidden_features": hidden, "out_features": TINY_WIDTH}
+    )
+    return config.model_copy(update={"model": model})
+
+
+def _search_of(config: ExperimentConfig, world: World) -> Search:
+    """The experiment on one device: a GPU with its limit, elsewhere this rank's share of the host."""
+    device = config.cluster.devices[0]
+    if device.kind != "cuda":
+        share = (free_bytes() or 2**34) // (world.num_replicas * world.ranks_per_replica)
+        device = device.model_copy(update={"name": None, "kind": "cpu", "memory_bytes": share * 3 // 4})
+    cluster = config.cluster.model_copy(update={"devices": (device,)})
+    planner = config.planner.model_copy(update={"costs": None, "minibatch_sizes": None})
+    return Search(config.model_copy(update={"cluster": cluster, "planner": planner}))
+
+
+def _sizes(minibatch_size: int) -> list[int]:
+    """Microbatch sizes worth knowing: those of halvings of the minibatch, and one example."""
+    return sorted({1, *(-(-minibatch_size // (1 << shift)) for shift in range(HALVINGS + 1))})
+
+
+def _candidate(search: Search, rows: int, count: int, schedule: str) -> Candidate:
+    """So many microbatches of so many examples on the one device."""
+    shape = Shape(name="profile", strategy="accumulate", minibatch_size=rows * count, num_microbatches=count,
+                  schedule=schedule)  # fmt: skip
+    return search.price(shape, [Segment(0, 0, search.network.num_layers - 1)])
+
+
+def _fitting(search: Search, sizes: Sequence[int]) -> list[int]:
+    """The sizes of which the device holds a step."""
+    found = [rows for rows in sizes if _candidate(search, rows, MOST_MICROBATCHES, "1f1b").feasible]
+    if not found:
+        one = _candidate(search, 1, 1, "1f1b")
+        raise PartitionError(
+            f"not even one example of {search.network.num_layers} layers can be measured here: it {one.reason}"
+        ) if not one.feasible else PartitionError(f"no size of {list(sizes)} can be measured here: it {one.reason}")
+    return found
+
+
+# Steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """One step of the stand-in."""
+
+    operators_s: dict[str, float]
+    """Mean over all that ran, by key."""
+    update_s: float
+    rest_s: float
+    """What neither operators nor update took."""
+
+
+def _steps(search: Search, rows: int, world: World, budget_s: float) -> list[_Step]:
+    """Steps at one size, alternately with full backwards and with I and W, until the time is up."""
+    count = max(1, min(MOST_MICROBATCHES, search.minibatch_size // rows))
+    runs = [_Runner(search, _candidate(search, rows, count, schedule)) for schedule in ("1f1b", "zb_h1")]
+    for runner in runs:
+        runner.step()
+    slowest_s = max(_all(world, max(runner.warm_up() for runner in runs)))
+    repeats = round(min(MOST_REPEATS, max(LEAST_REPEATS, budget_s / (2 * slowest_s))))
+    found = []
+    for _ in range(repeats):
+        both = [runner.step() for runner in runs]
+        keys = both[0].operators_s.keys() | both[1].operators_s.keys()
+        found.append(
+            _Step(
+                operators_s={
+                    key: statistics.mean(one.operators_s[key] for one in both if key in one.operators_s) for key in keys
+                },
+                update_s=statistics.mean(one.update_s for one in both),
+                rest_s=statistics.mean(one.rest_s for one in both),
+            )
+        )
+    _all(world, 0.0)  # none goes on to the next size, and leaves the machine quieter, while others measure
+    return found
+
+
+def _all(world: World, mine: float) -> list[float]:
+    """A number of every rank."""
+    numbers = {rank: np.array([mine]) for rank in world.ranks}
+    return [float(of[0]) for of in share_all(world, numbers)]
+
+
+def _measure_tiny(config: ExperimentConfig, world: World) -> tuple[tuple[tuple[int, float], tuple[int, float]], float]:
+    """Seconds that few and many microbatches leave besides operators and update, and seconds of the update."""
+    search = _search_of(_tiny(config), world)
+    rests, updates = [], []
+    for count in (1, TINY_MICROBATCHES):
+        runner = _Runner(search, _candidate(search, 1, count, "1f1b"))
+        for _ in range(3):
+            runner.step()
+        _all(world, 0.0)
+        steps = [runner.step() for _ in range(TINY_REPEATS)]
+        rests.append((count, statistics.median(step.rest_s for step in steps)))
+        updates.append(statistics.median(step.update_s for step in steps))
+    return (rests[0], rests[1]), min(updates)
+
+
+class _Runner:
+    """Trains one candidate of one device on made-up examples."""
+
+    def __init__(self, search: Search, candidate: Candidate) -> None:
+        self._network = search.network
+        size, network = candidate.minibatch_size, search.network
+        device = search.cluster.devices[0]
+        self._watch = Stopwatch(torch.device("cuda" if device.kind == "cuda" else "cpu"))
+        self._fleet = Fleet(
+            search,
+            candidate,
+            parts=Parts(stage=partial(TimedStage, self._watch), update=partial(TimedUpdate, self._watch)),
+        )
+        random = np.random.default_rng(0)
+        dtype = np.dtype(search.config.precision.compute)
+        self._x = random.standard_normal((size, network.layers[0].in_features)).astype(dtype)
+        out_features = network.layers[-1].out_features
+        self._y = (
+            random.integers(0, out_features, size)
+            if network.loss.has_class_targets
+            else random.standard_normal((size, out_features)).astype(dtype)
+        )
+        self._examples = random.permutation(size)
+
+    def warm_up(self) -> float:
+        """Seconds of a step."""
+        start_s = time.perf_counter()
+        self.step()
+        return time.perf_counter() - start_s
+
+    def step(self) -> _Step:
+        """One step, timed; a learning rate so small that nothing grows."""
+        self._watch.laps.clear()
+        total_s = self._fleet.train(self._x, self._y, self._examples, learning_rate=1e-30).step_s
+        seconds: dict[str, list[float]] = defaultdict(list)
+        update_s = 0.0
+        for operator, taken_s in self._watch.seconds():
+            if operator is None:
+                update_s += taken_s
+            else:
+                seconds[operator_key(operator, self._network.loss)].append(taken_s)
+        return _Step(
+            operators_s={key: statistics.fmean(of) for key, of in seconds.items()},
+            update_s=update_s,
+            rest_s=max(0.0, total_s - update_s - sum(map(sum, seconds.values()))),
+        )
