@@ -78,7 +78,9 @@ class Search:
         self.config = config
         self.network = build_network(config.model)
         self.cluster: Cluster = build_cluster(config.cluster, config.precision.compute, self._profile())
-        self.model = CostModel(self.network, optimizer_record(config.optimizer), config.precision.itemsize)
+        self.model = CostModel(
+            self.network, optimizer_record(config.optimizer), config.precision.itemsize, self.cluster.rules
+        )
         self.minibatch_size = config.training.minibatch_size
         self._check_size()
         self._splitter = cache(self._make_splitter)
@@ -367,6 +369,7 @@ class Search:
                 last_layer=self.network.num_layers - 1,
                 limit_bytes=device.memory_bytes,
                 memory=memory,
+                room=device.room,
             )
             for rank, device in enumerate(self.cluster.devices[:num_ranks])
         )
@@ -376,7 +379,7 @@ class Search:
             feasible=not overflow,
             sharding="full",
             stages=stages,
-            predicted=sharded_prediction(layout, memory.peak_bytes),
+            predicted=sharded_prediction(layout, rank_loads(stages)),
         )
 
     def _without_layout(self, shape: Shape, reason: str) -> Candidate:

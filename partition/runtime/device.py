@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from partition.costs import Device
+from partition.costs import AllocatorRules, Device
 from partition.errors import DeviceMemoryError
 from partition.graph import Category
 
@@ -22,8 +22,15 @@ class RuntimeDevice:
     when it gives: the memory is then free in truth.
     """
 
-    def __init__(self, spec: Device, dtype: torch.dtype, torch_device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        spec: Device,
+        dtype: torch.dtype,
+        torch_device: torch.device | None = None,
+        rules: AllocatorRules | None = None,
+    ) -> None:
         self.spec = spec
+        self.rules = spec.rules if rules is None else rules
         self.dtype = dtype
         self.torch_device = torch_device or torch.device(spec.name if spec.kind == "cuda" else "cpu")
         self.held_bytes = 0
@@ -52,10 +59,12 @@ class RuntimeDevice:
         return torch.empty(shape, dtype=dtype, device=self.torch_device)
 
     def count(self, num_bytes: int, category: Category, purpose: str) -> None:
-        """Enter bytes into the ledger, negative to take them out again: what a library allocates by itself.
+        """Enter a buffer into the ledger, negative to take it out again: what a library allocates by itself.
 
-        Raises DeviceMemoryError where too few bytes are left.
+        What is entered is the block that the allocator gives for it. Raises DeviceMemoryError where too few bytes are
+        left.
         """
+        num_bytes = self.rules.block_bytes(num_bytes)
         held = self.held_bytes + num_bytes
         if held > self.spec.memory_bytes:
             raise DeviceMemoryError(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from torch.profiler import profile, record_function
 
+from partition.costs.allocator import EXACT, AllocatorRules
 from partition.runtime.executor import Executor, Step
 from partition.runtime.workers import Worker
 from partition.schedule import Action
@@ -39,9 +40,9 @@ def turns_in_ranges() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         build, run = Worker.__init__, Executor.run
 
-        def build_in_range(worker: Worker, search: Any, candidate: Any, rank: int, world: Any) -> None:
+        def build_in_range(worker: Worker, search: Any, candidate: Any, rank: int, *others: Any) -> None:
             with record_function(f"{_RANGE}{rank}"):
-                build(worker, search, candidate, rank, world)
+                build(worker, search, candidate, rank, *others)
 
         def run_in_range(executor: Executor, row: Sequence[Action], step: Step) -> Iterator[None]:
             turns = run(executor, row, step)
@@ -79,8 +80,11 @@ def _events_under(node: Any, rank: int) -> Iterator[Event]:
         yield from _events_under(child, rank)
 
 
-def peaks_by_rank(events: Sequence[Event]) -> dict[int, int]:
-    """The most bytes that each rank had allocated at once; -1 stands for what no rank's turn allocated."""
+def peaks_by_rank(events: Sequence[Event], rules: AllocatorRules = EXACT) -> dict[int, int]:
+    """The most bytes that each rank had allocated at once, in blocks of an allocator with the given rules.
+
+    -1 stands for what no rank's turn allocated.
+    """
     owner: dict[int, int] = {}
     current: dict[int, int] = {}
     peak: dict[int, int] = {}
@@ -90,7 +94,7 @@ def peaks_by_rank(events: Sequence[Event]) -> dict[int, int]:
         rank = owner.get(event.address)
         if rank is None:  # allocated before the recording began
             continue
-        current[rank] = current.get(rank, 0) + event.num_bytes
+        current[rank] = current.get(rank, 0) + rules.block_bytes(event.num_bytes)
         peak[rank] = max(peak.get(rank, 0), current[rank])
     return peak
 

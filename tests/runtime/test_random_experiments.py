@@ -8,12 +8,15 @@ is a rank, and all that its allocator ever held at once must be what was predict
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from partition.costs import AllocatorRules, CostModel
 from partition.data.dataset import Dataset, load
 from partition.plan import Candidate, Search
+from partition.plan.simulation import simulate_candidate
 from partition.runtime import Fleet, joined
 from tests.runtime.events import peak, peaks_by_rank, recorded
 from tests.runtime.random_experiments import (
@@ -96,6 +99,46 @@ def test_predicted_peak_is_the_allocators_in_two_processes(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(OF_TWO_RANKS_FAST.stop, OF_TWO_RANKS.stop))
 def test_predicted_peak_is_the_allocators_in_two_processes_for_many_more(seed: int) -> None:
     check_in_two_processes(seed)
+
+
+COARSE = AllocatorRules(granularity_bytes=512, library_bytes=3 * 2**20)
+"""As on a GPU: blocks of 512 bytes, and workspaces of a library in every rank."""
+
+
+def with_rules(search: Search, rules: AllocatorRules) -> Search:
+    """The search on devices whose allocator has the given rules; nothing has been priced yet."""
+    devices = tuple(replace(device, rules=rules) for device in search.cluster.devices)
+    search.cluster = replace(search.cluster, devices=devices)
+    search.model = CostModel(search.network, search.model.optimizer, search.model.itemsize, rules)
+    return search
+
+
+def check_with_coarse_blocks(seed: int) -> None:
+    """Every buffer of the true allocator, each rounded on its own, gives the predicted peak."""
+    config, name = random_experiment(seed)
+    search, dataset = with_rules(Search(config), COARSE), load(config)
+    candidate = candidate_of(search, name)
+    assert candidate.predicted is not None
+    gc.collect()
+    with recorded() as events:
+        fleet = Fleet(search, candidate)
+        exercise(fleet, candidate, dataset)
+    predicted = dict(enumerate(candidate.predicted.peak_bytes))
+    assert fleet.peak_bytes() == predicted
+    assert {rank: peak + COARSE.library_bytes for rank, peak in peaks_by_rank(events, COARSE).items()} == predicted
+    replayed = simulate_candidate(search, candidate).replay
+    assert {rank.peak_bytes for rank in replayed.ranks} <= set(predicted.values())
+
+
+@pytest.mark.parametrize("seed", range(25, 40))
+def test_blocks_of_512_bytes_are_predicted_and_entered_in_the_ledger(seed: int) -> None:
+    check_with_coarse_blocks(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [*range(25), *range(40, 120)])
+def test_blocks_of_512_bytes_are_predicted_and_entered_for_many_more(seed: int) -> None:
+    check_with_coarse_blocks(seed)
 
 
 @pytest.mark.slow
