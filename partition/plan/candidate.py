@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from partition.costs.allocator import DeviceRoom, cuda_reserved_bytes
+from partition.units import format_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,14 @@ class RankLoad:
     peak_bytes: int
     limit_bytes: int
     stages: tuple[StagePlan, ...]
+
+    @property
+    def available(self) -> str:
+        """What the device has for it, in words."""
+        room, limit = self.stages[0].room, format_bytes(self.limit_bytes)
+        if room is None:
+            return f"{self.device} has {limit}"
+        return f"{self.device} has {limit} to allocate of {format_bytes(room.reported_bytes)}"
 
     @property
     def reserved_bytes(self) -> int:

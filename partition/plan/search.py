@@ -452,10 +452,7 @@ def _overflow(stages: Sequence[StagePlan]) -> str:
     too_much = fullest.peak_bytes - fullest.limit_bytes
     if too_much <= 0:
         return ""
-    needs = (
-        f"needs {format_bytes(fullest.peak_bytes)}, {fullest.device} has {format_bytes(fullest.limit_bytes)} "
-        f"({format_bytes(too_much)} too much)"
-    )
+    needs = f"needs {format_bytes(fullest.peak_bytes)}, {fullest.available} ({format_bytes(too_much)} too much)"
     if len(stages) == 1 or fullest.stages[0].last_layer - fullest.stages[0].first_layer + 1 == _num_layers(stages):
         return needs
     named = ", ".join(f"stage {stage.stage_index} ({_layers(stage)})" for stage in fullest.stages)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from partition.costs import AllocatorRules, Device
-from partition.errors import DeviceMemoryError
+from partition.errors import DeviceMemoryError, RunError
 from partition.graph import Category
+from partition.units import format_bytes
 
 
 class RuntimeDevice:
@@ -78,6 +79,20 @@ class RuntimeDevice:
         self._held[category] += num_bytes
         if held > self.peak_bytes:
             self.peak_bytes = held
+
+    def check_free(self, reserved_bytes: int) -> None:
+        """Raise RunError where a GPU has less free, its context apart, than the allocator is to take of it."""
+        if self.torch_device.type != "cuda":
+            return
+        free_bytes, total_bytes = torch.cuda.mem_get_info(self.torch_device)
+        # What an earlier run of this process has left in the allocator can be had again.
+        cached_bytes = torch.cuda.memory_reserved(self.torch_device) - torch.cuda.memory_allocated(self.torch_device)
+        if reserved_bytes > free_bytes + cached_bytes:
+            free, total = format_bytes(free_bytes + cached_bytes), format_bytes(total_bytes)
+            raise RunError(
+                f"{self.name} has {free} of {total} free, the plan reserves {format_bytes(reserved_bytes)}; end what "
+                "else runs there, or plan with a larger cluster.headroom"
+            )
 
     def give(self, tensor: Tensor, category: Category) -> None:
         """Count a tensor as returned; the caller holds no reference to it afterwards."""

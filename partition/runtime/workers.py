@@ -57,6 +57,8 @@ class Worker:
         dtype: torch.dtype = getattr(torch, search.config.precision.compute)
         rules = search.cluster.rules
         self.device = RuntimeDevice(spec, dtype, world.torch_device(spec), rules)
+        if candidate.predicted is not None and candidate.predicted.reserved_bytes:
+            self.device.check_free(candidate.predicted.reserved_bytes[rank])
         self.device.count(rules.library_bytes, Category.WORKSPACE, "the workspaces of matrix libraries")
         self.stages: dict[int, Stage] = {}
         self.updates: dict[int, Update] = {}
