@@ -14,6 +14,8 @@ RateFormat = Literal["default", "float64", "float32", "tf32", "bfloat16", "float
 
 LARGEST_DEVICE_COUNT = 1024
 LARGEST_MEMORY_BYTES = 2**60
+DEFAULT_HEADROOM = 0.03
+DEFAULT_CONTEXT_BYTES = 500 * 2**20
 
 Rate = Annotated[float, Field(gt=0, le=1e24, allow_inf_nan=False)]
 Latency = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
@@ -100,3 +102,27 @@ class ClusterConfig(Section):
 
     devices: Annotated[tuple[DeviceConfig, ...], Field(min_length=1, max_length=LARGEST_DEVICE_COUNT)]
     links: LinksConfig = LinksConfig()
+    headroom: Annotated[float, Field(ge=0, le=0.9, allow_inf_nan=False)] | None = None
+    """The share of a GPU's memory that is left free; None: 3%."""
+    context_bytes: Annotated[int, Field(ge=0, le=LARGEST_MEMORY_BYTES)] | None = None
+    """What a GPU's driver takes for a process outside torch's allocator; None: 500 MiB."""
+
+    @property
+    def headroom_of_cuda(self) -> float:
+        """The share to be left free of every GPU."""
+        return DEFAULT_HEADROOM if self.headroom is None else self.headroom
+
+    @property
+    def context_bytes_of_cuda(self) -> int:
+        """Bytes of every GPU for the driver's context."""
+        return DEFAULT_CONTEXT_BYTES if self.context_bytes is None else self.context_bytes
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        """Both are of GPUs alone: elsewhere the memory of a device is what its buffers may take."""
+        devices = given.get("devices")
+        listed = devices if isinstance(devices, tuple | list) else ()
+        kinds = [device.get("kind", "cuda") for device in listed if isinstance(device, Mapping)]
+        for key, field in (("headroom", "headroom"), ("context", "context_bytes")):
+            if kinds and "cuda" not in kinds and given.get(field) is not None:
+                yield Conflict(key, "is for devices of kind cuda, and there are none; remove it")

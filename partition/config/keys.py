@@ -28,7 +28,7 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
     "training": tuple(name.removesuffix("_s") for name in TrainingConfig.model_fields),
     "optimizer": tuple(OptimizerConfig.model_fields),
     "checkpoint": tuple(CheckpointConfig.model_fields),
-    "cluster": ("devices", "links"),
+    "cluster": ("devices", "links", "headroom", "context"),
     "cluster.devices": ("name", "count", "kind", "memory", "compute", "memory_bandwidth"),
     "cluster.devices.compute": get_args(RateFormat),
     "cluster.links": ("bandwidth", "latency", "intra_node", "inter_node", "devices_per_node"),
@@ -40,6 +40,7 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
 
 SCHEMA_NAMES = {
     "memory": "memory_bytes",
+    "context": "context_bytes",
     "compute": "flop_per_s",
     "memory_bandwidth": "memory_bytes_per_s",
     "bandwidth": "bytes_per_s",

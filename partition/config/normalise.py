@@ -18,6 +18,7 @@ _Change = Callable[[Node], Node]
 
 _PARSERS: dict[str, Callable[[str | int | float], float]] = {
     "memory": parse_bytes,
+    "context": parse_bytes,
     "compute": parse_flop_per_s,
     "memory_bandwidth": parse_bytes_per_s,
     "bandwidth": parse_bytes_per_s,
@@ -50,7 +51,8 @@ def normalise(root: Node, problems: list[Problem], *, folder: str = "") -> Node:
     def path(node: Node) -> Node:
         return _complete_path(node, folder)
 
-    root = _change_within(root, ("training",), quantities)
+    for section in ("training", "cluster"):
+        root = _change_within(root, (section,), quantities)
     root = _change_within(root, ("model", "hidden_features"), widths)
     root = _change_within(root, ("cluster", "devices"), devices)
     root = _change_within(root, ("cluster", "links"), links)

@@ -11,6 +11,7 @@ from partition.config.keys import SCHEMA_NAMES
 from partition.config.messages import describe_missing, describe_wrong
 from partition.config.nodes import Node, join_path
 from partition.config.schema import (
+    ClusterConfig,
     DataConfig,
     DeviceConfig,
     ExperimentConfig,
@@ -32,6 +33,7 @@ _WITH_CONFLICTS: dict[_Keys, type[Section]] = {
     ("data",): DataConfig,
     ("training",): TrainingConfig,
     ("optimizer",): OptimizerConfig,
+    ("cluster",): ClusterConfig,
     ("cluster", "links"): LinksConfig,
 }
 

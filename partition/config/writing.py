@@ -114,7 +114,10 @@ def _cluster(cluster: ClusterConfig) -> dict[str, Any]:
     values: dict[str, Any] = {"devices": devices if len(devices) > 1 else devices[0]}
     if not cluster.links.is_default:
         values["links"] = _links(cluster.links)
-    return values
+    context = cluster.context_bytes
+    values["headroom"] = cluster.headroom
+    values["context"] = None if context is None else _quantity(context, _BYTES.items(), parse_bytes)
+    return _without_none(values)
 
 
 def _device(device: DeviceConfig, count: int) -> dict[str, Any]:

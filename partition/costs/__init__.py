@@ -1,15 +1,18 @@
 """Hardware, and the bytes, operations and seconds of every action of every stage; no torch."""
 
+from partition.costs.allocator import AllocatorRules, DeviceRoom
 from partition.costs.hardware import Cluster, Device, build_cluster
 from partition.costs.optimizer import OptimizerRecord, optimizer_record
 from partition.costs.profile import CostsFile, Profile, read_costs
 from partition.costs.stage import CostModel, MicrobatchCost, StageCost
 
 __all__ = [
+    "AllocatorRules",
     "Cluster",
     "CostModel",
     "CostsFile",
     "Device",
+    "DeviceRoom",
     "MicrobatchCost",
     "OptimizerRecord",
     "Profile",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import yaml
 
 from partition.config import ClusterConfig, DeviceConfig, LinksConfig
+from partition.costs.allocator import EXACT, AllocatorRules, DeviceRoom, cuda_rules
 from partition.costs.profile import Profile
 from partition.errors import PartitionError
 from partition.units import parse_bytes, parse_bytes_per_s, parse_flop_per_s
@@ -31,6 +33,7 @@ class Device:
     kind: str
     """simulated, cpu or cuda."""
     memory_bytes: int
+    """What may be allocated; on CUDA less than there is, see `room`."""
     flop_per_s: float
     """In the experiment's number format."""
     memory_bytes_per_s: float
@@ -38,6 +41,9 @@ class Device:
     """Where the two rates come from."""
     profile: Profile | None = None
     """Measured costs, which take the place of the two rates."""
+    rules: AllocatorRules = EXACT
+    room: DeviceRoom | None = None
+    """Of a GPU: where the rest of its memory goes."""
 
     @property
     def rates(self) -> tuple[float, float, Profile | None]:
@@ -56,6 +62,12 @@ class Cluster:
 
     devices: tuple[Device, ...]
     links: LinksConfig
+
+    @property
+    def rules(self) -> AllocatorRules:
+        """Of all devices: where kinds are mixed, every one is counted as the strictest of them counts."""
+        kinds = {device.rules for device in self.devices}
+        return kinds.pop() if len(kinds) == 1 else AllocatorRules.strictest(kinds)
 
     @property
     def first_alike(self) -> tuple[int, ...]:
@@ -121,7 +133,8 @@ def build_cluster(config: ClusterConfig, number_format: str, profile: Profile | 
     for device in config.devices:
         name = f"{device.kind}:{counts[device.kind]}"
         counts[device.kind] += 1
-        devices.append(_resolve(device, name, number_format, num_cpu))
+        resolved = _resolve(device, name, number_format, num_cpu)
+        devices.append(_with_allocator(resolved, device, config) if device.kind == "cuda" else resolved)
     if profile is not None:
         _check_profile(profile, devices, number_format)
         devices = [replace(device, profile=profile) for device in devices]
@@ -174,6 +187,19 @@ def _resolve(config: DeviceConfig, name: str, number_format: str, num_cpu: int) 
         memory_bytes_per_s=memory_bytes_per_s or ASSUMED_MEMORY_BYTES_PER_S,
         source=_source(config, sheet is not None, is_assumed),
     )
+
+
+def _with_allocator(device: Device, config: DeviceConfig, cluster: ClusterConfig) -> Device:
+    """A GPU as its caching allocator and its driver leave it."""
+    capability = str(_data_sheet(config.name)["capability"]) if config.name else None
+    room = DeviceRoom(
+        reported_bytes=device.memory_bytes,
+        headroom_bytes=math.ceil(device.memory_bytes * cluster.headroom_of_cuda),
+        context_bytes=cluster.context_bytes_of_cuda,
+    )
+    room.check(device.name)
+    rules = cuda_rules(capability, os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
+    return replace(device, memory_bytes=room.allocatable_bytes, rules=rules, room=room)
 
 
 def _source(config: DeviceConfig, has_sheet: bool, is_assumed: bool) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from partition.costs.allocator import EXACT, AllocatorRules
 from partition.graph import Category, Program
 from partition.graph.program import Give, Take
 
@@ -17,6 +18,10 @@ class MemoryStep(NamedTuple):
     bytes_per_row: int
     other_bytes: int
     category: Category
+
+    def num_bytes(self, rows: int, rules: AllocatorRules) -> int:
+        """What the allocator gives, or gets back, for a microbatch of `rows` examples."""
+        return rules.block_bytes(self.bytes_per_row * rows + self.other_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,7 @@ class MemoryEffect:
     rows: int
     peak_position: int
     """Number of steps until the (first) instant of the peak."""
+    rules: AllocatorRules = EXACT
 
     @property
     def net_by_category(self) -> Mapping[Category, int]:
@@ -45,7 +51,7 @@ class MemoryEffect:
     def _sums(self, steps: Sequence[MemoryStep]) -> Mapping[Category, int]:
         sums: Counter[Category] = Counter()
         for step in steps:
-            sums[step.category] += step.bytes_per_row * self.rows + step.other_bytes
+            sums[step.category] += step.num_bytes(self.rows, self.rules)
         return sums
 
 
@@ -61,11 +67,14 @@ def memory_steps(program: Program, itemsize: int) -> tuple[MemoryStep, ...]:
     return tuple(steps)
 
 
-def memory_effect(steps: Sequence[MemoryStep], rows: int) -> MemoryEffect:
-    """The effect of a program on a microbatch of `rows` examples."""
+def memory_effect(steps: Sequence[MemoryStep], rows: int, rules: AllocatorRules = EXACT) -> MemoryEffect:
+    """The effect of a program on a microbatch of `rows` examples; every buffer is rounded on its own."""
     total = peak = at_peak = 0
     for position, (bytes_per_row, other_bytes, _) in enumerate(steps, start=1):
-        total += bytes_per_row * rows + other_bytes
+        num_bytes = bytes_per_row * rows + other_bytes
+        total += num_bytes if rules is EXACT else rules.block_bytes(num_bytes)
         if total > peak:
             peak, at_peak = total, position
-    return MemoryEffect(net_bytes=total, peak_bytes=peak, steps=tuple(steps), rows=rows, peak_position=at_peak)
+    return MemoryEffect(
+        net_bytes=total, peak_bytes=peak, steps=tuple(steps), rows=rows, peak_position=at_peak, rules=rules
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from partition.config import OptimizerConfig
+from partition.costs.allocator import EXACT, AllocatorRules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +20,13 @@ class OptimizerRecord:
     """Temporaries of the step kernel, whatever the parameters."""
     flop_per_element: int
 
-    def state_bytes(self, elements: int, tensors: int, itemsize: int) -> int:
-        """Bytes of state for `tensors` parameter tensors of `elements` elements together."""
-        return self.state_copies * elements * itemsize + self.state_bytes_per_tensor * tensors
+    def state_bytes(self, elements: int, tensors: int, itemsize: int, rules: AllocatorRules = EXACT) -> int:
+        """Bytes of state for `tensors` parameter tensors of `elements` elements together.
+
+        Where the allocator rounds, give the bytes of all tensors' blocks as so many elements of one byte.
+        """
+        per_tensor = rules.block_bytes(self.state_bytes_per_tensor)
+        return self.state_copies * elements * itemsize + per_tensor * tensors
 
 
 def optimizer_record(config: OptimizerConfig) -> OptimizerRecord:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from partition.costs.allocator import EXACT, AllocatorRules
 from partition.costs.hardware import Device
 from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect, memory_steps
 from partition.costs.optimizer import OptimizerRecord
@@ -18,10 +19,11 @@ from partition.graph.program import Take, Variable, operators
 class PricedProgram:
     """A program for any microbatch size."""
 
-    def __init__(self, program: Program, itemsize: int, loss: LossRecord) -> None:
+    def __init__(self, program: Program, itemsize: int, loss: LossRecord, rules: AllocatorRules = EXACT) -> None:
         self._program = program
         self._itemsize = itemsize
         self._loss = loss
+        self._rules = rules
 
     @cached_property
     def _steps(self) -> tuple[MemoryStep, ...]:
@@ -29,7 +31,7 @@ class PricedProgram:
 
     def memory(self, rows: int) -> MemoryEffect:
         """Bytes taken and given on a microbatch of `rows` examples."""
-        return memory_effect(self._steps, rows)
+        return memory_effect(self._steps, rows, self._rules)
 
     def kernels(self, rows: int) -> tuple[Work, ...]:
         """Operations and bytes moved of every kernel, in order."""
@@ -94,6 +96,17 @@ class MicrobatchCost:
     """What SEND_B carries; 0 on the first stage."""
     is_output_kept: bool
     """The sent output is a kept tensor: the send gives nothing back."""
+    rules: AllocatorRules = EXACT
+
+    @property
+    def output_buffer_bytes(self) -> int:
+        """What the buffer takes from which SEND_F sends."""
+        return self.rules.block_bytes(self.output_bytes)
+
+    @property
+    def grad_input_buffer_bytes(self) -> int:
+        """What the buffer takes from which SEND_B sends."""
+        return self.rules.block_bytes(self.grad_input_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +129,18 @@ class StageCost:
     """The costs of the layers first_layer..last_layer of a network as one stage."""
 
     def __init__(
-        self, network: Network, optimizer: OptimizerRecord, itemsize: int, first_layer: int, last_layer: int
+        self,
+        network: Network,
+        optimizer: OptimizerRecord,
+        itemsize: int,
+        first_layer: int,
+        last_layer: int,
+        rules: AllocatorRules = EXACT,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
         self.itemsize = itemsize
+        self.rules = rules
         self.layers = network.layers[first_layer : last_layer + 1]
         self.is_last = last_layer == network.num_layers - 1
         self._microbatches: dict[int, MicrobatchCost] = {}
@@ -144,7 +164,7 @@ class StageCost:
         }
 
     def _priced(self, program: Program) -> PricedProgram:
-        return PricedProgram(program, self.itemsize, self.network.loss)
+        return PricedProgram(program, self.itemsize, self.network.loss, self.rules)
 
     @cached_property
     def parameter_elements(self) -> int:
@@ -163,17 +183,31 @@ class StageCost:
         return sum(1 + layer.has_bias for layer in self.layers)
 
     def static_bytes(self, num_microbatches: int) -> dict[Category, int]:
-        """Bytes that live as long as the stage, for steps of at most `num_microbatches` microbatches."""
-        parameters = self.parameter_elements * self.itemsize
-        state = self.optimizer.state_bytes(self.parameter_elements, self.parameter_tensors, self.itemsize)
+        """Bytes that live as long as the stage, for steps of at most `num_microbatches` microbatches.
+
+        What libraries take is of the rank: where it has several stages, it counts once for all (`shared_bytes`).
+        """
         # The 1 that a backward starts from; the last stage keeps the loss of every microbatch of a step beside it.
-        numbers = 1 + (num_microbatches if self.is_last else 0)
+        numbers = (1, num_microbatches if self.is_last else 0)
+        workspace = sum(self.rules.block_bytes(count * self.itemsize) for count in numbers)
         return {
-            Category.PARAMETERS: parameters,
-            Category.GRADIENTS: parameters,
-            Category.OPTIMIZER: state,
-            Category.WORKSPACE: numbers * self.itemsize,
+            Category.PARAMETERS: self.parameter_bytes,
+            Category.GRADIENTS: self.parameter_bytes,
+            Category.OPTIMIZER: self.optimizer.state_bytes(self.parameter_bytes, self.parameter_tensors, 1, self.rules),
+            Category.WORKSPACE: workspace + self.shared_bytes,
         }
+
+    @cached_property
+    def parameter_bytes(self) -> int:
+        """What the parameters take of memory, each in a block of its own."""
+        if self.rules is EXACT:
+            return self.parameter_elements * self.itemsize
+        return sum(map(self.rules.block_bytes, self.tensor_bytes))
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of the static bytes, those that are the rank's, whichever stages it has."""
+        return self.rules.library_bytes
 
     def microbatch(self, rows: int) -> MicrobatchCost:
         """The costs of every action on a microbatch of `rows` examples."""
@@ -189,6 +223,7 @@ class StageCost:
             output_bytes=self._bytes(None if program.is_last else program.output, rows),
             grad_input_bytes=self._bytes(program.grad_input, rows),
             is_output_kept=program.is_output_kept,
+            rules=self.rules,
         )
 
     def _bytes(self, variable: Variable | None, rows: int) -> int:
@@ -201,7 +236,7 @@ class StageCost:
         norms = MemoryStep(0, self.num_norms * self.itemsize, Category.WORKSPACE)
         update = MemoryStep(0, self.optimizer.workspace_bytes, Category.WORKSPACE)
         taken_and_given = [(one, one._replace(other_bytes=-one.other_bytes)) for one in (norms, update)]
-        effect = memory_effect([step for pair in taken_and_given for step in pair], 1)
+        effect = memory_effect([step for pair in taken_and_given for step in pair], 1, self.rules)
         return StepCost(
             memory=effect, kernels=(self._norm_work(), self._update_work()), elements=self.parameter_elements
         )
@@ -228,10 +263,13 @@ class StageCost:
 class CostModel:
     """Stage costs of a network, each computed once; stages of equal layers share theirs."""
 
-    def __init__(self, network: Network, optimizer: OptimizerRecord, itemsize: int) -> None:
+    def __init__(
+        self, network: Network, optimizer: OptimizerRecord, itemsize: int, rules: AllocatorRules = EXACT
+    ) -> None:
         self.network = network
         self.optimizer = optimizer
         self.itemsize = itemsize
+        self.rules = rules
         self._shapes = tuple(
             (layer.in_features, layer.out_features, layer.has_bias, layer.activation.name) for layer in network.layers
         )
@@ -242,5 +280,7 @@ class CostModel:
         is_last = last_layer == self.network.num_layers - 1
         key = (first_layer == 0, is_last, self._shapes[first_layer : last_layer + 1])
         if key not in self._stages:
-            self._stages[key] = StageCost(self.network, self.optimizer, self.itemsize, first_layer, last_layer)
+            self._stages[key] = StageCost(
+                self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules
+            )
         return self._stages[key]

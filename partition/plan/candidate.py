@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from partition.costs.allocator import DeviceRoom, cuda_reserved_bytes
+from partition.units import format_bytes
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageMemory:
@@ -37,8 +40,10 @@ class StagePlan:
     last_layer: int
     """Inclusive index of an affine layer."""
     limit_bytes: int
-    """What the device has."""
+    """What may be allocated on the device."""
     memory: StageMemory
+    room: DeviceRoom | None = None
+    """Of a GPU: where the rest of its memory goes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,11 @@ class Prediction:
     communication_bytes: int
     """Bytes that cross links in a step."""
     peak_bytes: tuple[int, ...]
-    """Of each device used, in order of ranks."""
+    """Allocated, of each device used, in order of ranks."""
+    reserved_bytes: tuple[int, ...] = ()
+    """What the devices' allocators hold for that: on CUDA whole segments, elsewhere the same."""
+    context_bytes: tuple[int, ...] = ()
+    """What the drivers take besides: 0 but on CUDA."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +116,25 @@ class RankLoad:
     peak_bytes: int
     limit_bytes: int
     stages: tuple[StagePlan, ...]
+
+    @property
+    def available(self) -> str:
+        """What the device has for it, in words."""
+        room, limit = self.stages[0].room, format_bytes(self.limit_bytes)
+        if room is None:
+            return f"{self.device} has {limit}"
+        return f"{self.device} has {limit} to allocate of {format_bytes(room.reported_bytes)}"
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What the allocator holds for the peak, gaps between blocks apart."""
+        return self.peak_bytes if self.stages[0].room is None else cuda_reserved_bytes(self.peak_bytes)
+
+    @property
+    def context_bytes(self) -> int:
+        """What the driver takes besides."""
+        room = self.stages[0].room
+        return 0 if room is None else room.context_bytes
 
 
 def rank_loads(stages: Sequence[StagePlan]) -> list[RankLoad]:

@@ -142,6 +142,7 @@ def stage_plans(
             last_layer=segment.last_layer,
             limit_bytes=cluster.devices[segment.device].memory_bytes,
             memory=memory[index],
+            room=cluster.devices[segment.device].room,
         )
         for index, segment in enumerate(segments)
     )
@@ -152,8 +153,10 @@ def _rank_memory(layout: Layout, rank: int, costs: Sequence[StageCost]) -> list[
     occupancies = [layout.occupancy(cost) for cost in costs]
     _, moment = rank_peak(occupancies, layout.moments[rank])
     found = []
-    for occupancy, own in zip(occupancies, moment, strict=True):
+    for place, (occupancy, own) in enumerate(zip(occupancies, moment, strict=True)):
         parts = occupancy.composition(own)
+        # What is the rank's stands with its first stage.
+        parts[Category.WORKSPACE] -= occupancy.stage.shared_bytes if place else 0
         named = {f"{category}_bytes": parts[category] for category in Category}
         found.append(StageMemory(**named, peak_bytes=sum(parts.values())))
     return found
@@ -266,4 +269,6 @@ def predict(
         bubble_fraction=max(0.0, 1.0 - busy_s / (step_s * len(loads))),
         communication_bytes=communication_bytes,
         peak_bytes=tuple(load.peak_bytes for load in loads),
+        reserved_bytes=tuple(load.reserved_bytes for load in loads),
+        context_bytes=tuple(load.context_bytes for load in loads),
     )

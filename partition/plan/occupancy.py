@@ -178,10 +178,10 @@ def held_bytes(cost: MicrobatchCost) -> HeldBytes:
     """The coefficients of a moment's bytes."""
     received = cost.receive_forward.memory.net_bytes
     gradients = cost.receive_backward.memory.net_bytes
-    outputs = 0 if cost.is_output_kept else cost.output_bytes
+    outputs = 0 if cost.is_output_kept else cost.output_buffer_bytes
     kept = received + cost.forward.memory.net_bytes - outputs
-    deferred = kept + gradients + cost.input_grad.memory.net_bytes - cost.grad_input_bytes
-    return HeldBytes(received, kept, gradients, deferred, outputs, cost.grad_input_bytes)
+    deferred = kept + gradients + cost.input_grad.memory.net_bytes - cost.grad_input_buffer_bytes
+    return HeldBytes(received, kept, gradients, deferred, outputs, cost.grad_input_buffer_bytes)
 
 
 def action_effects(cost: MicrobatchCost, step: MemoryEffect) -> dict[Kind, MemoryEffect]:
@@ -248,7 +248,9 @@ class StageOccupancy:
 
 def rank_peak(stages: Sequence[StageOccupancy], found: Sequence[RankMoment]) -> tuple[int, RankMoment]:
     """The most bytes that the stages of a rank hold together, and when."""
-    return max(
+    twice = sum(occupancy.stage.shared_bytes for occupancy in stages[1:])
+    peak, moment = max(
         ((sum(stage.bytes_at(own) for stage, own in zip(stages, moment, strict=True)), moment) for moment in found),
         key=lambda pair: pair[0],
     )
+    return peak - twice, moment

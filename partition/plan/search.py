@@ -78,7 +78,9 @@ class Search:
         self.config = config
         self.network = build_network(config.model)
         self.cluster: Cluster = build_cluster(config.cluster, config.precision.compute, self._profile())
-        self.model = CostModel(self.network, optimizer_record(config.optimizer), config.precision.itemsize)
+        self.model = CostModel(
+            self.network, optimizer_record(config.optimizer), config.precision.itemsize, self.cluster.rules
+        )
         self.minibatch_size = config.training.minibatch_size
         self._check_size()
         self._splitter = cache(self._make_splitter)
@@ -367,6 +369,7 @@ class Search:
                 last_layer=self.network.num_layers - 1,
                 limit_bytes=device.memory_bytes,
                 memory=memory,
+                room=device.room,
             )
             for rank, device in enumerate(self.cluster.devices[:num_ranks])
         )
@@ -376,7 +379,7 @@ class Search:
             feasible=not overflow,
             sharding="full",
             stages=stages,
-            predicted=sharded_prediction(layout, memory.peak_bytes),
+            predicted=sharded_prediction(layout, rank_loads(stages)),
         )
 
     def _without_layout(self, shape: Shape, reason: str) -> Candidate:
@@ -449,10 +452,7 @@ def _overflow(stages: Sequence[StagePlan]) -> str:
     too_much = fullest.peak_bytes - fullest.limit_bytes
     if too_much <= 0:
         return ""
-    needs = (
-        f"needs {format_bytes(fullest.peak_bytes)}, {fullest.device} has {format_bytes(fullest.limit_bytes)} "
-        f"({format_bytes(too_much)} too much)"
-    )
+    needs = f"needs {format_bytes(fullest.peak_bytes)}, {fullest.available} ({format_bytes(too_much)} too much)"
     if len(stages) == 1 or fullest.stages[0].last_layer - fullest.stages[0].first_layer + 1 == _num_layers(stages):
         return needs
     named = ", ".join(f"stage {stage.stage_index} ({_layers(stage)})" for stage in fullest.stages)

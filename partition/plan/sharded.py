@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from partition.costs import Cluster, CostModel
 from partition.costs.stage import ActionCost
 from partition.graph import Keeps, Layer
-from partition.plan.candidate import Prediction, StageMemory
+from partition.plan.candidate import Prediction, RankLoad, StageMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,9 @@ def sharded_memory(layout: ShardedLayout) -> StageMemory:
     # Two layers gathered, each also in the buffer that it was gathered into, and one layer's gradients as they are
     # and in the buffer that they are reduced from.
     workspace = 2 * max(neighbours) + 2 * max(whole)
+    # Blocks are larger than what they hold by less than their granularity, and there are a few for each tensor.
+    rules = layout.model.rules
+    workspace += rules.library_bytes + 16 * tensors * (rules.granularity_bytes - 1)
     widest = max(layer.out_features for layer in layout.layers)
     last = layout.layers[-1].out_features
     # The loss keeps its log-probabilities and makes their gradient; two gradients of activations are alive at once.
@@ -81,7 +84,7 @@ def sharded_memory(layout: ShardedLayout) -> StageMemory:
     return StageMemory(**parts, peak_bytes=sum(parts.values()))
 
 
-def sharded_prediction(layout: ShardedLayout, peak_bytes: int) -> Prediction:
+def sharded_prediction(layout: ShardedLayout, loads: Sequence[RankLoad]) -> Prediction:
     """The estimate of a step."""
     gathers = [_ring_s(layout, index) for index in range(len(layout.layers))]
     forward = _overlapped([_compute_s(layout, index, "forward") for index in range(len(gathers))], gathers)
@@ -99,7 +102,9 @@ def sharded_prediction(layout: ShardedLayout, peak_bytes: int) -> Prediction:
         device_seconds_per_sample=step_s * layout.num_ranks / layout.minibatch_size,
         bubble_fraction=max(0.0, 1.0 - (busy_s + _step_s(layout)) / step_s),
         communication_bytes=3 * whole * (layout.num_ranks - 1),
-        peak_bytes=(peak_bytes,) * layout.num_ranks,
+        peak_bytes=tuple(load.peak_bytes for load in loads),
+        reserved_bytes=tuple(load.reserved_bytes for load in loads),
+        context_bytes=tuple(load.context_bytes for load in loads),
     )
 
 

@@ -70,14 +70,15 @@ def with_bytes(
     kinds = (*_HOLDING, Kind.STEP)
     static_bytes = [0] * schedule.num_ranks
     for stage, rank in zip(stages, schedule.placement, strict=True):
-        static_bytes[rank] += sum(stage.static_bytes(schedule.num_microbatches).values())
+        shared = stage.shared_bytes if static_bytes[rank] else 0
+        static_bytes[rank] += sum(stage.static_bytes(schedule.num_microbatches).values()) - shared
     return replace(
         costs,
         net_bytes={kind: tuple(tuple(of[kind].net_bytes for of in row) for row in effects) for kind in kinds},
         peak_bytes={kind: tuple(tuple(of[kind].peak_bytes for of in row) for row in effects) for kind in kinds},
         send_hold_bytes={
             Kind.SEND_F: table(lambda stage, rows: _sent_bytes(stage, rows)),
-            Kind.SEND_B: table(lambda stage, rows: stage.microbatch(rows).grad_input_bytes),
+            Kind.SEND_B: table(lambda stage, rows: stage.microbatch(rows).grad_input_buffer_bytes),
         },
         static_bytes=tuple(static_bytes),
     )
@@ -93,7 +94,7 @@ def _effects(placement: Sequence[int], stages: Sequence[StageCost], index: int, 
     if index > 0 and placement[index - 1] == placement[index]:
         plain[Kind.F] = _after(plain[Kind.RECV_F], _sent_bytes(stages[index - 1], rows), plain[Kind.F])
     if index + 1 < len(stages) and placement[index + 1] == placement[index]:
-        left = stages[index + 1].microbatch(rows).grad_input_bytes
+        left = stages[index + 1].microbatch(rows).grad_input_buffer_bytes
         for kind in (Kind.B, Kind.I):
             plain[kind] = _after(plain[Kind.RECV_B], left, plain[kind])
     return plain
@@ -108,4 +109,4 @@ def _after(taken: _Effect, given_bytes: int, action: _Effect) -> _Effect:
 def _sent_bytes(stage: StageCost, rows: int) -> int:
     """The buffer that a forward message occupies besides what the stage keeps for its backward."""
     cost = stage.microbatch(rows)
-    return 0 if cost.is_output_kept else cost.output_bytes
+    return 0 if cost.is_output_kept else cost.output_buffer_bytes

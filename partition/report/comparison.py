@@ -81,7 +81,10 @@ def _run_lengths(features: Sequence[int]) -> list[str]:
 
 
 def _feasible_table(candidates: Sequence[Candidate], chosen: Candidate | None) -> str:
-    header = ("candidate", "devices", "microbatches", "step", "samples/s", "idle", "peak/device", "")
+    # On a GPU what is allocated is not all that is taken of it.
+    is_cuda = any(any(candidate.predicted.context_bytes) for candidate in candidates if candidate.predicted)
+    memory = ("allocated", "reserved", "context") if is_cuda else ("peak/device",)
+    header = ("candidate", "devices", "microbatches", "step", "samples/s", "idle", *memory, "")
     rows = []
     for candidate in candidates:
         predicted = candidate.predicted
@@ -93,10 +96,12 @@ def _feasible_table(candidates: Sequence[Candidate], chosen: Candidate | None) -
             format_seconds(predicted.step_s),
             f"{predicted.samples_per_s:,.0f}",
             f"{predicted.bubble_fraction:.0%}",
-            format_bytes(max(predicted.peak_bytes)),
+            *(format_bytes(max(of)) for of in (
+                predicted.peak_bytes, predicted.reserved_bytes, predicted.context_bytes
+            )[: len(memory)]),
             "<- chosen" if candidate is chosen else "estimated" if candidate.sharding else "",
         ))  # fmt: skip
-    return table(header, rows, left=(0, 7))
+    return table(header, rows, left=(0, len(header) - 1))
 
 
 def _grounds(comparison: Comparison) -> str:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from partition.costs import Device
-from partition.errors import DeviceMemoryError
+from partition.costs import AllocatorRules, Device
+from partition.errors import DeviceMemoryError, RunError
 from partition.graph import Category
+from partition.units import format_bytes
 
 
 class RuntimeDevice:
@@ -22,8 +23,15 @@ class RuntimeDevice:
     when it gives: the memory is then free in truth.
     """
 
-    def __init__(self, spec: Device, dtype: torch.dtype, torch_device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        spec: Device,
+        dtype: torch.dtype,
+        torch_device: torch.device | None = None,
+        rules: AllocatorRules | None = None,
+    ) -> None:
         self.spec = spec
+        self.rules = spec.rules if rules is None else rules
         self.dtype = dtype
         self.torch_device = torch_device or torch.device(spec.name if spec.kind == "cuda" else "cpu")
         self.held_bytes = 0
@@ -52,10 +60,12 @@ class RuntimeDevice:
         return torch.empty(shape, dtype=dtype, device=self.torch_device)
 
     def count(self, num_bytes: int, category: Category, purpose: str) -> None:
-        """Enter bytes into the ledger, negative to take them out again: what a library allocates by itself.
+        """Enter a buffer into the ledger, negative to take it out again: what a library allocates by itself.
 
-        Raises DeviceMemoryError where too few bytes are left.
+        What is entered is the block that the allocator gives for it. Raises DeviceMemoryError where too few bytes are
+        left.
         """
+        num_bytes = self.rules.block_bytes(num_bytes)
         held = self.held_bytes + num_bytes
         if held > self.spec.memory_bytes:
             raise DeviceMemoryError(
@@ -69,6 +79,20 @@ class RuntimeDevice:
         self._held[category] += num_bytes
         if held > self.peak_bytes:
             self.peak_bytes = held
+
+    def check_free(self, reserved_bytes: int) -> None:
+        """Raise RunError where a GPU has less free, its context apart, than the allocator is to take of it."""
+        if self.torch_device.type != "cuda":
+            return
+        free_bytes, total_bytes = torch.cuda.mem_get_info(self.torch_device)
+        # What an earlier run of this process has left in the allocator can be had again.
+        cached_bytes = torch.cuda.memory_reserved(self.torch_device) - torch.cuda.memory_allocated(self.torch_device)
+        if reserved_bytes > free_bytes + cached_bytes:
+            free, total = format_bytes(free_bytes + cached_bytes), format_bytes(total_bytes)
+            raise RunError(
+                f"{self.name} has {free} of {total} free, the plan reserves {format_bytes(reserved_bytes)}; end what "
+                "else runs there, or plan with a larger cluster.headroom"
+            )
 
     def give(self, tensor: Tensor, category: Category) -> None:
         """Count a tensor as returned; the caller holds no reference to it afterwards."""

@@ -130,6 +130,11 @@ class Executor:
     def _backward(self, action: Action) -> Iterator[None]:
         yield from self._arrival(Kind.RECV_B, action)
         stage, frame = self.stages[action.stage], self._frame(action)
+        sent = self._sent.get((action.stage, Kind.SEND_F))
+        if sent is not None and sent.variable is None and sent.frame is frame:
+            # Its answer is here, so it has arrived; still under way in name, it would outlive what B gives back.
+            yield from self._settle(action.stage, Kind.SEND_F)
+        del sent
         stage.backward(frame, is_split=action.kind is Kind.I)
         self.clock.work(self.step.seconds(action))
 

@@ -126,9 +126,12 @@ class Stage:
         if x is not None:
             x.requires_grad_(True)
         y: Tensor = StageFunction.apply(self, frame, x, *self.parameters)  # type: ignore[no-untyped-call]
-        # The edge stands for y in the backward, so that y itself can be given back once it has been sent.
-        frame.edge = get_gradient_edge(y)
-        return y.detach()
+        # The edge stands for y in the backward, so that y itself can be given back once it has been sent. Nor does y
+        # stay in the frame: its node holds x, and what is sent may be under way still when the backward gives x back.
+        frame.edge, output = get_gradient_edge(y), y.detach()
+        if not self.program.is_last:
+            frame.tensors[self.program.output.name] = output
+        return output
 
     def backward(self, frame: Frame, *, is_split: bool) -> None:
         """B, or I where `is_split`: leaves the input gradient in the frame, except on the first stage."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from partition.data.rows import Examples
 from partition.data.stores import free_bytes as host_free_bytes
 from partition.errors import DeviceMemoryError, RunError
-from partition.graph import build_stage_program
+from partition.graph import Category, build_stage_program
 from partition.plan import Candidate, Layout, Search, StagePlan
 from partition.plan.microbatches import microbatch_sizes
 from partition.runtime.channel import Channels, MessageKey
@@ -56,7 +56,11 @@ class Worker:
         self.plans = [plan for plan in candidate.stages if plan.rank == rank]
         spec = search.cluster.devices[self.plans[0].device_index]
         dtype: torch.dtype = getattr(torch, search.config.precision.compute)
-        self.device = RuntimeDevice(spec, dtype, world.torch_device(spec))
+        rules = search.cluster.rules
+        self.device = RuntimeDevice(spec, dtype, world.torch_device(spec), rules)
+        if candidate.predicted is not None and candidate.predicted.reserved_bytes:
+            self.device.check_free(candidate.predicted.reserved_bytes[rank])
+        self.device.count(rules.library_bytes, Category.WORKSPACE, "the workspaces of matrix libraries")
         self.stages: dict[int, Stage] = {}
         self.updates: dict[int, Update] = {}
         for plan in self.plans:

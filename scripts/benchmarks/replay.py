@@ -87,13 +87,13 @@ def _measure_apart(num_ranks: int, num_microbatches: int) -> dict[str, Any]:
     return result
 
 
-def write_result(name: str, script: str, rows: list[dict[str, Any]]) -> None:
+def write_result(name: str, script: str, rows: list[dict[str, Any]], machine: dict[str, Any] | None = None) -> None:
     """Write figures with the script that made them, the machine and the date."""
     document = {
         "script": script,
         "command": f"python -m {script.removesuffix('.py').replace('/', '.')}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": describe_machine(),
+        "machine": machine or describe_machine(),
         "rows": rows,
     }
     RESULTS.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,14 @@
 """Devices and links as records."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from partition.config import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
+from partition.config import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig, load_config
+from partition.errors import PartitionError
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "configs" / "mnist.yaml"
 
 
 def test_a_named_device_is_cuda_unless_said_otherwise() -> None:
@@ -62,3 +67,15 @@ def test_there_is_at_least_one_device_and_at_most_1024() -> None:
     for count in (0, 1025):
         with pytest.raises(ValidationError):
             ClusterConfig(devices=(device,) * count)
+
+
+def test_headroom_and_context_are_read_with_their_units_and_refused_without_a_gpu() -> None:
+    gpu = ["cluster.devices={name: A100-SXM-80GB, count: 2}", "cluster.headroom=0.05", "cluster.context=400 MiB"]
+    cluster = load_config(EXAMPLE, overrides=gpu).cluster
+    assert (cluster.headroom_of_cuda, cluster.context_bytes_of_cuda) == (0.05, 400 * 2**20)
+    cluster = load_config(EXAMPLE, overrides=gpu[:1]).cluster
+    assert (cluster.headroom_of_cuda, cluster.context_bytes_of_cuda) == (0.03, 500 * 2**20)
+    with pytest.raises(PartitionError, match=r"cluster\.context.* is for devices of kind cuda, and there are none"):
+        load_config(EXAMPLE, overrides=gpu[2:])
+    with pytest.raises(PartitionError, match=r"cluster\.headroom.* 0\.9"):
+        load_config(EXAMPLE, overrides=[*gpu[:1], "cluster.headroom=1"])

@@ -52,7 +52,7 @@ def test_slips_are_corrected_here_before_elsewhere() -> None:
 
 
 def test_what_is_like_nothing_gets_the_list() -> None:
-    assert suggest("qqq", "cluster", VOCABULARY) == "keys here: devices, links"
+    assert suggest("qqq", "cluster", VOCABULARY) == "keys here: devices, links, headroom, context"
 
 
 def test_words_are_corrected_where_one_is_close() -> None:

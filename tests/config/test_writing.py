@@ -72,7 +72,13 @@ experiments = st.builds(
         st.builds(TrainingConfig, minibatch_size=sizes, steps=sizes),
     ),
     optimizer=optimizers,
-    cluster=st.builds(ClusterConfig, devices=st.lists(devices, min_size=1, max_size=4).map(tuple), links=networks),
+    cluster=st.builds(ClusterConfig, devices=st.lists(devices, min_size=1, max_size=4).map(tuple), links=networks)
+    | st.builds(
+        ClusterConfig,
+        devices=devices.filter(lambda device: device.kind == "cuda").map(lambda device: (device,)),
+        headroom=st.none() | st.floats(0, 0.9),
+        context_bytes=st.none() | st.integers(0, 2**30) | st.integers(1, 1000).map(lambda n: n * 2**20),
+    ),
     planner=st.builds(
         PlannerConfig,
         strategies=st.none() | st.just(("shrink", "pipeline")),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from partition.config import ExperimentConfig
-from partition.plan import compare
+from partition.plan import compare, comparison_record
 from partition.report import comparison_text
 from partition.report.comparison import WIDTH, best_of_each_kind
 
@@ -107,3 +107,41 @@ def test_grounds_of_an_inexact_choice_claim_no_gap() -> None:
 def test_prose_fits_the_width() -> None:
     prose = text(7000, 6000).split("Verdict")[1]
     assert max(map(len, prose.splitlines())) <= WIDTH
+
+
+def test_on_a_gpu_allocated_reserved_and_context_stand_apart() -> None:
+    gpu = {"name": "A100-SXM-80GB"}
+    config = build_config(PLENTY)
+    cluster = type(config.cluster).model_validate({"devices": (gpu, gpu)})
+    comparison = compare(config.model_copy(update={"cluster": cluster}))
+    shown = comparison_text(comparison)
+    assert re.search(r"idle +allocated +reserved +context", shown)
+    assert "peak/device" not in shown
+    assert "peak/device" in text(PLENTY)
+    record = comparison_record(comparison)["candidates"]
+    assert isinstance(record, list)
+    for one in record:
+        predicted = one["predicted"]
+        if predicted is not None:
+            assert all(a < b for a, b in zip(predicted["peak_bytes"], predicted["reserved_bytes"], strict=True))
+            assert set(predicted["context_bytes"]) == {500 * 2**20}
+            assert all(peak >= 2 * 8_519_680 for peak in predicted["peak_bytes"])
+            assert {stage["room"]["reported_bytes"] for stage in one["stages"]} == {int(79.1 * 2**30)}
+
+
+def test_what_does_not_fit_a_gpu_says_what_there_is_to_allocate() -> None:
+    """Of 600 MiB a context of 500, headroom of 18 and segments in part leave 62, and cuBLAS takes 64 where unknown."""
+    gpu = {"kind": "cuda", "memory_bytes": 600 * 2**20, "flop_per_s": {"default": 1e9}, "memory_bytes_per_s": 1e9}
+    config = build_config(PLENTY)
+    cluster = type(config.cluster).model_validate({"devices": (gpu,)})
+    whole = compare(config.model_copy(update={"cluster": cluster})).candidate("whole")
+    assert whole is not None
+    assert not whole.feasible
+    assert "cuda:0 has 62.0 MiB to allocate of 600.0 MiB" in whole.reason
+
+
+def test_elsewhere_nothing_is_reserved_beyond_what_is_allocated() -> None:
+    for one in compare(build_config(PLENTY, PLENTY)).candidates:
+        if one.predicted is not None:
+            assert one.predicted.reserved_bytes == one.predicted.peak_bytes
+            assert set(one.predicted.context_bytes) == {0}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from partition.costs import Device
-from partition.errors import DeviceMemoryError
+from partition.costs import AllocatorRules, Device
+from partition.errors import DeviceMemoryError, RunError
 from partition.graph import Category
 from partition.runtime.device import RuntimeDevice
 
@@ -63,3 +63,26 @@ def test_the_error_holds_every_figure(device: RuntimeDevice) -> None:
     assert (error.device, error.wanted_bytes, error.free_bytes, error.limit_bytes) == ("simulated:3", 44, 40, 100)
     assert "z0 of microbatch 2 wants 44 bytes, 40 of 100 bytes are free" in str(error)
     assert "\n" not in str(error)
+
+
+def test_a_gpu_with_too_little_free_is_refused_with_both_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process keeps in its allocator from before counts as free."""
+    spec = Device(name="cuda:0", kind="cuda", memory_bytes=2**30, flop_per_s=1.0, memory_bytes_per_s=1.0, source="test")
+    device = RuntimeDevice(spec, torch.float32)
+    for name, value in (("mem_get_info", (2**20, 2**31)), ("memory_reserved", 2**20), ("memory_allocated", 2**19)):
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
+    device.check_free(3 * 2**19)
+    with pytest.raises(RunError, match=r"cuda:0 has 1\.5 MiB of 2\.0 GiB free, the plan reserves 1\.5 MiB"):
+        device.check_free(3 * 2**19 + 1)
+
+
+def test_blocks_are_entered_and_given_back_whole() -> None:
+    spec = Device(name="simulated:0", kind="simulated", memory_bytes=1500, flop_per_s=1.0, memory_bytes_per_s=1.0,
+                  source="test")  # fmt: skip
+    device = RuntimeDevice(spec, torch.float32, rules=AllocatorRules(granularity_bytes=512))
+    tensor = device.take((129,), Category.DATA, "x")
+    assert device.held_bytes == 1024
+    with pytest.raises(DeviceMemoryError):
+        device.take((1,), Category.DATA, "one number")
+    device.give(tensor, Category.DATA)
+    assert device.held_bytes == 0

@@ -17,6 +17,7 @@ from partition.runtime.process import Process
 from partition.runtime.processes import check_agreement
 from tests.runtime.by_hand import find
 from tests.runtime.conftest import build_config
+from tests.runtime.events import peak, recorded
 from tests.runtime.ranks import run_ranks
 
 ADAM = {"name": "adam", "lr": 1e-2}
@@ -138,3 +139,22 @@ def test_outside_torchrun_there_is_one_process() -> None:
 def test_half_an_environment_is_refused() -> None:
     with pytest.raises(PartitionError, match=r"RANK and WORLD_SIZE are set, but LOCAL_RANK, .* are not"):
         Process.of_environment({"RANK": "0", "WORLD_SIZE": "2"})
+
+
+def shared_numbers(max_grad_norm: float) -> tuple[list[list[float]], int]:
+    """What a rank gets of the others' numbers, and the most that its allocator held for it."""
+    config = build_config(**PLANNER, optimizer={**SGD, "max_grad_norm": max_grad_norm})
+    search = Search(config)
+    with joined(search, find(search, "pipeline-2x4-1f1b"), 64) as world:
+        (rank,) = world.ranks
+        with recorded() as events:
+            shared = world.share(rank, np.array([rank + 0.1, np.inf, 1e300]), 0.0)
+            assert shared.wait()
+        return [list(values) for values in shared.values], peak(events)
+
+
+def test_sharing_numbers_is_exact_and_takes_nothing_from_the_allocator() -> None:
+    """Where gradients are clipped they are shared in the middle of a step; gloo's all_gather took buffers for it."""
+    for values, num_bytes in run_ranks(2, shared_numbers, 1.0):
+        assert values == [[0.1, np.inf, 1e300], [1.1, np.inf, 1e300]]
+        assert num_bytes == 0

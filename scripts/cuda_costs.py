@@ -1,0 +1,343 @@
+"""Memory and time on one CUDA GPU: predicted beside measured, each experiment in a process of its own.
+
+python -m scripts.cuda_costs                               prints, and writes docs/results/cuda_costs.json
+python -m scripts.cuda_costs --costs costs.json            prices steps by measured costs instead of a data sheet
+
+Four parts, each with the bound that it is held to:
+
+    context   what the driver takes of the GPU outside torch's allocator: for `cluster.context`
+    memory    predicted peak against torch.cuda.max_memory_allocated: never below it, at most 0.5% above
+    largest   the largest minibatch that is predicted to fit a fraction of the GPU, against the largest that runs: 1%
+    limit     plans within 10% of a fraction of the GPU run 50 steps; their step, predicted against measured: 5%
+
+Without a GPU it says so and does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from scripts.benchmarks.replay import describe_machine, write_result
+
+NUM_MEMORY, NUM_LARGEST, NUM_LIMIT = 30, 5, 50
+LIMIT_STEPS = 50
+LIMIT_BYTES = 4 * 2**30
+"""The fraction of the GPU for `largest` and `limit`: enough for activations to outweigh parameters, soon filled."""
+MOST_EXAMPLES = 2**24
+ABOVE, LARGEST_ERROR, TIME_ERROR = 0.005, 0.01, 0.05
+PARTS = ("memory", "largest", "limit")
+OPTIMIZERS: tuple[dict[str, Any], ...] = (
+    {"name": "sgd", "lr": 0.01},
+    {"name": "sgd", "lr": 0.01, "momentum": 0.9},
+    {"name": "adam", "lr": 0.001},
+    {"name": "adamw", "lr": 0.001},
+)
+ASSUMED_RATES = {"flop_per_s": {"default": 5e13}, "memory_bytes_per_s": 2e12}
+"""Of a GPU that is in no data sheet: times are then no prediction, and the table says so."""
+
+
+def main() -> None:
+    """Measure every part, or one experiment of one if it is given."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--costs", metavar="FILE", help="measured costs, from `partition profile`")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("no CUDA GPU here: nothing was measured, nothing was written")
+        return
+    if options.part:
+        print(json.dumps(_MEASURES[options.part](options.seed, _gpu(options.costs))))
+        return
+    rows = [{"part": "context", **_gpu(options.costs), "context_bytes": context_bytes()}]
+    for part, count in zip(PARTS, (NUM_MEMORY, NUM_LARGEST, NUM_LIMIT), strict=True):
+        for seed in range(count):
+            rows.append({"part": part, "seed": seed, **_measure_apart(part, seed, options.costs)})
+            print(json.dumps(rows[-1]))
+    for line in summary(rows):
+        print(line)
+    write_result("cuda_costs", "scripts/cuda_costs.py", rows, describe_machine() | _describe_gpu())
+
+
+# What is measured
+
+
+def measure_memory(seed: int, device: dict[str, Any]) -> dict[str, Any]:
+    """A few steps of a random experiment: the predicted peak and the allocator's."""
+    config = experiment(seed, device, minibatch_size=random.Random(seed).choice([100, 1000, 5000]))
+    predicted, measured, steps_s = run(config, 3)
+    return {
+        "experiment": describe(config),
+        "predicted_bytes": predicted.peak_bytes[0],
+        "measured_bytes": measured,
+        "predicted_step_s": predicted.step_s,
+        "measured_step_s": statistics.median(steps_s),
+    }
+
+
+def measure_largest(seed: int, device: dict[str, Any]) -> dict[str, Any]:
+    """The largest minibatch that is predicted to fit, and the largest that runs, in a fraction of the GPU."""
+    device = limited(device)
+    predicted = largest(lambda size: is_feasible(experiment(seed, device, size)), 1)
+    # On a GPU the allocator is to stop it, not the ledger.
+    roomy = {**device, "memory_bytes": 2**40} if device["kind"] == "cuda" else device
+    measured = largest(lambda size: does_run(experiment(seed, roomy, size)), predicted)
+    return {
+        "experiment": describe(experiment(seed, device, max(predicted, 1))),
+        "predicted_minibatch": predicted,
+        "measured_minibatch": measured,
+    }
+
+
+def measure_limit(seed: int, device: dict[str, Any]) -> dict[str, Any]:
+    """Fifty steps of a plan that takes 90 to 100% of a fraction of the GPU."""
+    device = limited(device)
+    most = largest(lambda size: is_feasible(experiment(seed, device, size)), 1)
+    config = experiment(seed, device, max(1, int(most * random.Random(seed).uniform(0.92, 1.0))))
+    predicted, measured, steps_s = run(config, LIMIT_STEPS)
+    return {
+        "experiment": describe(config),
+        "predicted_bytes": predicted.peak_bytes[0],
+        "measured_bytes": measured,
+        "share_of_limit": predicted.peak_bytes[0] / allocatable_bytes(config),
+        "num_steps": len(steps_s),
+        "predicted_step_s": predicted.step_s,
+        "measured_step_s": statistics.median(steps_s[5:]),
+    }
+
+
+_MEASURES: dict[str, Callable[[int, dict[str, Any]], dict[str, Any]]] = {
+    "memory": measure_memory,
+    "largest": measure_largest,
+    "limit": measure_limit,
+}
+
+
+# Experiments and runs
+
+
+def experiment(seed: int, device: dict[str, Any], minibatch_size: int) -> Any:
+    """A random experiment on one device, whole or with accumulation; the same network for every minibatch."""
+    from partition.config import ExperimentConfig
+
+    choose = random.Random(seed)
+    depth, width = choose.randint(1, 12), choose.choice([256, 500, 1024, 2048])
+    optimizer, number_format = choose.choice(OPTIMIZERS), choose.choice(["float32", "float32", "float64"])
+    device, costs = {key: of for key, of in device.items() if key not in _NOT_OF_DEVICE}, device.get("costs")
+    cluster = {"headroom": 0.0, "context_bytes": 0} if device["kind"] == "cuda" else {}
+    planner = {"strategies": ("whole",)} | ({"costs": costs} if costs else {})
+    return ExperimentConfig.model_validate({
+        "name": f"seed-{seed}",
+        "model": {
+            "in_features": choose.choice([64, 784]),
+            "hidden_features": tuple(choose.randint(width // 2, width) for _ in range(depth)),
+            "out_features": choose.choice([1, 10, 100]),
+            "activation": choose.choice(["identity", "relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu"]),
+            "bias": choose.random() < 0.7,
+            "l2_penalty": choose.choice([0.0, 1e-4]),
+            "loss": choose.choice(["cross_entropy", "mse"]),
+        },
+        "precision": {"parameters": number_format, "compute": number_format},
+        "data": {"source": "synthetic", "num_examples": minibatch_size + 2},
+        "training": {"minibatch_size": minibatch_size, "steps": 1},
+        "optimizer": optimizer,
+        "cluster": {"devices": (device,), **cluster},
+        "planner": planner,
+    })  # fmt: skip
+
+
+_NOT_OF_DEVICE = ("costs", "total_bytes")
+
+
+def limited(device: dict[str, Any]) -> dict[str, Any]:
+    """The device with a fraction of its memory, which torch's allocator then keeps to."""
+    import torch
+
+    if device["kind"] == "cuda":
+        torch.cuda.set_per_process_memory_fraction(LIMIT_BYTES / device["total_bytes"], 0)
+    return {**device, "memory_bytes": LIMIT_BYTES}
+
+
+def whole(config: Any) -> tuple[Any, Any]:
+    """The planner and its candidate."""
+    from partition.plan import Search
+
+    search = Search(config)
+    return search, search.candidates()[0]
+
+
+def is_feasible(config: Any) -> bool:
+    """Whether the planner says that it fits."""
+    return bool(whole(config)[1].feasible)
+
+
+def allocatable_bytes(config: Any) -> int:
+    """What the planner may fill."""
+    return int(whole(config)[0].cluster.devices[0].memory_bytes)
+
+
+def does_run(config: Any) -> bool:
+    """Whether two steps run."""
+    import torch
+
+    from partition.errors import DeviceMemoryError, RunError
+
+    try:
+        run(config, 2)
+    except (torch.OutOfMemoryError, DeviceMemoryError, RunError):
+        return False
+    return True
+
+
+def largest(fits: Callable[[int], bool], start: int) -> int:
+    """The largest size that fits, 0 where none does; sizes that fit are all below those that do not."""
+    low, high = 0, max(1, start)
+    while high <= MOST_EXAMPLES and fits(high):
+        low, high = high, high + max(1, high // 50) if start > 1 else 2 * high
+    while high - low > max(1, low // 1000):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def run(config: Any, num_steps: int) -> tuple[Any, int, list[float]]:
+    """Steps of the whole minibatch on one device: the prediction, the peak, the seconds of each step."""
+    import numpy as np
+
+    from partition.data.dataset import load
+    from partition.runtime import Fleet
+
+    _empty_cache()
+    search, candidate = whole(config)
+    dataset, examples = load(config), np.arange(config.training.minibatch_size)
+    fleet = Fleet(search, candidate)
+    seconds = [fleet.train(dataset.train_x, dataset.train_y, examples).step_s for _ in range(num_steps)]
+    return candidate.predicted, _peak_bytes(fleet), seconds
+
+
+def _empty_cache() -> None:
+    """What failed before is gone, and the allocator starts anew; cuBLAS keeps its workspaces."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_bytes(fleet: Any) -> int:
+    """The allocator's count on a GPU, the ledger's elsewhere."""
+    import torch
+
+    device = fleet.workers[0].device
+    if device.torch_device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device.torch_device))
+    return int(device.peak_bytes)
+
+
+def describe(config: Any) -> dict[str, Any]:
+    """What distinguishes one experiment from another."""
+    model = config.model
+    return {
+        "features": list(model.features),
+        "activation": model.activation,
+        "loss": model.loss,
+        "bias": model.bias,
+        "l2_penalty": model.l2_penalty,
+        "number_format": config.precision.compute,
+        "optimizer": config.optimizer.name,
+        "momentum": config.optimizer.momentum,
+        "minibatch_size": config.training.minibatch_size,
+    }
+
+
+# The GPU
+
+
+def _gpu(costs: str | None) -> dict[str, Any]:
+    """The first GPU as a device of an experiment, with the rates of its data sheet where it is in one."""
+    import torch
+
+    from partition.costs.hardware import _data_sheets
+
+    name = torch.cuda.get_device_name(0)
+    total_bytes = torch.cuda.get_device_properties(0).total_memory
+    words = {word for word in name.replace("-", " ").split() if any(letter.isdigit() for letter in word)}
+    sheet = next((one for one in _data_sheets() if set(one.split("-")[:2]) & words), None)
+    rates = {"name": sheet} if sheet else ASSUMED_RATES
+    return {"kind": "cuda", "memory_bytes": total_bytes, "total_bytes": total_bytes, **rates, "costs": costs}
+
+
+def context_bytes() -> int:
+    """What of the GPU is neither free nor the allocator's, other programs' part included."""
+    import torch
+
+    torch.zeros(1, device="cuda:0")
+    torch.cuda.synchronize()
+    free_bytes, total_bytes = torch.cuda.mem_get_info(0)
+    return int(total_bytes - free_bytes - torch.cuda.memory_reserved(0))
+
+
+def _describe_gpu() -> dict[str, Any]:
+    import torch
+
+    properties = torch.cuda.get_device_properties(0)
+    workspace = getattr(torch.backends.cuda, "cublas_workspace_size", None)  # torch 2.13 has it
+    return {
+        "gpu": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "gpu_memory_bytes": properties.total_memory,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cublas_workspace_bytes": workspace() if workspace else None,
+    }
+
+
+def _measure_apart(part: str, seed: int, costs: str | None) -> dict[str, Any]:
+    """Measure in a fresh process, so that the allocator's peak is that of this experiment alone."""
+    command = [sys.executable, "-m", "scripts.cuda_costs", "--part", part, "--seed", str(seed)]
+    done = subprocess.run([*command, *(["--costs", costs] if costs else [])], capture_output=True, text=True)
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or ["it ended without a message"])[-1]}
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+# What it comes to
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each part: how many experiments keep its bound, and the worst of them."""
+    failed = [row for row in rows if "error" in row]
+    memory = [row["predicted_bytes"] / row["measured_bytes"] - 1 for row in rows if "predicted_bytes" in row]
+    sizes = [row["predicted_minibatch"] / max(1, row["measured_minibatch"]) - 1
+             for row in rows if "predicted_minibatch" in row]  # fmt: skip
+    times = [row["predicted_step_s"] / row["measured_step_s"] - 1
+             for row in rows if row["part"] == "limit" and "error" not in row]  # fmt: skip
+    return [
+        _line("memory, never below and at most 0.5% above", memory, 0.0, ABOVE),
+        _line("largest minibatch, within 1%", sizes, -LARGEST_ERROR, LARGEST_ERROR),
+        _line("step near the limit, within 5%", times, -TIME_ERROR, TIME_ERROR),
+        "; ".join([f"runs that failed: {len(failed)}", *("{part} {seed}: {error}".format(**row) for row in failed)]),
+    ]
+
+
+def _line(what: str, errors: Sequence[float], least: float, most: float) -> str:
+    if not errors:
+        return f"{what}: nothing measured"
+    kept = sum(least <= error <= most for error in errors)
+    return f"{what}: {kept} of {len(errors)}, from {min(errors):+.2%} to {max(errors):+.2%}"
+
+
+if __name__ == "__main__":
+    main()

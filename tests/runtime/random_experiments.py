@@ -1,0 +1,80 @@
+"""Experiments at random, the same for the same seed: a configuration and one of its candidates."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from partition.config import ExperimentConfig
+from partition.plan import Candidate, Search
+from partition.schedule import GENERATORS
+from tests.runtime.conftest import build_config
+
+ACTIVATIONS = ("identity", "relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu")
+LOSSES = ("cross_entropy", "mse")
+FORMATS = ("float32", "float64")
+OPTIMIZERS: tuple[dict[str, Any], ...] = (
+    {"name": "sgd", "lr": 0.01},
+    {"name": "sgd", "lr": 0.01, "momentum": 0.9},
+    {"name": "adam", "lr": 0.01},
+    {"name": "adamw", "lr": 0.01},
+)
+SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv")
+STRATEGIES = ("whole", "accumulate", "shrink", "data_parallel", "pipeline", "hybrid")
+_WEIGHTS = (1, 1, 1, 2, 4, 3)
+_SEVERAL_RANKS = ("data_parallel", "pipeline", "hybrid")
+
+
+def random_experiment(seed: int, num_ranks: int | None = None) -> tuple[ExperimentConfig, str]:
+    """A configuration and the name of one of its candidates; with `num_ranks`, one of so many devices.
+
+    Every part is drawn on its own, so minibatches are cut evenly and unevenly, and some replicas have fewer examples
+    than others, or none in some microbatches.
+    """
+    choose = random.Random(seed)
+    if num_ranks is None:
+        (strategy,) = choose.choices(STRATEGIES, _WEIGHTS)
+    else:
+        strategy = choose.choice(_SEVERAL_RANKS[: 3 if num_ranks > 3 else 2])
+    schedule = choose.choice(SCHEDULES)
+    shape = _ranks(choose, strategy, num_ranks)
+    per_rank = GENERATORS[schedule].usual_stages_per_rank
+    num_stages = shape[1] * per_rank if strategy in ("pipeline", "hybrid") else 1
+    depth = choose.randint(num_stages, num_stages + 4)
+    minibatch_size = choose.randint(max(4, 2 * shape[0]), 40)
+    most = minibatch_size // shape[0]
+    planner: dict[str, Any] = {
+        "strategies": (strategy,),
+        "schedules": (schedule,),
+        "num_stages": (num_stages,),
+        "num_microbatches": (choose.randint(1 if strategy == "data_parallel" else 2, min(most, 9)),),
+    }
+    config = build_config(
+        features=(*(choose.randint(1, 24) for _ in range(depth)), choose.randint(2, 8)),
+        activation=choose.choice(ACTIVATIONS),
+        loss=choose.choice(LOSSES),
+        bias=choose.random() < 0.7,
+        l2_penalty=choose.choice([0.0, 0.1]),
+        number_format=choose.choice(FORMATS),
+        optimizer={**choose.choice(OPTIMIZERS), **choose.choice([{}, {}, {"max_grad_norm": 0.5}])},
+        minibatch_size=minibatch_size,
+        num_devices=shape[0] * shape[1],
+        planner=planner,
+    )
+    wanted = shape[0] * shape[1]
+    names = [one.name for one in Search(config).candidates() if one.stages and one.num_devices == wanted]
+    return config, choose.choice(names)
+
+
+def _ranks(choose: random.Random, strategy: str, num_ranks: int | None) -> tuple[int, int]:
+    """Replicas, and ranks of each."""
+    if strategy == "hybrid":
+        return (2, num_ranks // 2 if num_ranks else choose.randint(2, 3))
+    if strategy == "data_parallel":
+        return (num_ranks or choose.choice([2, 4]), 1)
+    return (1, num_ranks or choose.randint(2, 4)) if strategy == "pipeline" else (1, 1)
+
+
+def candidate_of(search: Search, name: str) -> Candidate:
+    """The candidate of a name that `random_experiment` gave."""
+    return next(one for one in search.candidates() if one.name == name)

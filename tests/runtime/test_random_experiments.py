@@ -1,0 +1,161 @@
+"""Random experiments: every rank's predicted peak is the allocator's own, to the byte.
+
+What is measured are the events of torch's CPU allocator (`tests.runtime.events`); the ledger is held against them, and
+the prediction against both. In one process every event belongs to the rank whose turn it was; under torchrun a process
+is a rank, and all that its allocator ever held at once must be what was predicted for it.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from partition.costs import AllocatorRules, CostModel
+from partition.data.dataset import Dataset, load
+from partition.plan import Candidate, Search
+from partition.plan.simulation import simulate_candidate
+from partition.runtime import Fleet, joined
+from tests.runtime.events import peak, peaks_by_rank, recorded
+from tests.runtime.random_experiments import (
+    ACTIVATIONS,
+    FORMATS,
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULES,
+    STRATEGIES,
+    candidate_of,
+    random_experiment,
+)
+from tests.runtime.ranks import run_ranks
+
+FAST, ALL = range(25), range(220)
+OF_TWO_RANKS_FAST, OF_TWO_RANKS = range(1000, 1002), range(1000, 1036)
+
+
+def exercise(fleet: Fleet, candidate: Candidate, dataset: Dataset) -> None:
+    """Two steps, two on short minibatches, and a prediction of every held-out example by every replica here."""
+    size = candidate.minibatch_size
+    for num_examples in (size, size, max(1, size - 1), max(1, size // 2)):
+        fleet.train(dataset.train_x, dataset.train_y, np.arange(num_examples))
+    for replica in sorted({worker.replica for worker in fleet.workers}):
+        list(fleet.predict(dataset.test_x, None, replica))
+
+
+def check_in_one_process(seed: int) -> None:
+    """Predicted, entered in the ledger, and counted from the allocator's events: the same for every rank."""
+    config, name = random_experiment(seed)
+    search, dataset = Search(config), load(config)
+    candidate = candidate_of(search, name)
+    assert candidate.predicted is not None
+    gc.collect()
+    with recorded() as events:
+        fleet = Fleet(search, candidate)
+        exercise(fleet, candidate, dataset)
+    predicted = dict(enumerate(candidate.predicted.peak_bytes))
+    assert peaks_by_rank(events) == predicted
+    assert fleet.peak_bytes() == predicted
+
+
+@pytest.mark.parametrize("seed", FAST)
+def test_predicted_peak_is_the_allocators(seed: int) -> None:
+    check_in_one_process(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(FAST.stop, ALL.stop))
+def test_predicted_peak_is_the_allocators_for_many_more(seed: int) -> None:
+    check_in_one_process(seed)
+
+
+def peaks_of_rank(seed: int) -> tuple[int, int, int | None]:
+    """Run by every rank: what was predicted for it, what its allocator held at most, what its ledger says."""
+    config, name = random_experiment(seed, num_ranks=2)
+    search, dataset = Search(config), load(config)
+    candidate = candidate_of(search, name)
+    assert candidate.predicted is not None
+    with joined(search, candidate, dataset.num_train) as world:
+        gc.collect()
+        with recorded() as events:
+            fleet = Fleet(search, candidate, world)
+            exercise(fleet, candidate, dataset)
+        rank = fleet.workers[0].rank
+        return candidate.predicted.peak_bytes[rank], peak(events), fleet.peak_bytes()[rank]
+
+
+def check_in_two_processes(seed: int) -> None:
+    for predicted, measured, entered in run_ranks(2, peaks_of_rank, seed):
+        assert (measured, entered) == (predicted, predicted)
+
+
+@pytest.mark.parametrize("seed", OF_TWO_RANKS_FAST)
+def test_predicted_peak_is_the_allocators_in_two_processes(seed: int) -> None:
+    check_in_two_processes(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(OF_TWO_RANKS_FAST.stop, OF_TWO_RANKS.stop))
+def test_predicted_peak_is_the_allocators_in_two_processes_for_many_more(seed: int) -> None:
+    check_in_two_processes(seed)
+
+
+COARSE = AllocatorRules(granularity_bytes=512, library_bytes=3 * 2**20)
+"""As on a GPU: blocks of 512 bytes, and workspaces of a library in every rank."""
+
+
+def with_rules(search: Search, rules: AllocatorRules) -> Search:
+    """The search on devices whose allocator has the given rules; nothing has been priced yet."""
+    devices = tuple(replace(device, rules=rules) for device in search.cluster.devices)
+    search.cluster = replace(search.cluster, devices=devices)
+    search.model = CostModel(search.network, search.model.optimizer, search.model.itemsize, rules)
+    return search
+
+
+def check_with_coarse_blocks(seed: int) -> None:
+    """Every buffer of the true allocator, each rounded on its own, gives the predicted peak."""
+    config, name = random_experiment(seed)
+    search, dataset = with_rules(Search(config), COARSE), load(config)
+    candidate = candidate_of(search, name)
+    assert candidate.predicted is not None
+    gc.collect()
+    with recorded() as events:
+        fleet = Fleet(search, candidate)
+        exercise(fleet, candidate, dataset)
+    predicted = dict(enumerate(candidate.predicted.peak_bytes))
+    assert fleet.peak_bytes() == predicted
+    assert {rank: peak + COARSE.library_bytes for rank, peak in peaks_by_rank(events, COARSE).items()} == predicted
+    replayed = simulate_candidate(search, candidate).replay
+    assert {rank.peak_bytes for rank in replayed.ranks} <= set(predicted.values())
+
+
+@pytest.mark.parametrize("seed", range(25, 40))
+def test_blocks_of_512_bytes_are_predicted_and_entered_in_the_ledger(seed: int) -> None:
+    check_with_coarse_blocks(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [*range(25), *range(40, 120)])
+def test_blocks_of_512_bytes_are_predicted_and_entered_for_many_more(seed: int) -> None:
+    check_with_coarse_blocks(seed)
+
+
+@pytest.mark.slow
+def test_random_experiments_are_of_every_kind() -> None:
+    """Nothing that can be chosen is left out, and microbatches are cut evenly and unevenly."""
+    met = set[object]()
+    for seed in ALL:
+        config, name = random_experiment(seed)
+        candidate = candidate_of(Search(config), name)
+        met |= {candidate.strategy, candidate.schedule, config.model.activation, config.model.loss}
+        met |= {
+            config.precision.compute,
+            ("bias", config.model.bias),
+            ("clipped", bool(config.optimizer.max_grad_norm)),
+        }
+        met.add((config.optimizer.name, config.optimizer.momentum > 0))
+        met.add(("even", candidate.minibatch_size % (candidate.num_replicas * candidate.num_microbatches) == 0))
+    optimizers = {(of["name"], "momentum" in of) for of in OPTIMIZERS}
+    pairs = {(what, value) for what in ("bias", "clipped", "even") for value in (True, False)}
+    assert met >= {*STRATEGIES, *SCHEDULES, *ACTIVATIONS, *LOSSES, *FORMATS} | optimizers | pairs

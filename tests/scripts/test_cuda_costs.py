@@ -1,0 +1,64 @@
+"""The measurement on a GPU: what can be said of it without one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts import cuda_costs
+from scripts.cuda_costs import largest, measure_largest, measure_limit, measure_memory, summary
+
+ROOT = Path(__file__).resolve().parents[2]
+SIMULATED: dict[str, Any] = {
+    "kind": "simulated", "memory_bytes": 2**40, "flop_per_s": {"default": 1e12}, "memory_bytes_per_s": 1e11
+}  # fmt: skip
+
+
+def test_without_a_gpu_it_says_so_in_one_line_and_does_nothing() -> None:
+    result = ROOT / "docs" / "results" / "cuda_costs.json"
+    before = result.read_bytes() if result.exists() else None
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.cuda_costs"],
+        cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "no CUDA GPU here: nothing was measured, nothing was written\n"
+    assert (result.read_bytes() if result.exists() else None) == before
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 63, 64, 99_999])
+@pytest.mark.parametrize("start", [1, 60, 100_000])
+def test_the_largest_that_fits_is_found_to_a_thousandth(most: int, start: int) -> None:
+    assert most - max(0, most // 1000) <= largest(lambda size: size <= most, start) <= most
+
+
+def test_every_part_runs_on_a_simulated_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the ledger is what is measured, and the clock is the cost model's, so that nothing is off."""
+    monkeypatch.setattr(cuda_costs, "LIMIT_BYTES", 5 * 2**20)
+    monkeypatch.setattr(cuda_costs, "LIMIT_STEPS", 6)
+    small = next(seed for seed in range(100) if sum(cuda_costs.experiment(seed, SIMULATED, 1).model.features) < 700)
+    memory = measure_memory(small, SIMULATED)
+    assert memory["predicted_bytes"] == memory["measured_bytes"]
+    sizes = measure_largest(small, SIMULATED)
+    assert sizes["predicted_minibatch"] == pytest.approx(sizes["measured_minibatch"], rel=2e-3)
+    limit = measure_limit(small, SIMULATED)
+    assert 0.5 < limit["share_of_limit"] <= 1
+    assert limit["num_steps"] == 6
+    lines = summary([{"part": "memory", **memory}, {"part": "limit", **limit}])
+    assert lines[0] == "memory, never below and at most 0.5% above: 2 of 2, from +0.00% to +0.00%"
+    assert lines[1] == "largest minibatch, within 1%: nothing measured"
+    assert lines[2] == "step near the limit, within 5%: 1 of 1, from +0.00% to +0.00%"
+    assert lines[3] == "runs that failed: 0"
+
+
+def test_a_prediction_below_is_told_and_so_is_a_run_that_failed() -> None:
+    rows: list[dict[str, Any]] = [
+        {"part": "memory", "predicted_bytes": 99, "measured_bytes": 100},
+        {"part": "limit", "seed": 3, "error": "out of memory"},
+    ]
+    assert "0 of 1, from -1.00%" in summary(rows)[0]
+    assert summary(rows)[3] == "runs that failed: 1; limit 3: out of memory"
