@@ -1,0 +1,268 @@
+"""The largest minibatch that fits, for every way to train: the exact memory of the plan, inverted.
+
+With the number of microbatches held, one example more makes one microbatch larger by one row, and no buffer of any
+instant smaller. So what fits is every minibatch up to a largest one, for one split and for the best of all splits
+alike, and bisection finds it:
+
+    fits   * * * * * * * * * . . . .
+    size   1         ^     ^ ^
+               even |   |  one more: what it needs
+        microbatches |  the largest
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_MINIBATCH, LARGEST_VALUE_COUNT
+from partition.plan.candidate import StagePlan, rank_loads
+from partition.plan.estimate import Layout
+from partition.plan.microbatches import microbatch_sizes
+from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.search import STRATEGIES, Search, Shape
+from partition.plan.split import Segment
+from partition.plan.splitter import Splitter
+from partition.plan.tightest import some_split_fits
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargestFit:
+    """The largest minibatch of one way to train."""
+
+    strategy: str
+    name: str
+    """Of the candidate, with `training.minibatch_size` set to this size."""
+    num_devices: int
+    num_ranks: int
+    """Devices of one replica."""
+    num_replicas: int
+    num_microbatches: int
+    """Of each replica."""
+    schedule: str
+    minibatch_size: int
+    """0 where not even one example a microbatch fits."""
+    microbatch_size: int
+    """The largest of its microbatches."""
+    stages: tuple[StagePlan, ...]
+    """Of that minibatch; empty where nothing fits."""
+    one_more: tuple[StagePlan, ...]
+    """Of one example more (of the least there is, where nothing fits); empty where no larger minibatch may be asked."""
+
+    @property
+    def peak_bytes(self) -> tuple[int, ...]:
+        """Of each device, in order of ranks."""
+        return tuple(load.peak_bytes for load in rank_loads(self.stages))
+
+    @property
+    def limit_bytes(self) -> tuple[int, ...]:
+        """Of each device, in order of ranks."""
+        return tuple(load.limit_bytes for load in rank_loads(self.stages or self.one_more))
+
+    @property
+    def one_more_peak_bytes(self) -> tuple[int, ...]:
+        """What each device would need for one example more, on the split that comes closest."""
+        return tuple(load.peak_bytes for load in rank_loads(self.one_more))
+
+    @property
+    def segments(self) -> list[Segment]:
+        """Of the first replica."""
+        return _segments(self.stages)
+
+
+def largest_fitting(search: Search, num_microbatches: Sequence[int]) -> list[LargestFit]:
+    """The largest minibatch of every way that the experiment admits, with each of these numbers of microbatches.
+
+    One pass on one device, accumulation in so many microbatches and in microbatches of one example, pipelines of
+    every number of devices and schedule, replicas, and replicas of pipelines. Fully sharded replicas are left out:
+    their bytes are estimates. With several stages a device the split is a good one, not proved the best.
+    """
+    return [_largest(_Room(search, way)) for way in _ways(search, num_microbatches)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """A shape whose minibatch is left open."""
+
+    shape: Shape
+    device: int = 0
+    """Where it needs only one."""
+    is_one_example_each: bool = False
+    """As many microbatches as examples."""
+
+    @property
+    def least(self) -> int:
+        """Examples of the smallest minibatch: one in each microbatch."""
+        return 1 if self.is_one_example_each else self.shape.num_replicas * self.shape.num_microbatches
+
+    def of(self, minibatch_size: int) -> Shape:
+        """The shape for a minibatch."""
+        if not self.is_one_example_each:
+            return replace(self.shape, minibatch_size=minibatch_size)
+        name = self.shape.name.replace("accumulate-1", f"accumulate-{minibatch_size}")
+        return replace(self.shape, name=name, minibatch_size=minibatch_size, num_microbatches=minibatch_size)
+
+
+def _ways(search: Search, counts: Sequence[int]) -> Iterator[_Way]:
+    """Every way once, in the order of the strategies."""
+    for device in search.distinct_devices():
+        yield from _ways_alone(search, counts, device)
+    layers, devices = search.network.num_layers, len(search.cluster.devices)
+    split = [shape for count in counts for shape in search.shapes_with(count)]
+    split.sort(key=lambda shape: STRATEGIES.index(shape.strategy))
+    for shape in split:
+        if shape.num_stages <= layers and shape.num_ranks * shape.num_replicas <= devices:
+            yield _Way(shape=shape)
+
+
+def _ways_alone(search: Search, counts: Sequence[int], device: int) -> Iterator[_Way]:
+    """One pass on a device, the given numbers of microbatches, and microbatches of one example."""
+    admitted = set(search.config.planner.strategies or STRATEGIES)
+    suffix = f"@{search.cluster.devices[device].name}" if len(search.distinct_devices()) > 1 else ""
+    if admitted & {"whole", "shrink"}:
+        yield _Way(shape=_alone("whole", f"whole{suffix}", 1), device=device)
+    if "accumulate" in admitted:
+        for count in (count for count in counts if count > 1):
+            yield _Way(shape=_alone("accumulate", f"accumulate-{count}{suffix}", count), device=device)
+        shape = _alone("accumulate", f"accumulate-1{suffix}", 1)
+        yield _Way(shape=shape, device=device, is_one_example_each=True)
+
+
+def _alone(strategy: str, name: str, num_microbatches: int) -> Shape:
+    return Shape(name=name, strategy=strategy, minibatch_size=num_microbatches, num_microbatches=num_microbatches)
+
+
+class _Room:
+    """Whether a way fits its devices, on any minibatch."""
+
+    def __init__(self, search: Search, way: _Way) -> None:
+        self.search = search
+        self.way = way
+        self.shape = way.shape
+        self.cluster = search.replica_cluster(self.shape.num_replicas, self.shape.num_ranks)
+        self.has_one_stage_a_rank = self.shape.num_stages == self.shape.num_ranks
+
+    @cached_property
+    def most(self) -> int:
+        """The largest minibatch that an experiment may ask for."""
+        features = sum(self.search.config.model.features)
+        most = min(LARGEST_MINIBATCH, LARGEST_VALUE_COUNT // features)
+        return min(most, LARGEST_MICROBATCH_COUNT) if self.way.is_one_example_each else most
+
+    def fits(self, minibatch_size: int) -> bool:
+        """Whether the way fits on some split."""
+        shape = self.way.of(minibatch_size)
+        if shape.num_ranks == 1:
+            return all(self._fits_alone(replica, sizes) for replica, sizes in enumerate(shape.sizes))
+        # The first replica has the largest share of the minibatch, and `cluster` the least memory of all replicas.
+        sizes = shape.sizes[0]
+        if not self.has_one_stage_a_rank:
+            return self.split(minibatch_size) is not None
+        return some_split_fits(self._like(sizes), sizes, self.cluster, self.search.model)
+
+    def _fits_alone(self, replica: int, sizes: Sequence[int]) -> bool:
+        """Whether one device holds the whole network: F0 B0 F1 B1 ..., so one microbatch at a time."""
+        alone = Layout.of(self.shape.schedule, 1, sizes[:1])
+        whole = self.search.model.stage(0, self.search.network.num_layers - 1)
+        occupancy = StageOccupancy(whole, sizes[:1], len(sizes))
+        device = self.search.cluster.devices[self.way.device + replica]
+        return rank_peak([occupancy], alone.moments[0])[0] <= device.memory_bytes
+
+    def _like(self, sizes: Sequence[int]) -> Layout:
+        """A layout whose moments are those of `sizes`: they depend on which microbatches are larger by one."""
+        pattern = tuple(size - min(sizes) + 1 for size in sizes)
+        shape = self.shape
+        return Layout.of(shape.schedule, shape.num_ranks, pattern, shape.num_stages, shape.num_replicas > 1)
+
+    def split(self, minibatch_size: int) -> list[Segment] | None:
+        """The planner's split for a minibatch, if it fits."""
+        shape = self.way.of(minibatch_size)
+        return next((list(of) for of in self._splits(shape) if self.fits_on(of, minibatch_size)), None)
+
+    def closest(self, minibatch_size: int) -> tuple[StagePlan, ...]:
+        """The stages on the planner's split, whether or not they fit."""
+        shape = self.way.of(minibatch_size)
+        return self.search.stages_of(shape, self._splits(shape)[0])
+
+    def fits_on(self, segments: Sequence[Segment], minibatch_size: int) -> bool:
+        """Whether the way fits on one split."""
+        return _fit(self.search.stages_of(self.way.of(minibatch_size), segments))
+
+    def _splits(self, shape: Shape) -> Sequence[Sequence[Segment]]:
+        if shape.num_ranks == 1:
+            return [[Segment(self.way.device, 0, self.search.network.num_layers - 1)]]
+        sizes = shape.sizes[0]
+        layout = Layout.of(shape.schedule, shape.num_ranks, sizes, shape.num_stages, shape.num_replicas > 1)
+        return Splitter(self.cluster, self.search.model, sum(sizes)).splits(layout)
+
+
+def _largest(room: _Room) -> LargestFit:
+    least = room.way.least
+    if least > room.most or not room.fits(least):
+        return _found(room, 0, (), room.closest(least) if least <= room.most else ())
+    size = _last(room.fits, least, room.most)
+    segments = room.split(size)
+    assert segments is not None, "what fits on some split fits on the planner's"
+    if not room.has_one_stage_a_rank:
+        size, segments = _climb(room, size, segments)
+    one_more = room.closest(size + 1) if size < room.most else ()
+    return _found(room, size, room.search.stages_of(room.way.of(size), segments), one_more)
+
+
+def _climb(room: _Room, size: int, segments: list[Segment]) -> tuple[int, list[Segment]]:
+    """Go on where a split found for one size fits a larger one, until neither it nor another fits one example more."""
+    while True:
+        size = _last(lambda some: room.fits_on(segments, some), size, room.most, room.way.least)
+        better = room.split(size + 1) if size < room.most else None
+        if better is None:
+            return size, segments
+        size, segments = size + 1, better
+
+
+def _last(fits: Callable[[int], bool], low: int, most: int, unit: int = 0) -> int:
+    """The last size that fits, from `low`, which does, to `most`; multiples of the unit (`low` if 0) are tried first.
+
+    Those have equal microbatches, and share what is known of their schedule.
+    """
+    unit = unit or low
+    first = low // unit
+    high = first + 1
+    while high * unit <= most and fits(high * unit):
+        first, high = high, 2 * high
+    even = _bisect(lambda count: fits(count * unit), first, min(high, most // unit + 1))
+    start = max(low, even * unit)
+    return _bisect(fits, start, min((even + 1) * unit, most + 1))
+
+
+def _bisect(fits: Callable[[int], bool], low: int, high: int) -> int:
+    """The last number in low..high-1 that fits; `low` is known to, `high` not to or not to be allowed."""
+    return low + bisect_left(range(low + 1, high), True, key=lambda size: not fits(size))
+
+
+def _fit(stages: Sequence[StagePlan]) -> bool:
+    return all(load.peak_bytes <= load.limit_bytes for load in rank_loads(stages))
+
+
+def _segments(stages: Sequence[StagePlan]) -> list[Segment]:
+    return [Segment(one.device_index, one.first_layer, one.last_layer) for one in stages if one.replica_index == 0]
+
+
+def _found(room: _Room, size: int, stages: tuple[StagePlan, ...], one_more: tuple[StagePlan, ...]) -> LargestFit:
+    shape = room.way.of(size or room.way.least)
+    return LargestFit(
+        strategy=shape.strategy,
+        name=shape.name,
+        num_devices=shape.num_ranks * shape.num_replicas,
+        num_ranks=shape.num_ranks,
+        num_replicas=shape.num_replicas,
+        num_microbatches=shape.num_microbatches,
+        schedule=shape.schedule,
+        minibatch_size=size,
+        microbatch_size=microbatch_sizes(shape.minibatch_size, shape.num_replicas * shape.num_microbatches)[0]
+        if size
+        else 0,
+        stages=stages,
+        one_more=one_more,
+    )
