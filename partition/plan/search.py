@@ -122,6 +122,12 @@ class Search:
         first = {device.figures: index for index, device in reversed(list(enumerate(self.cluster.devices)))}
         return sorted(first.values())
 
+    def whole(self) -> Candidate:
+        """The whole minibatch in one pass on the largest device, whether or not it fits or is to be considered."""
+        largest = max(self.distinct_devices(), key=lambda device: self.cluster.devices[device].memory_bytes)
+        shape = Shape(name="whole", strategy="whole", minibatch_size=self.minibatch_size, num_microbatches=1)
+        return self._on_one_device(shape, largest)
+
     def _one_device_shapes(self, device: int, admitted: Sequence[str]) -> Iterator[Shape]:
         size = self.minibatch_size
         if "whole" in admitted:
