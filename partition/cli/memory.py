@@ -14,7 +14,8 @@ from partition.plan.footprint import footprint
 from partition.plan.largest import largest_fitting
 from partition.plan.plan_file import read_plan
 from partition.report.curve import draw_curve
-from partition.report.memory import curve_text, footprint_text, largest_text, memory_record
+from partition.report.largest import largest_text
+from partition.report.memory import curve_text, footprint_text, memory_record
 
 SCHEMA_VERSION = 1
 MOST_MICROBATCHES = 1024
@@ -49,13 +50,14 @@ def run_memory(options: argparse.Namespace) -> int:
     curve = memory_curve(search, candidate) if options.curve or picture else None
     fits = largest_fitting(search, counts or _usual_counts(search, candidate))
     if picture and curve:
-        limits = [of.limit_bytes for of in found.devices]
         with written_whole(options.out_file) as temporary:
-            draw_curve(curve, limits, temporary, picture)
+            draw_curve(curve, temporary, picture)
     if options.json:
         print_json({"schema_version": SCHEMA_VERSION, "config": config.name, **memory_record(found, fits, curve)})
         return 0
-    print("\n\n".join([footprint_text(found, config.name), largest_text(fits), *([curve_text(curve)] if curve else [])]))
+    print(
+        "\n\n".join([footprint_text(found, config.name), largest_text(fits), *([curve_text(curve)] if curve else [])])
+    )
     if picture:
         print(f"\nWritten to {options.out_file}")
     return 0

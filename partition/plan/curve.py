@@ -34,6 +34,8 @@ class MemoryCurve:
     """The memory of a candidate's split where one size changes."""
 
     candidate: Candidate
+    limit_bytes: tuple[int, ...]
+    """Of each device, in order of ranks."""
     by_minibatch: tuple[MemoryPoint, ...]
     """With the candidate's number of microbatches."""
     by_microbatch: tuple[MemoryPoint, ...]
@@ -50,6 +52,7 @@ def memory_curve(search: Search, candidate: Candidate) -> MemoryCurve:
     counted = [replace(shape, num_microbatches=count) for count in _microbatch_counts(shape)]
     return MemoryCurve(
         candidate=candidate,
+        limit_bytes=tuple(load.limit_bytes for load in rank_loads(candidate.stages)),
         by_minibatch=_points(search, candidate, minibatches),
         by_microbatch=() if candidate.sharding else _points(search, candidate, counted),
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from partition.costs import StageCost
 from partition.graph import Category, StageProgram
 from partition.graph.program import Activate, Affine, Give, LossAndGrad, Take
 from partition.plan.candidate import Candidate, RankLoad, StageMemory, StagePlan, rank_loads
+from partition.plan.curve import MOST_MICROBATCHES
 from partition.plan.estimate import Layout
 from partition.plan.prediction import PredictionMemory, prediction_memory
 from partition.plan.search import Search, Shape, segments_of
@@ -60,6 +61,7 @@ class Remedy:
     num_microbatches: int
     schedule: str
     peak_bytes: int
+    fits: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,20 +207,40 @@ def _instant(layout: Layout, stages: Sequence[StageCost], rank: int) -> tuple[Ac
 
 def _remedies(search: Search, found: Footprint) -> tuple[Remedy, ...]:
     """Changes that keep the gradient and the split, and relieve the fullest device."""
-    candidate, fullest = found.candidate, found.fullest
+    candidate, before = found.candidate, found.fullest.training.peak_bytes
     if candidate.sharding:
         return ()
     shape = Shape.of(candidate)
-    changed = []
-    if 2 * shape.num_microbatches * shape.num_replicas <= shape.minibatch_size:
-        changed.append(replace(shape, num_microbatches=2 * shape.num_microbatches))
+    remedies = list(_more_microbatches(search, found, shape))
     if shape.num_ranks == shape.num_stages > 1 and shape.schedule != "1f1b":
-        changed.append(replace(shape, schedule="1f1b"))
-    remedies = []
-    for other in changed:
-        peak = rank_loads(search.stages_of(other, segments_of(candidate)))[fullest.rank].peak_bytes
-        if peak < fullest.training.peak_bytes:
-            remedies.append(
-                Remedy(num_microbatches=other.num_microbatches, schedule=other.schedule, peak_bytes=peak)
-            )
-    return tuple(remedies)
+        remedies.append(_remedy(search, found, replace(shape, schedule="1f1b")))
+    return tuple(remedy for remedy in remedies if remedy.peak_bytes < before)
+
+
+def _more_microbatches(search: Search, found: Footprint, shape: Shape) -> Iterator[Remedy]:
+    """Twice as many; where the candidate does not fit, doubled again until it does, or comes no closer."""
+    remedy = None
+    most = min(shape.minibatch_size // shape.num_replicas, MOST_MICROBATCHES)
+    while 2 * shape.num_microbatches <= most:
+        shape = replace(shape, num_microbatches=2 * shape.num_microbatches)
+        before, remedy = remedy, _remedy(search, found, shape)
+        if before is not None and remedy.peak_bytes >= before.peak_bytes:
+            remedy = before
+            break
+        if remedy.fits:
+            break
+    if remedy is not None:
+        yield remedy
+
+
+def _remedy(search: Search, found: Footprint, shape: Shape) -> Remedy:
+    """The fullest device under another shape."""
+    loads = rank_loads(search.stages_of(shape, segments_of(found.candidate)))
+    # What was relieved may leave another device the fullest.
+    fullest = max(loads, key=lambda load: load.peak_bytes / load.limit_bytes)
+    return Remedy(
+        num_microbatches=shape.num_microbatches,
+        schedule=shape.schedule,
+        peak_bytes=fullest.peak_bytes,
+        fits=fullest.peak_bytes <= fullest.limit_bytes,
+    )

@@ -13,9 +13,9 @@ alike, and bisection finds it:
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_MINIBATCH, LARGEST_VALUE_COUNT
 from partition.plan.candidate import StagePlan, rank_loads
@@ -24,7 +24,7 @@ from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.search import STRATEGIES, Search, Shape
 from partition.plan.split import Segment
-from partition.plan.splitter import Splitter
+from partition.plan.splitter import Splitter, neighbours
 from partition.plan.tightest import some_split_fits
 
 
@@ -143,6 +143,7 @@ class _Room:
         self.shape = way.shape
         self.cluster = search.replica_cluster(self.shape.num_replicas, self.shape.num_ranks)
         self.has_one_stage_a_rank = self.shape.num_stages == self.shape.num_ranks
+        self._splits = cache(self._planned_splits)
 
     @cached_property
     def most(self) -> int:
@@ -178,19 +179,29 @@ class _Room:
 
     def split(self, minibatch_size: int) -> list[Segment] | None:
         """The planner's split for a minibatch, if it fits."""
-        shape = self.way.of(minibatch_size)
-        return next((list(of) for of in self._splits(shape) if self.fits_on(of, minibatch_size)), None)
+        return self._first_fitting(self._splits(minibatch_size), minibatch_size)
 
-    def closest(self, minibatch_size: int) -> tuple[StagePlan, ...]:
-        """The stages on the planner's split, whether or not they fit."""
-        shape = self.way.of(minibatch_size)
-        return self.search.stages_of(shape, self._splits(shape)[0])
+    def moved(self, segments: Sequence[Segment], minibatch_size: int) -> list[Segment] | None:
+        """The same split with one cut moved by one layer, if that fits."""
+        return self._first_fitting(neighbours(segments), minibatch_size)
+
+    def _first_fitting(self, splits: Iterable[Sequence[Segment]], minibatch_size: int) -> list[Segment] | None:
+        return next((list(segments) for segments in splits if self.fits_on(segments, minibatch_size)), None)
 
     def fits_on(self, segments: Sequence[Segment], minibatch_size: int) -> bool:
         """Whether the way fits on one split."""
-        return _fit(self.search.stages_of(self.way.of(minibatch_size), segments))
+        return _overflow_bytes(self._stages(segments, minibatch_size)) <= 0
 
-    def _splits(self, shape: Shape) -> Sequence[Sequence[Segment]]:
+    def closest(self, minibatch_size: int, segments: Sequence[Segment] = ()) -> tuple[StagePlan, ...]:
+        """The stages on the planner's splits, or on the given one, that lack least of what they need."""
+        splits = [*self._splits(minibatch_size), *([segments] if segments else [])]
+        return min((self._stages(of, minibatch_size) for of in splits), key=_overflow_bytes)
+
+    def _stages(self, segments: Sequence[Segment], minibatch_size: int) -> tuple[StagePlan, ...]:
+        return self.search.stages_of(self.way.of(minibatch_size), segments)
+
+    def _planned_splits(self, minibatch_size: int) -> Sequence[Sequence[Segment]]:
+        shape = self.way.of(minibatch_size)
         if shape.num_ranks == 1:
             return [[Segment(self.way.device, 0, self.search.network.num_layers - 1)]]
         sizes = shape.sizes[0]
@@ -202,20 +213,30 @@ def _largest(room: _Room) -> LargestFit:
     least = room.way.least
     if least > room.most or not room.fits(least):
         return _found(room, 0, (), room.closest(least) if least <= room.most else ())
-    size = _last(room.fits, least, room.most)
-    segments = room.split(size)
-    assert segments is not None, "what fits on some split fits on the planner's"
-    if not room.has_one_stage_a_rank:
-        size, segments = _climb(room, size, segments)
-    one_more = room.closest(size + 1) if size < room.most else ()
+    size, segments = _exact(room) if room.has_one_stage_a_rank else _climb(room)
+    one_more = room.closest(size + 1, segments) if size < room.most else ()
     return _found(room, size, room.search.stages_of(room.way.of(size), segments), one_more)
 
 
-def _climb(room: _Room, size: int, segments: list[Segment]) -> tuple[int, list[Segment]]:
-    """Go on where a split found for one size fits a larger one, until neither it nor another fits one example more."""
+def _exact(room: _Room) -> tuple[int, list[Segment]]:
+    """The largest size for which there is a split, and the planner's for it."""
+    size = _last(room.fits, room.way.least, room.most)
+    segments = room.split(size)
+    assert segments is not None, "what fits on some split fits on the planner's"
+    return size, segments
+
+
+def _climb(room: _Room) -> tuple[int, list[Segment]]:
+    """From the split of the smallest size to the largest that it takes, on to a split for one example more, and so on.
+
+    In the end neither the split at hand, nor one like it but for a layer, nor the planner's takes one example more.
+    """
+    size = room.way.least
+    segments = room.split(size)
+    assert segments is not None, "the smallest size is known to fit"
     while True:
-        size = _last(lambda some: room.fits_on(segments, some), size, room.most, room.way.least)
-        better = room.split(size + 1) if size < room.most else None
+        size = _last(partial(room.fits_on, segments), size, room.most, room.way.least)
+        better = (room.split(size + 1) or room.moved(segments, size + 1)) if size < room.most else None
         if better is None:
             return size, segments
         size, segments = size + 1, better
@@ -241,8 +262,9 @@ def _bisect(fits: Callable[[int], bool], low: int, high: int) -> int:
     return low + bisect_left(range(low + 1, high), True, key=lambda size: not fits(size))
 
 
-def _fit(stages: Sequence[StagePlan]) -> bool:
-    return all(load.peak_bytes <= load.limit_bytes for load in rank_loads(stages))
+def _overflow_bytes(stages: Sequence[StagePlan]) -> int:
+    """By how much the fullest device is too small."""
+    return max(load.peak_bytes - load.limit_bytes for load in rank_loads(stages))
 
 
 def _segments(stages: Sequence[StagePlan]) -> list[Segment]:

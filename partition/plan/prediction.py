@@ -1,7 +1,7 @@
 """Memory of prediction: a forward pass that keeps nothing, on the layout that a candidate trains on.
 
-    rank 0   0F0  0SEND_F0  0F1  0SEND_F1  0F2 ...      parameters, and of a microbatch one input and one output
-    rank 1        1RECV_F0  1F0  1RECV_F1  1F1 ...      of a layer at a time; what is sent stays until the next send
+rank 0   0F0  0SEND_F0  0F1  0SEND_F1  0F2 ...      parameters, and of a microbatch one input and one output
+rank 1        1RECV_F0  1F0  1RECV_F1  1F1 ...      of a layer at a time; what is sent stays until the next send
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ MOST_IN_ONE_PASS = 64
 def prediction_schedule(placement: tuple[int, ...], num_microbatches: int) -> Schedule:
     """What the ranks of one replica do in a pass."""
     num_ranks = max(placement) + 1
-    return lower(
-        generate("forward_only", num_ranks=num_ranks, num_microbatches=num_microbatches, placement=placement)
-    )
+    return lower(generate("forward_only", num_ranks=num_ranks, num_microbatches=num_microbatches, placement=placement))
 
 
 def prediction_sizes(num_examples: int, rows: int) -> tuple[int, ...]:

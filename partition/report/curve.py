@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from partition.errors import PartitionError
 from partition.plan.curve import MemoryCurve, MemoryPoint
+from partition.report.table import counted
 from partition.units import format_bytes
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _MOST_NAMED = 8
 """Devices with a line in the legend."""
 
 
-def draw_curve(curve: MemoryCurve, limits_bytes: Sequence[int], path: Path, picture_format: str) -> None:
+def draw_curve(curve: MemoryCurve, path: Path, picture_format: str) -> None:
     """Write the picture; raises PartitionError without matplotlib, OSError for the file."""
     try:
         import matplotlib
@@ -26,7 +27,7 @@ def draw_curve(curve: MemoryCurve, limits_bytes: Sequence[int], path: Path, pict
     except ImportError:
         raise PartitionError("pictures are drawn by matplotlib, which is missing; pip install matplotlib") from None
     panels: list[tuple[str, Sequence[MemoryPoint], Callable[[MemoryPoint], int]]] = [
-        (f"minibatch, in {curve.candidate.num_microbatches} microbatches", curve.by_minibatch,
+        (f"minibatch, in {counted(curve.candidate.num_microbatches, 'microbatch', 'microbatches')}", curve.by_minibatch,
          lambda point: point.minibatch_size),
     ]  # fmt: skip
     if curve.by_microbatch:
@@ -37,7 +38,7 @@ def draw_curve(curve: MemoryCurve, limits_bytes: Sequence[int], path: Path, pict
         figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for one, (label, points, size_of) in zip(axes, panels, strict=True):
-            _draw(one, points, [size_of(point) for point in points], limits_bytes)
+            _draw(one, points, [size_of(point) for point in points], curve.limit_bytes)
             one.set_xlabel(label)
         axes[0].legend(fontsize=7, frameon=False)
         figure.suptitle(f"Peak memory of {curve.candidate.name}, by device", fontsize=10)

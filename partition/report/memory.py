@@ -1,4 +1,4 @@
-"""Memory as a person reads it: what dominates, layers, devices, training beside prediction, the largest that fits."""
+"""Memory as a person reads it: what dominates, layers, devices, training beside prediction, curves."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from partition.plan.curve import MemoryCurve, MemoryPoint
 from partition.plan.footprint import DeviceMemory, Footprint, LayerMemory
 from partition.plan.largest import LargestFit
 from partition.plan.verdict import describe
+from partition.report.largest import fit_record
 from partition.report.memory_words import action_words, memory_words
-from partition.report.table import table
+from partition.report.table import counted, table
 from partition.units import format_bytes
 
 WIDTH = 100
@@ -53,12 +54,11 @@ def _layers_text(found: Footprint) -> str:
             format_bytes(one.kept_bytes),
             format_bytes(one.sent_bytes) if one.sent_bytes else "",
         ])  # fmt: skip
-    kept = [True, True, has_cuts, True, True, has_state, True, has_cuts]
-    columns = [place for place, is_shown in enumerate(kept) if is_shown]
-    rows_of = found.candidate.microbatch_size
-    title = f"Layers (kept for backward{', sent on' if has_cuts else ''}: of one microbatch of {rows_of})"
-    shown = [[row[place] for place in columns] for row in rows]
-    return f"{title}\n{table([header[place] for place in columns], shown, left=(0, 1))}"
+    is_shown = [True, True, has_cuts, True, True, has_state, True, has_cuts]
+    lines = [[cell for cell, is_one in zip(line, is_shown, strict=True) if is_one] for line in (header, *rows)]
+    size = f"a microbatch of {found.candidate.microbatch_size:,}"
+    title = f"Layers (kept for backward{', sent on' if has_cuts else ''}: of {size})"
+    return f"{title}\n{table(lines[0], lines[1:], left=(0, 1))}"
 
 
 def _runs(layers: Sequence[LayerMemory]) -> list[list[LayerMemory]]:
@@ -139,117 +139,50 @@ def _layers_of(of: DeviceMemory) -> str:
     return ", ".join(_span(stage.first_layer, stage.last_layer) for stage in of.stages)
 
 
-# The largest that fits
-
-
-def largest_text(fits: Sequence[LargestFit]) -> str:
-    """The largest minibatch of every way; of pipelines the best schedule, and all schedules side by side."""
-    if not fits:
-        return "The planner section leaves no way whose largest minibatch could be found."
-    header = ["largest that fits", "devices", "minibatch", "microbatch", "fullest", "of", "one more lacks"]
-    rows = [_fit_row(fit) for fit in _best_schedules(fits)]
-    parts = [table(header, rows), *_schedules_text(fits)]
-    notes = []
-    if any(fit.minibatch_size and not fit.one_more for fit in fits):
-        notes.append("no larger one: the most that an experiment may ask for")
-    if any(not fit.minibatch_size for fit in fits):
-        notes.append("none: not even one example a microbatch fits, and that is what lacks")
-    if notes:
-        parts.insert(1, textwrap.fill("; ".join(notes), WIDTH))
-    return "\n".join(parts[:2] if notes else parts[:1]) + "".join(f"\n\n{part}" for part in parts[1 + bool(notes) :])
-
-
-def _fit_row(fit: LargestFit) -> list[str]:
-    """The fullest device in shares of its limit, and by how much the fullest one is too small for one example more."""
-    over = [peak - limit for peak, limit in zip(fit.one_more_peak_bytes, fit.limit_bytes, strict=False)]
-    lacks = format_bytes(max(over)) if over else "no larger one"
-    if not fit.minibatch_size:
-        return [fit.name, str(fit.num_devices), "none", "", "", format_bytes(min(fit.limit_bytes)), lacks]
-    peak, limit = max(zip(fit.peak_bytes, fit.limit_bytes, strict=True), key=lambda pair: pair[0] / pair[1])
-    return [
-        fit.name,
-        str(fit.num_devices),
-        f"{fit.minibatch_size:,}",
-        f"{fit.microbatch_size:,}",
-        format_bytes(peak),
-        format_bytes(limit),
-        lacks,
-    ]
-
-
-def _best_schedules(fits: Sequence[LargestFit]) -> list[LargestFit]:
-    """Of pipelines of one shape the schedule with the largest minibatch; everything else."""
-    best: dict[object, LargestFit] = {}
-    for fit in fits:
-        is_split = fit.num_ranks > 1
-        key = (fit.strategy, fit.num_replicas, fit.num_ranks, fit.num_microbatches) if is_split else fit.name
-        if key not in best or fit.minibatch_size > best[key].minibatch_size:
-            best[key] = fit
-    return list(best.values())
-
-
-def _schedules_text(fits: Sequence[LargestFit]) -> list[str]:
-    """A table of the largest minibatches, pipelines by schedules, for every number of microbatches."""
-    split = [fit for fit in fits if fit.num_ranks > 1]
-    schedules = list(dict.fromkeys(fit.schedule for fit in split))
-    tables = []
-    for count in dict.fromkeys(fit.num_microbatches for fit in split):
-        rows: dict[str, dict[str, str]] = {}
-        for fit in split:
-            if fit.num_microbatches == count:
-                replicas = "" if fit.num_replicas == 1 else f"{fit.num_replicas} x "
-                of_shape = rows.setdefault(f"{replicas}{fit.num_ranks} devices", {})
-                of_shape[fit.schedule] = f"{fit.minibatch_size:,}" if fit.minibatch_size else "none"
-        lines = [[name, *(row.get(schedule, "") for schedule in schedules)] for name, row in rows.items()]
-        title = f"Largest minibatch of every schedule, {count} microbatches a replica"
-        tables.append(f"{title}\n{table(['', *schedules], lines)}")
-    return tables
-
-
 # The curve
 
 
 def curve_text(curve: MemoryCurve) -> str:
     """Both curves as tables: the fullest device at every size."""
     candidate = curve.candidate
+    count = counted(candidate.num_microbatches, "microbatch", "microbatches")
+    of_each = "" if candidate.num_replicas == 1 else " of each replica"
     parts = [
-        f"Memory against the minibatch, {candidate.num_microbatches} microbatches a replica, on the split of "
-        f"{candidate.name}\n{_points_table(curve.by_minibatch, curve)}"
+        f"Memory against the minibatch, in {count}{of_each}, on the layers as {candidate.name} has them\n"
+        f"{_points_table(curve.by_minibatch, curve)}"
     ]
     if curve.by_microbatch:
         parts.append(
-            f"Memory against the microbatch, minibatch {candidate.minibatch_size}, on the same split\n"
+            f"Memory against the microbatch, minibatch {candidate.minibatch_size:,}, on the same layers\n"
             f"{_points_table(curve.by_microbatch, curve)}"
         )
     return "\n\n".join(parts)
 
 
 def _points_table(points: Sequence[MemoryPoint], curve: MemoryCurve) -> str:
-    header = ["minibatch", "microbatch", "microbatches", "fullest device", ""]
-    most = max(max(point.peak_bytes) for point in points)
+    header = ["minibatch", "microbatch", "microbatches", "fullest device", "of its limit", ""]
+    of_subject = (curve.candidate.minibatch_size, curve.candidate.num_microbatches)
     rows = []
     for point in points:
-        bar = "#" * round(40 * max(point.peak_bytes) / most)
-        is_subject = (point.minibatch_size, point.num_microbatches) == (
-            curve.candidate.minibatch_size, curve.candidate.num_microbatches
-        )  # fmt: skip
-        mark = "" if point.fits else " does not fit"
+        pairs = zip(point.peak_bytes, curve.limit_bytes, strict=True)
+        peak, limit = max(pairs, key=lambda pair: pair[0] / pair[1])
+        is_subject = (point.minibatch_size, point.num_microbatches) == of_subject
+        marks = [] if point.fits else ["does not fit"]
         rows.append([
             f"{point.minibatch_size:,}",
             f"{point.microbatch_size:,}",
             f"{point.num_microbatches:,}",
-            format_bytes(max(point.peak_bytes)),
-            f"{bar}{mark}{' <-' if is_subject else ''}",
+            format_bytes(peak),
+            f"{peak / limit:.1%}",
+            " ".join([*marks, *(["<- as planned"] if is_subject else [])]),
         ])  # fmt: skip
-    return table(header, rows, left=(4,))
+    return table(header, rows, left=(5,))
 
 
 # The record
 
 
-def memory_record(
-    found: Footprint, fits: Sequence[LargestFit], curve: MemoryCurve | None
-) -> dict[str, object]:
+def memory_record(found: Footprint, fits: Sequence[LargestFit], curve: MemoryCurve | None) -> dict[str, object]:
     """All of it in plain values for JSON."""
     candidate = found.candidate
     document: dict[str, object] = {
@@ -263,7 +196,7 @@ def memory_record(
         "layers": [asdict(of) for of in found.layers],
         "devices": [_device_record(of) for of in found.devices],
         "remedies": [asdict(remedy) for remedy in found.remedies],
-        "largest": [_fit_record(fit) for fit in fits],
+        "largest": [fit_record(fit) for fit in fits],
     }
     if curve is not None:
         document["curve"] = {
@@ -291,9 +224,3 @@ def _device_record(of: DeviceMemory) -> dict[str, object]:
             for one in of.stages
         ],
     }  # fmt: skip
-
-
-def _fit_record(fit: LargestFit) -> dict[str, object]:
-    names = ("name", "strategy", "num_devices", "num_ranks", "num_replicas", "num_microbatches", "schedule",
-             "minibatch_size", "microbatch_size", "peak_bytes", "limit_bytes", "one_more_peak_bytes")  # fmt: skip
-    return {name: getattr(fit, name) for name in names}

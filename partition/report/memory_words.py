@@ -52,15 +52,21 @@ def _is_state_dominant(of: DeviceMemory) -> bool:
 
 
 def _dominant(found: Footprint) -> str:
+    """The largest part first."""
     of = found.fullest
-    state = f"{_held(found)} {'are' if ' and ' in _held(found) else 'are'} {_share(of, _state_bytes(of))}"
-    flying = f"activations {_in_flight(of)} {_share(of, of.training.activations_bytes)}"
     if _is_state_dominant(of):
-        return f"{state[0].upper()}{state[1:]} of that, {flying}."
-    flying = f"activations {_in_flight(of)} are {_share(of, of.training.activations_bytes)}"
-    others = [(of.training.boundary_bytes, "buffers of messages"), (of.training.data_bytes, "examples")]
-    named = "".join(f", {what} {_share(of, size)}" for size, what in others if size * 20 >= of.training.peak_bytes)
-    return f"{flying[0].upper()}{flying[1:]} of that, {_held(found)} {_share(of, _state_bytes(of))}{named}."
+        flying = f"activations {_in_flight(of)} are {_share(of, of.training.activations_bytes)}"
+        return f"{_held(found).capitalize()} are {_share(of, _state_bytes(of))} of that, {flying}."
+    shares = [
+        (of.training.activations_bytes, f"activations {_in_flight(of)}"),
+        (_state_bytes(of), _held(found)),
+        (of.training.boundary_bytes, "buffers of messages"),
+        (of.training.data_bytes, "examples"),
+        (of.training.workspace_bytes, "workspace"),
+    ]
+    shares.sort(key=lambda pair: -pair[0])
+    named = [f"{what} are {_share(of, size)}" for size, what in shares if 20 * size >= of.training.peak_bytes]
+    return f"{named[0][0].upper()}{named[0][1:]} of that{''.join(f', {one}' for one in named[1:])}."
 
 
 def _held(found: Footprint) -> str:
@@ -70,7 +76,7 @@ def _held(found: Footprint) -> str:
 
 def _in_flight(of: DeviceMemory) -> str:
     if not of.in_flight:
-        return "and what they pass on"
+        return "of the device's share"
     if of.in_flight == 1:
         return "of the one microbatch in flight"
     return f"kept for {counted(of.in_flight, 'microbatch', 'microbatches')} in flight"
@@ -81,45 +87,38 @@ def _share(of: DeviceMemory, num_bytes: int) -> str:
 
 
 def _help(found: Footprint) -> list[str]:
+    """What makes room; the same split first, as that is known to the byte."""
     of = found.fullest
     if _state_bytes(of) > of.limit_bytes:
-        return [
-            f"{_held(found).capitalize()} alone, {format_bytes(_state_bytes(of))}, are more than {of.device} has: no "
-            f"minibatch is small enough; {_less_state(found)} would help."
-        ]
+        alone = f"{_held(found).capitalize()} alone, {format_bytes(_state_bytes(of))}, are more than {of.device} has"
+        return [f"{alone}, so no minibatch is small enough: {_less_state(found)}."]
     if _is_state_dominant(of):
-        return [f"They do not shrink with the minibatch; {_less_state(found)} would help.", *_remedies(found)]
-    if not _remedies(found):
-        return [f"A smaller minibatch, or {_less_state(found)}, would help."]
-    return _remedies(found)
+        state = f"{_held(found).capitalize()} do not shrink with the minibatch"
+        return [*_remedies(found), f"{state}; for more room, {_less_state(found)}."]
+    return _remedies(found) or [f"For more room take a smaller minibatch, or {_less_state(found)}."]
 
 
 def _less_state(found: Footprint) -> str:
     """What makes a device's part of the model smaller."""
     of = found.fullest
-    ways = ["layers split over more devices", "a smaller network"]
+    ways = ["split the layers over more devices", "take a smaller network"]
     if 3 * of.training.optimizer_bytes >= _state_bytes(of):
         ways.append("an optimizer that keeps less")
     return f"{', '.join(ways[:-1])} or {ways[-1]}"
 
 
 def _remedies(found: Footprint) -> list[str]:
-    candidate, words = found.candidate, []
+    """Those that save a fiftieth or more, with what they come to."""
+    candidate, of = found.candidate, found.fullest
+    words = []
     for remedy in found.remedies:
-        if remedy.schedule != candidate.schedule:
-            words.append(f"schedule {remedy.schedule} to {format_bytes(remedy.peak_bytes)}")
-        else:
-            words.append(
-                f"{counted(remedy.num_microbatches, 'microbatch', 'microbatches')} in place of "
-                f"{candidate.num_microbatches} to {format_bytes(remedy.peak_bytes)}"
-            )
-    words = [one for one, remedy in zip(words, found.remedies, strict=True) if _matters(found, remedy.peak_bytes)]
-    return [f"On the same split, {' and '.join(words)} would bring it down."] if words else []
-
-
-def _matters(found: Footprint, peak_bytes: int) -> bool:
-    """Whether it saves a fiftieth."""
-    return 50 * (found.fullest.training.peak_bytes - peak_bytes) >= found.fullest.training.peak_bytes
+        if 50 * (of.training.peak_bytes - remedy.peak_bytes) < of.training.peak_bytes:
+            continue
+        microbatches = counted(remedy.num_microbatches, "microbatch", "microbatches")
+        change = microbatches if remedy.schedule == candidate.schedule else f"schedule {remedy.schedule}"
+        fits = ", which fits" if remedy.fits and not candidate.feasible else ""
+        words.append(f"{change} would bring it to {format_bytes(remedy.peak_bytes)}{fits}")
+    return [f"On the same split, {' and '.join(words)}."] if words else []
 
 
 def _prediction(found: Footprint) -> list[str]:

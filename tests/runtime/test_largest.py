@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,7 +95,6 @@ def check_boundary(search: Search, fit: LargestFit, dataset: Any) -> None:
         more = shape_of(fit, fit.num_microbatches * fit.num_replicas)
     closest = [Segment(of.device_index, of.first_layer, of.last_layer) for of in fit.one_more if of.replica_index == 0]
     splits = resplit(search, more) if fit.num_ranks > 1 else []
-    assert not splits or tuple(closest) == tuple(splits[0])
     for segments in [fit.segments, closest, *splits] if fit.minibatch_size else [closest, *splits]:
         with pytest.raises(DeviceMemoryError):
             step(search, more, segments, dataset)
