@@ -13,19 +13,25 @@ alike, and bisection finds it:
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from itertools import combinations
+from math import comb
 
 from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_MINIBATCH, LARGEST_VALUE_COUNT
 from partition.plan.candidate import StagePlan, rank_loads
 from partition.plan.estimate import Layout
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
-from partition.plan.search import STRATEGIES, Search, Shape
+from partition.plan.search import Search
 from partition.plan.split import Segment
 from partition.plan.splitter import Splitter, neighbours
 from partition.plan.tightest import some_split_fits
+from partition.plan.ways import Way, ways
+
+MOST_SPLITS_TRIED = 100
+"""Where several stages share a device, so few splits are all tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,67 +83,16 @@ def largest_fitting(search: Search, num_microbatches: Sequence[int]) -> list[Lar
 
     One pass on one device, accumulation in so many microbatches and in microbatches of one example, pipelines of
     every number of devices and schedule, replicas, and replicas of pipelines. Fully sharded replicas are left out:
-    their bytes are estimates. With several stages a device the split is a good one, not proved the best.
+    their bytes are estimates. Exact for the best split; with several stages a device and more than a hundred splits,
+    for the best that was found.
     """
-    return [_largest(_Room(search, way)) for way in _ways(search, num_microbatches)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Way:
-    """A shape whose minibatch is left open."""
-
-    shape: Shape
-    device: int = 0
-    """Where it needs only one."""
-    is_one_example_each: bool = False
-    """As many microbatches as examples."""
-
-    @property
-    def least(self) -> int:
-        """Examples of the smallest minibatch: one in each microbatch."""
-        return 1 if self.is_one_example_each else self.shape.num_replicas * self.shape.num_microbatches
-
-    def of(self, minibatch_size: int) -> Shape:
-        """The shape for a minibatch."""
-        if not self.is_one_example_each:
-            return replace(self.shape, minibatch_size=minibatch_size)
-        name = self.shape.name.replace("accumulate-1", f"accumulate-{minibatch_size}")
-        return replace(self.shape, name=name, minibatch_size=minibatch_size, num_microbatches=minibatch_size)
-
-
-def _ways(search: Search, counts: Sequence[int]) -> Iterator[_Way]:
-    """Every way once, in the order of the strategies."""
-    for device in search.distinct_devices():
-        yield from _ways_alone(search, counts, device)
-    layers, devices = search.network.num_layers, len(search.cluster.devices)
-    split = [shape for count in counts for shape in search.shapes_with(count)]
-    split.sort(key=lambda shape: STRATEGIES.index(shape.strategy))
-    for shape in split:
-        if shape.num_stages <= layers and shape.num_ranks * shape.num_replicas <= devices:
-            yield _Way(shape=shape)
-
-
-def _ways_alone(search: Search, counts: Sequence[int], device: int) -> Iterator[_Way]:
-    """One pass on a device, the given numbers of microbatches, and microbatches of one example."""
-    admitted = set(search.config.planner.strategies or STRATEGIES)
-    suffix = f"@{search.cluster.devices[device].name}" if len(search.distinct_devices()) > 1 else ""
-    if admitted & {"whole", "shrink"}:
-        yield _Way(shape=_alone("whole", f"whole{suffix}", 1), device=device)
-    if "accumulate" in admitted:
-        for count in (count for count in counts if count > 1):
-            yield _Way(shape=_alone("accumulate", f"accumulate-{count}{suffix}", count), device=device)
-        shape = _alone("accumulate", f"accumulate-1{suffix}", 1)
-        yield _Way(shape=shape, device=device, is_one_example_each=True)
-
-
-def _alone(strategy: str, name: str, num_microbatches: int) -> Shape:
-    return Shape(name=name, strategy=strategy, minibatch_size=num_microbatches, num_microbatches=num_microbatches)
+    return [_largest(_Room(search, way)) for way in ways(search, num_microbatches)]
 
 
 class _Room:
     """Whether a way fits its devices, on any minibatch."""
 
-    def __init__(self, search: Search, way: _Way) -> None:
+    def __init__(self, search: Search, way: Way) -> None:
         self.search = search
         self.way = way
         self.shape = way.shape
@@ -206,7 +161,19 @@ class _Room:
             return [[Segment(self.way.device, 0, self.search.network.num_layers - 1)]]
         sizes = shape.sizes[0]
         layout = Layout.of(shape.schedule, shape.num_ranks, sizes, shape.num_stages, shape.num_replicas > 1)
-        return Splitter(self.cluster, self.search.model, sum(sizes)).splits(layout)
+        planned = Splitter(self.cluster, self.search.model, sum(sizes)).splits(layout)
+        return planned if self.has_one_stage_a_rank else [*planned, *self._all_splits(layout.schedule.placement)]
+
+    def _all_splits(self, placement: Sequence[int]) -> list[Sequence[Segment]]:
+        """Every split over so many stages, where they are few."""
+        layers, num_cuts = self.search.network.num_layers, len(placement) - 1
+        if comb(layers - 1, num_cuts) > MOST_SPLITS_TRIED:
+            return []
+        found: list[Sequence[Segment]] = []
+        for cuts in combinations(range(1, layers), num_cuts):
+            ends = zip((0, *cuts), (*cuts, layers), placement, strict=True)
+            found.append([Segment(rank, first, end - 1) for first, end, rank in ends])
+        return found
 
 
 def _largest(room: _Room) -> LargestFit:
