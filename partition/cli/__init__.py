@@ -17,6 +17,7 @@ from partition.cli import (
     checkpoint,
     doctor,
     evaluation,
+    memory,
     planning,
     profiling,
     scheduling,
@@ -87,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for module in (
         planning,
+        memory,
         training,
         evaluation,
         checkpoint,

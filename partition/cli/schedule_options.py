@@ -101,12 +101,12 @@ def _each(
 
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name and rename it; raises PartitionError where it cannot be written."""
-    with _renamed(path) as temporary:
+    with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def _renamed(path: Path) -> Iterator[Path]:
+def written_whole(path: Path) -> Iterator[Path]:
     """A temporary file that takes the place of the other once it is complete, and is gone if it never is.
 
     What exists and is no regular file, such as a pipe or the link /dev/stdout, is written to as it is.
@@ -131,7 +131,7 @@ def _renamed(path: Path) -> Iterator[Path]:
 
 def write_picture(simulation: Simulation, path: Path, picture_format: str) -> None:
     """Draw a simulation into a file, under a temporary name at first."""
-    with _renamed(path) as temporary:
+    with written_whole(path) as temporary:
         draw_picture(simulation, temporary, picture_format)
 
 

@@ -121,7 +121,7 @@ class Search:
         """All candidates that the experiment's planner section admits, in a fixed order."""
         admitted = self.config.planner.strategies or STRATEGIES
         found: list[Candidate] = []
-        for device in self._distinct_devices():
+        for device in self.distinct_devices():
             found += [self._on_one_device(shape, device) for shape in self._one_device_shapes(device, admitted)]
         if "pipeline" in admitted:
             found += [self._pipeline(shape) for shape in self._pipeline_shapes(1)]
@@ -132,10 +132,16 @@ class Search:
 
     # One device
 
-    def _distinct_devices(self) -> list[int]:
+    def distinct_devices(self) -> list[int]:
         """The first device of every kind."""
         first = {device.figures: index for index, device in reversed(list(enumerate(self.cluster.devices)))}
         return sorted(first.values())
+
+    def whole(self) -> Candidate:
+        """The whole minibatch in one pass on the largest device, whether or not it fits or is to be considered."""
+        largest = max(self.distinct_devices(), key=lambda device: self.cluster.devices[device].memory_bytes)
+        shape = Shape(name="whole", strategy="whole", minibatch_size=self.minibatch_size, num_microbatches=1)
+        return self._on_one_device(shape, largest)
 
     def _one_device_shapes(self, device: int, admitted: Sequence[str]) -> Iterator[Shape]:
         size = self.minibatch_size
@@ -176,14 +182,25 @@ class Search:
     def _on_one_device(self, shape: Shape, device: int) -> Candidate:
         if shape.num_microbatches > shape.minibatch_size:
             return self._without_layout(shape, _too_many_microbatches(shape))
-        if len(self._distinct_devices()) > 1:
+        if len(self.distinct_devices()) > 1:
             shape = replace(shape, name=f"{shape.name}@{self.cluster.devices[device].name}")
         return self.price(shape, [Segment(device, 0, self.network.num_layers - 1)])
 
     # Several devices
 
-    def _pipeline_shapes(self, num_replicas: int) -> Iterator[Shape]:
-        """Of every number of ranks, microbatches and schedule, in so many replicas."""
+    def shapes_with(self, num_microbatches: int) -> Iterator[Shape]:
+        """Every admitted way over several devices, in so many microbatches a replica, on whatever minibatch."""
+        admitted = self.config.planner.strategies or STRATEGIES
+        if "pipeline" in admitted:
+            yield from self._pipeline_shapes(1, (num_microbatches,))
+        for num_replicas in self._replica_counts():
+            if "data_parallel" in admitted:
+                yield self._data_parallel_shape(num_replicas, num_microbatches)
+            if "hybrid" in admitted:
+                yield from self._pipeline_shapes(num_replicas, (num_microbatches,))
+
+    def _pipeline_shapes(self, num_replicas: int, counts: Sequence[int] = ()) -> Iterator[Shape]:
+        """Of every number of ranks, microbatches (`counts`, or those worth a try) and schedule, in so many replicas."""
         planner, size = self.config.planner, self.minibatch_size // num_replicas
         for schedule in planner.schedules or SCHEDULES:
             stages_per_rank = GENERATORS[schedule].usual_stages_per_rank
@@ -191,7 +208,7 @@ class Search:
                 # One rank is accumulation, or data parallel; replicas of unlike devices would wait for the slowest.
                 if num_ranks == 1 or not self._has_like_replicas(num_replicas, num_ranks):
                     continue
-                for count in planner.num_microbatches or self._microbatch_counts(size, num_ranks):
+                for count in counts or planner.num_microbatches or self._microbatch_counts(size, num_ranks):
                     prefix = "pipeline-" if num_replicas == 1 else f"hybrid-{num_replicas}x"
                     yield Shape(
                         name=f"{prefix}{num_ranks}x{count}-{schedule}",
@@ -214,15 +231,14 @@ class Search:
         for num_replicas in self._replica_counts():
             if "data_parallel" in admitted:
                 for count in self._replica_microbatches(num_replicas):
-                    yield Shape(
-                        name=f"data_parallel-{num_replicas}x{count}",
-                        strategy="data_parallel",
-                        minibatch_size=self.minibatch_size,
-                        num_microbatches=count,
-                        num_replicas=num_replicas,
-                    )
+                    yield self._data_parallel_shape(num_replicas, count)
             if "hybrid" in admitted:
                 yield from self._pipeline_shapes(num_replicas)
+
+    def _data_parallel_shape(self, num_replicas: int, num_microbatches: int) -> Shape:
+        return Shape(name=f"data_parallel-{num_replicas}x{num_microbatches}", strategy="data_parallel",
+                     minibatch_size=self.minibatch_size, num_microbatches=num_microbatches,
+                     num_replicas=num_replicas)  # fmt: skip
 
     def _replica_counts(self) -> list[int]:
         most = min(len(self.cluster.devices), self.minibatch_size)
@@ -266,9 +282,13 @@ class Search:
         return min((self.price(shape, split) for split in splits), key=_by_step)
 
     def _make_splitter(self, num_replicas: int, num_ranks: int) -> Splitter:
-        """Splits over the devices of a replica: of each position the least memory and the slowest rates of all."""
+        share = -(-self.minibatch_size // num_replicas)
+        return Splitter(self.replica_cluster(num_replicas, num_ranks), self.model, share)
+
+    def replica_cluster(self, num_replicas: int, num_ranks: int) -> Cluster:
+        """The devices that any replica has: of each position the least memory and the slowest rates of all."""
         if num_replicas == 1:
-            return Splitter(self.cluster, self.model, self.minibatch_size)
+            return self.cluster
         devices = self.cluster.devices
         columns = [[devices[replica * num_ranks + position] for replica in range(num_replicas)]
                    for position in range(num_ranks)]  # fmt: skip
@@ -281,8 +301,7 @@ class Search:
             )
             for column in columns
         )
-        share = -(-self.minibatch_size // num_replicas)
-        return Splitter(replace(self.cluster, devices=least), self.model, share)
+        return replace(self.cluster, devices=least)
 
     def _no_layout(self, shape: Shape) -> str:
         layers, devices = self.network.num_layers, len(self.cluster.devices)
@@ -324,17 +343,21 @@ class Search:
         columns = [[segment.device + other * num_ranks for other in range(num_replicas)] for segment in segments]
         return replay_costs(layout, own, self.cluster, self.model, columns)
 
-    def price(self, shape: Shape, segments: Sequence[Segment]) -> Candidate:
-        """The candidate of a shape on given segments, those of its first replica."""
-        layouts, num_replicas = self._shapes_layouts(shape), shape.num_replicas
-        costs = [self._costs(layout, segments, replica, num_replicas) for replica, layout in enumerate(layouts)]
-        stages = tuple(
+    def stages_of(self, shape: Shape, segments: Sequence[Segment]) -> tuple[StagePlan, ...]:
+        """The stages of all replicas of a shape, with their bytes; `segments` are those of its first replica."""
+        return tuple(
             stage
-            for replica, layout in enumerate(layouts)
+            for replica, layout in enumerate(self._shapes_layouts(shape))
             for stage in stage_plans(
                 layout, _shifted(segments, replica * shape.num_ranks), self.cluster, self.model, replica
             )
         )
+
+    def price(self, shape: Shape, segments: Sequence[Segment]) -> Candidate:
+        """The candidate of a shape on given segments, those of its first replica."""
+        layouts, num_replicas = self._shapes_layouts(shape), shape.num_replicas
+        costs = [self._costs(layout, segments, replica, num_replicas) for replica, layout in enumerate(layouts)]
+        stages = self.stages_of(shape, segments)
         candidate = self._without_layout(shape, "")
         overflow = _overflow(stages)
         return replace(

@@ -200,7 +200,7 @@ def _improve(
     """Move layers over cuts, one at a time, while that relieves the busiest rank, or the next one, and still fits."""
     best_s = rank_seconds(segments)
     while True:
-        found = [(rank_seconds(moved), moved) for moved in _neighbours(segments)]
+        found = [(rank_seconds(moved), moved) for moved in neighbours(segments)]
         better = sorted(pair for pair in found if pair[0] < best_s)
         taken = next((pair for pair in better if fits(pair[1])), None)
         if taken is None:
@@ -208,7 +208,7 @@ def _improve(
         best_s, segments = taken
 
 
-def _neighbours(segments: Sequence[Segment]) -> Iterator[tuple[Segment, ...]]:
+def neighbours(segments: Sequence[Segment]) -> Iterator[tuple[Segment, ...]]:
     """The splits with one cut moved by one layer."""
     for index, (before, after) in enumerate(pairwise(segments)):
         for cut in (before.last_layer - 1, before.last_layer + 1):

@@ -17,6 +17,7 @@ from partition.errors import DeviceMemoryError, RunError
 from partition.graph import Category, build_stage_program
 from partition.plan import Candidate, Layout, Search, StagePlan
 from partition.plan.microbatches import microbatch_sizes
+from partition.plan.prediction import MOST_IN_ONE_PASS, prediction_schedule, prediction_sizes
 from partition.runtime.channel import Channels, MessageKey
 from partition.runtime.clock import Clock, SimulatedClock, WallClock
 from partition.runtime.device import RuntimeDevice
@@ -28,11 +29,8 @@ from partition.runtime.stage import Parameters, Stage, take_parameters
 from partition.runtime.tally import Tally
 from partition.runtime.update import Update
 from partition.runtime.world import LocalWorld, Numbers, World, share_all
-from partition.schedule import ReplayCosts, Schedule, generate, lower
+from partition.schedule import ReplayCosts, Schedule
 from partition.units import format_bytes
-
-MOST_IN_ONE_PASS = 64
-"""Microbatches of one pass of prediction; their messages are listed before it begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,8 +232,7 @@ class Fleet:
             yield from self._predict(x, examples[start : start + most], replica, rows)
 
     def _predict(self, x: Examples, examples: NDArray[np.int64], replica: int, rows: int) -> list[NDArray[Any]]:
-        full, rest = divmod(len(examples), rows)
-        sizes = (rows,) * full + (rest,) * (rest > 0)
+        sizes = prediction_sizes(len(examples), rows)
         found: dict[int, NDArray[Any]] = {}
 
         def keep(microbatch: int, logits: Tensor) -> None:
@@ -243,13 +240,9 @@ class Fleet:
 
         feed = MinibatchFeed(x, x, examples, sizes)
         step = Step(sizes=sizes, weight=1.0, feed=feed, seconds=_no_seconds, sink=keep)
-        run_in_turn(self.runs(replica, self._forward_schedule(len(sizes)), step, _no_seconds))
+        placement = self.search.layouts(self.candidate)[replica].schedule.placement
+        run_in_turn(self.runs(replica, prediction_schedule(placement, len(sizes)), step, _no_seconds))
         return [found[microbatch] for microbatch in sorted(found)]
-
-    def _forward_schedule(self, num_microbatches: int) -> Schedule:
-        placement = self.search.layouts(self.candidate)[0].schedule.placement
-        return lower(generate("forward_only", num_ranks=self.world.ranks_per_replica,
-                              num_microbatches=num_microbatches, placement=placement))  # fmt: skip
 
     def peak_bytes(self) -> dict[int, int | None]:
         """The most that each rank here has held at once, by its ledger."""

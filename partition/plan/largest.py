@@ -1,0 +1,257 @@
+"""The largest minibatch that fits, for every way to train: the exact memory of the plan, inverted.
+
+With the number of microbatches held, one example more makes one microbatch larger by one row, and no buffer of any
+instant smaller. So what fits is every minibatch up to a largest one, for one split and for the best of all splits
+alike, and bisection finds it:
+
+    fits   * * * * * * * * * . . . .
+    size   1         ^     ^ ^
+               even |   |  one more: what it needs
+        microbatches |  the largest
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from itertools import combinations
+from math import comb
+
+from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_MINIBATCH, LARGEST_VALUE_COUNT
+from partition.plan.candidate import StagePlan, rank_loads
+from partition.plan.estimate import Layout
+from partition.plan.microbatches import microbatch_sizes
+from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.search import Search
+from partition.plan.split import Segment
+from partition.plan.splitter import Splitter, neighbours
+from partition.plan.tightest import some_split_fits
+from partition.plan.ways import Way, ways
+
+MOST_SPLITS_TRIED = 100
+"""Where several stages share a device, so few splits are all tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargestFit:
+    """The largest minibatch of one way to train."""
+
+    strategy: str
+    name: str
+    """Of the candidate, with `training.minibatch_size` set to this size."""
+    num_devices: int
+    num_ranks: int
+    """Devices of one replica."""
+    num_replicas: int
+    num_microbatches: int
+    """Of each replica."""
+    schedule: str
+    minibatch_size: int
+    """0 where not even one example a microbatch fits."""
+    microbatch_size: int
+    """The largest of its microbatches."""
+    stages: tuple[StagePlan, ...]
+    """Of that minibatch; empty where nothing fits."""
+    one_more: tuple[StagePlan, ...]
+    """Of one example more (of the least there is, where nothing fits); empty where no larger minibatch may be asked."""
+
+    @property
+    def peak_bytes(self) -> tuple[int, ...]:
+        """Of each device, in order of ranks."""
+        return tuple(load.peak_bytes for load in rank_loads(self.stages))
+
+    @property
+    def limit_bytes(self) -> tuple[int, ...]:
+        """Of each device, in order of ranks."""
+        return tuple(load.limit_bytes for load in rank_loads(self.stages or self.one_more))
+
+    @property
+    def one_more_peak_bytes(self) -> tuple[int, ...]:
+        """What each device would need for one example more, on the split that comes closest."""
+        return tuple(load.peak_bytes for load in rank_loads(self.one_more))
+
+    @property
+    def segments(self) -> list[Segment]:
+        """Of the first replica."""
+        return _segments(self.stages)
+
+
+def largest_fitting(search: Search, num_microbatches: Sequence[int]) -> list[LargestFit]:
+    """The largest minibatch of every way that the experiment admits, with each of these numbers of microbatches.
+
+    One pass on one device, accumulation in so many microbatches and in microbatches of one example, pipelines of
+    every number of devices and schedule, replicas, and replicas of pipelines. Fully sharded replicas are left out:
+    their bytes are estimates. Exact for the best split; with several stages a device and more than a hundred splits,
+    for the best that was found.
+    """
+    return [_largest(_Room(search, way)) for way in ways(search, num_microbatches)]
+
+
+class _Room:
+    """Whether a way fits its devices, on any minibatch."""
+
+    def __init__(self, search: Search, way: Way) -> None:
+        self.search = search
+        self.way = way
+        self.shape = way.shape
+        self.cluster = search.replica_cluster(self.shape.num_replicas, self.shape.num_ranks)
+        self.has_one_stage_a_rank = self.shape.num_stages == self.shape.num_ranks
+        self._splits = cache(self._planned_splits)
+
+    @cached_property
+    def most(self) -> int:
+        """The largest minibatch that an experiment may ask for."""
+        features = sum(self.search.config.model.features)
+        most = min(LARGEST_MINIBATCH, LARGEST_VALUE_COUNT // features)
+        return min(most, LARGEST_MICROBATCH_COUNT) if self.way.is_one_example_each else most
+
+    def fits(self, minibatch_size: int) -> bool:
+        """Whether the way fits on some split."""
+        shape = self.way.of(minibatch_size)
+        if shape.num_ranks == 1:
+            return all(self._fits_alone(replica, sizes) for replica, sizes in enumerate(shape.sizes))
+        # The first replica has the largest share of the minibatch, and `cluster` the least memory of all replicas.
+        sizes = shape.sizes[0]
+        if not self.has_one_stage_a_rank:
+            return self.split(minibatch_size) is not None
+        return some_split_fits(self._like(sizes), sizes, self.cluster, self.search.model)
+
+    def _fits_alone(self, replica: int, sizes: Sequence[int]) -> bool:
+        """Whether one device holds the whole network: F0 B0 F1 B1 ..., so one microbatch at a time."""
+        alone = Layout.of(self.shape.schedule, 1, sizes[:1])
+        whole = self.search.model.stage(0, self.search.network.num_layers - 1)
+        occupancy = StageOccupancy(whole, sizes[:1], len(sizes))
+        device = self.search.cluster.devices[self.way.device + replica]
+        return rank_peak([occupancy], alone.moments[0])[0] <= device.memory_bytes
+
+    def _like(self, sizes: Sequence[int]) -> Layout:
+        """A layout whose moments are those of `sizes`: they depend on which microbatches are larger by one."""
+        pattern = tuple(size - min(sizes) + 1 for size in sizes)
+        shape = self.shape
+        return Layout.of(shape.schedule, shape.num_ranks, pattern, shape.num_stages, shape.num_replicas > 1)
+
+    def split(self, minibatch_size: int) -> list[Segment] | None:
+        """The planner's split for a minibatch, if it fits."""
+        return self._first_fitting(self._splits(minibatch_size), minibatch_size)
+
+    def moved(self, segments: Sequence[Segment], minibatch_size: int) -> list[Segment] | None:
+        """The same split with one cut moved by one layer, if that fits."""
+        return self._first_fitting(neighbours(segments), minibatch_size)
+
+    def _first_fitting(self, splits: Iterable[Sequence[Segment]], minibatch_size: int) -> list[Segment] | None:
+        return next((list(segments) for segments in splits if self.fits_on(segments, minibatch_size)), None)
+
+    def fits_on(self, segments: Sequence[Segment], minibatch_size: int) -> bool:
+        """Whether the way fits on one split."""
+        return _overflow_bytes(self._stages(segments, minibatch_size)) <= 0
+
+    def closest(self, minibatch_size: int, segments: Sequence[Segment] = ()) -> tuple[StagePlan, ...]:
+        """The stages on the planner's splits, or on the given one, that lack least of what they need."""
+        splits = [*self._splits(minibatch_size), *([segments] if segments else [])]
+        return min((self._stages(of, minibatch_size) for of in splits), key=_overflow_bytes)
+
+    def _stages(self, segments: Sequence[Segment], minibatch_size: int) -> tuple[StagePlan, ...]:
+        return self.search.stages_of(self.way.of(minibatch_size), segments)
+
+    def _planned_splits(self, minibatch_size: int) -> Sequence[Sequence[Segment]]:
+        shape = self.way.of(minibatch_size)
+        if shape.num_ranks == 1:
+            return [[Segment(self.way.device, 0, self.search.network.num_layers - 1)]]
+        sizes = shape.sizes[0]
+        layout = Layout.of(shape.schedule, shape.num_ranks, sizes, shape.num_stages, shape.num_replicas > 1)
+        planned = Splitter(self.cluster, self.search.model, sum(sizes)).splits(layout)
+        return planned if self.has_one_stage_a_rank else [*planned, *self._all_splits(layout.schedule.placement)]
+
+    def _all_splits(self, placement: Sequence[int]) -> list[Sequence[Segment]]:
+        """Every split over so many stages, where they are few."""
+        layers, num_cuts = self.search.network.num_layers, len(placement) - 1
+        if comb(layers - 1, num_cuts) > MOST_SPLITS_TRIED:
+            return []
+        found: list[Sequence[Segment]] = []
+        for cuts in combinations(range(1, layers), num_cuts):
+            ends = zip((0, *cuts), (*cuts, layers), placement, strict=True)
+            found.append([Segment(rank, first, end - 1) for first, end, rank in ends])
+        return found
+
+
+def _largest(room: _Room) -> LargestFit:
+    least = room.way.least
+    if least > room.most or not room.fits(least):
+        return _found(room, 0, (), room.closest(least) if least <= room.most else ())
+    size, segments = _exact(room) if room.has_one_stage_a_rank else _climb(room)
+    one_more = room.closest(size + 1, segments) if size < room.most else ()
+    return _found(room, size, room.search.stages_of(room.way.of(size), segments), one_more)
+
+
+def _exact(room: _Room) -> tuple[int, list[Segment]]:
+    """The largest size for which there is a split, and the planner's for it."""
+    size = _last(room.fits, room.way.least, room.most)
+    segments = room.split(size)
+    assert segments is not None, "what fits on some split fits on the planner's"
+    return size, segments
+
+
+def _climb(room: _Room) -> tuple[int, list[Segment]]:
+    """From the split of the smallest size to the largest that it takes, on to a split for one example more, and so on.
+
+    In the end neither the split at hand, nor one like it but for a layer, nor the planner's takes one example more.
+    """
+    size = room.way.least
+    segments = room.split(size)
+    assert segments is not None, "the smallest size is known to fit"
+    while True:
+        size = _last(partial(room.fits_on, segments), size, room.most, room.way.least)
+        better = (room.split(size + 1) or room.moved(segments, size + 1)) if size < room.most else None
+        if better is None:
+            return size, segments
+        size, segments = size + 1, better
+
+
+def _last(fits: Callable[[int], bool], low: int, most: int, unit: int = 0) -> int:
+    """The last size that fits, from `low`, which does, to `most`; multiples of the unit (`low` if 0) are tried first.
+
+    Those have equal microbatches, and share what is known of their schedule.
+    """
+    unit = unit or low
+    first = low // unit
+    high = first + 1
+    while high * unit <= most and fits(high * unit):
+        first, high = high, 2 * high
+    even = _bisect(lambda count: fits(count * unit), first, min(high, most // unit + 1))
+    start = max(low, even * unit)
+    return _bisect(fits, start, min((even + 1) * unit, most + 1))
+
+
+def _bisect(fits: Callable[[int], bool], low: int, high: int) -> int:
+    """The last number in low..high-1 that fits; `low` is known to, `high` not to or not to be allowed."""
+    return low + bisect_left(range(low + 1, high), True, key=lambda size: not fits(size))
+
+
+def _overflow_bytes(stages: Sequence[StagePlan]) -> int:
+    """By how much the fullest device is too small."""
+    return max(load.peak_bytes - load.limit_bytes for load in rank_loads(stages))
+
+
+def _segments(stages: Sequence[StagePlan]) -> list[Segment]:
+    return [Segment(one.device_index, one.first_layer, one.last_layer) for one in stages if one.replica_index == 0]
+
+
+def _found(room: _Room, size: int, stages: tuple[StagePlan, ...], one_more: tuple[StagePlan, ...]) -> LargestFit:
+    shape = room.way.of(size or room.way.least)
+    return LargestFit(
+        strategy=shape.strategy,
+        name=shape.name,
+        num_devices=shape.num_ranks * shape.num_replicas,
+        num_ranks=shape.num_ranks,
+        num_replicas=shape.num_replicas,
+        num_microbatches=shape.num_microbatches,
+        schedule=shape.schedule,
+        minibatch_size=size,
+        microbatch_size=microbatch_sizes(shape.minibatch_size, shape.num_replicas * shape.num_microbatches)[0]
+        if size
+        else 0,
+        stages=stages,
+        one_more=one_more,
+    )

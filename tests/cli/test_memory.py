@@ -1,0 +1,98 @@
+"""`partition memory`: of the plan, of a candidate by name, of a plan file, and where nothing fits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from partition.cli import main
+
+
+@pytest.fixture
+def run(small: str, capsys: pytest.CaptureFixture[str]) -> Any:
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = main(["memory", small, *arguments])
+        return code, *capsys.readouterr()
+
+    return command
+
+
+def record(run: Any, *arguments: str) -> dict[str, Any]:
+    code, out, err = run("--json", *arguments)
+    assert (code, err) == (0, "")
+    document: dict[str, Any] = json.loads(out)
+    return document
+
+
+def test_it_is_of_the_chosen_plan(run: Any, small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", small, "--json"])
+    plan = json.loads(capsys.readouterr().out)
+    chosen = next(one for one in plan["candidates"] if one["name"] == plan["chosen"])
+    document = record(run)
+    assert (document["schema_version"], document["config"]) == (1, "small")
+    assert (document["candidate"], document["feasible"]) == (plan["chosen"], True)
+    peaks = [one["training"]["peak_bytes"] for one in document["devices"]]
+    assert peaks == chosen["predicted"]["peak_bytes"]
+    assert "curve" not in document
+    assert record(run, "--plan", "runs/small/plan.json") == document
+    assert record(run, "--strategy", plan["chosen"]) == document
+
+
+def test_the_text_has_every_part(run: Any) -> None:
+    code, out, err = run("--strategy", "pipeline-2x4-1f1b")
+    assert (code, err) == (0, "")
+    for part in ("memory of pipeline-2x4-1f1b", "Layers (", "Devices, when each holds most", "Peaks of training",
+                 "largest that fits", "Largest minibatch of every schedule, 4 microbatches"):  # fmt: skip
+        assert part in out
+    assert "Memory against" not in out
+
+
+def test_the_verb_answers_where_nothing_fits(run: Any) -> None:
+    tight = "cluster.devices={count: 1, kind: simulated, memory: 1000 B}"
+    document = record(run, tight)
+    assert (document["candidate"], document["feasible"]) == ("whole", False)
+    assert {one["minibatch_size"] for one in document["largest"]} == {0}
+    assert run(tight)[1].count("It does not fit: simulated:0 would hold") == 1
+    assert record(run, tight, "planner.strategies=[accumulate]")["candidate"] == "whole"
+
+
+def test_microbatches_are_those_asked_for_or_planned(run: Any) -> None:
+    def counts(*arguments: str) -> set[int]:
+        found = record(run, *arguments)["largest"]
+        return {one["num_microbatches"] for one in found if one["strategy"] == "pipeline"}
+
+    assert counts() == {4}
+    assert counts("planner.num_microbatches=[2,5]") == {2, 5}
+    assert counts("--microbatches", "3") == {3}
+
+
+def test_the_curve_is_told_and_drawn(run: Any, tmp_path: Path) -> None:
+    code, out, _ = run("--strategy", "whole", "--curve")
+    assert (code, out.count("Memory against")) == (0, 2)
+    code, out, _ = run("--strategy", "whole", "--out-file", "c.svg")
+    assert (code, out.count("Memory against"), out.splitlines()[-1]) == (0, 2, "Written to c.svg")
+    assert "<svg" in (tmp_path / "c.svg").read_text()
+    assert record(run, "--strategy", "whole", "--curve")["curve"]["by_minibatch"][-1]["minibatch_size"] == 44
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--strategy", "nope"], "--strategy nope: no such candidate; there are"),
+        (["--strategy", "whole", "--plan", "x.json"], "both name what to look at"),
+        (["--plan", "none.json"], "none.json: cannot be read"),
+        (["--microbatches", "0"], "--microbatches 0: give 1 to 1024"),
+        (["--microbatches", "1025"], "--microbatches 1025: give 1 to 1024"),
+        (["--out-file", "c.pdf"], "end it in .svg, .png"),
+        (["--out-file", "none/c.svg"], "cannot be written"),
+        (["training.minibatch_size=0"], "training.minibatch_size"),
+        (["--strategy", "pipeline-3x4-zbv", "planner.num_stages=[6]"], "cannot be laid out: 6 stages"),
+    ],
+)
+def test_bad_input_is_one_line(run: Any, arguments: list[str], message: str) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
