@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from partition.cli.candidates import named_candidate
 from partition.cli.options import Verbs, add_verb, load_experiment, print_json
 from partition.cli.schedule_options import format_of, written_whole
 from partition.errors import PartitionError
-from partition.plan import Candidate, Comparison, Search, compare_with
+from partition.plan import Candidate, Search, compare_with
 from partition.plan.curve import memory_curve
 from partition.plan.footprint import footprint
 from partition.plan.largest import largest_fitting
@@ -89,15 +90,5 @@ def _candidate(options: argparse.Namespace, search: Search) -> Candidate:
         return read_plan(options.plan, search)
     comparison = compare_with(search)
     if options.strategy is not None:
-        return _named(comparison, options.strategy)
+        return named_candidate(comparison, options.strategy)
     return comparison.chosen or search.whole()
-
-
-def _named(comparison: Comparison, name: str) -> Candidate:
-    candidate = comparison.candidate(name)
-    if candidate is None:
-        names = ", ".join(one.name for one in comparison.candidates[:8])
-        raise PartitionError(f"--strategy {name}: no such candidate; there are {names}, ... (`partition plan --all`)")
-    if not candidate.stages:
-        raise PartitionError(f"--strategy {name}: cannot be laid out: {candidate.reason}")
-    return candidate

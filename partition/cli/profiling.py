@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
+import shlex
 from pathlib import Path
 
 from partition.cli.options import Verbs, add_verb, load_experiment, print_json
 from partition.cli.processes import add_nproc, is_rank, launch_again
-from partition.config import ExperimentConfig
+from partition.cli.schedule_options import write_text
 from partition.errors import PartitionError
 from partition.report.costs import costs_text
 
@@ -45,21 +45,17 @@ def run_profile(options: argparse.Namespace) -> int:
         print_json(file.model_dump(mode="json"))
     else:
         print(costs_text(file))
-        print(f"\nCosts written to {path}. Next:\n  {_next(options, config, path)}")
+        print(f"\nCosts written to {path}. Next:\n  {_next(options, path)}")
     return 0
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
     except OSError as error:
         raise PartitionError(f"--costs-file {path}: {error.strerror}; give another place") from None
+    write_text(path, text)
 
 
-def _next(options: argparse.Namespace, config: ExperimentConfig, path: Path) -> str:
-    del config
-    overrides = " ".join([*options.overrides, *options.set])
-    return f"partition plan {options.config} {overrides}{' ' if overrides else ''}planner.costs={path}"
+def _next(options: argparse.Namespace, path: Path) -> str:
+    return shlex.join(["partition", "plan", options.config, *options.overrides, *options.set, f"planner.costs={path}"])

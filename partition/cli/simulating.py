@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from partition.cli.candidates import named_candidate
 from partition.cli.options import Verbs, add_bare_verb, load_experiment, print_json
 from partition.cli.schedule_options import (
     add_costs,
@@ -139,10 +140,4 @@ def _candidate(options: argparse.Namespace, search: Search) -> Candidate:
         if comparison.chosen is None:
             raise NothingFitsError(comparison.verdict)
         return comparison.chosen
-    candidate = comparison.candidate(options.strategy)
-    if candidate is None:
-        names = ", ".join(one.name for one in comparison.candidates[:8])
-        raise PartitionError(
-            f"--strategy {options.strategy}: no such candidate; there are {names}, ... (`partition plan --all`)"
-        )
-    return candidate
+    return named_candidate(comparison, options.strategy)

@@ -9,13 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from partition.cli.candidates import named_candidate
 from partition.cli.options import Verbs, add_out, add_verb, load_experiment, print_json, run_path
 from partition.cli.processes import add_nproc, is_rank, launch_ranks, tell, tell_of_signal
 from partition.cli.progress import progress
 from partition.cli.resuming import add_resume, find_resumption
 from partition.config import dump_config
 from partition.errors import NothingFitsError, PartitionError
-from partition.plan import Candidate, Comparison, Search, compare_with
+from partition.plan import Candidate, Search, compare_with
 from partition.plan.plan_file import plan_record, read_plan
 from partition.record import RunDirectory
 from partition.record.checkpoint import FOLDER
@@ -139,17 +140,7 @@ def _candidate(options: argparse.Namespace, search: Search) -> tuple[Candidate, 
         return read_plan(options.plan, search), ""
     comparison = compare_with(search)
     if options.strategy:
-        return _by_name(comparison, options.strategy), comparison.verdict
+        return named_candidate(comparison, options.strategy), comparison.verdict
     if comparison.chosen is None:
         raise NothingFitsError(comparison.verdict)
     return comparison.chosen, comparison.verdict
-
-
-def _by_name(comparison: Comparison, name: str) -> Candidate:
-    candidate = comparison.candidate(name)
-    if candidate is None:
-        names = ", ".join(one.name for one in comparison.candidates[:8])
-        raise PartitionError(f"--strategy {name}: no such candidate; there are {names}, ... (`partition plan --all`)")
-    if not candidate.stages:
-        raise PartitionError(f"--strategy {name}: cannot be laid out: {candidate.reason}")
-    return candidate

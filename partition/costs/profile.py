@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -128,13 +129,11 @@ class Profile:
 
     file: CostsFile
     path: str
-    _links: Mapping[tuple[int, int], Curve] = field(default_factory=dict)
 
-    @staticmethod
-    def of(file: CostsFile, path: str = "measured") -> Profile:
-        """The prices of a file's content."""
-        links = {(link.source, link.destination): link.curve for link in file.messages.links} if file.messages else {}
-        return Profile(file=file, path=path, _links=links)
+    @cached_property
+    def _links(self) -> Mapping[tuple[int, int], Curve]:
+        messages = self.file.messages
+        return {(link.source, link.destination): link.curve for link in messages.links} if messages else {}
 
     def operators_s(self, counts: Mapping[str, int], rows: int) -> float:
         """Seconds of operators on a microbatch, each so many times, and of what is added to their action.

@@ -100,7 +100,7 @@ class Candidate:
     @property
     def overflow_bytes(self) -> float:
         """By how much the fullest device is too small, negative where all have room; infinite without a layout."""
-        return max((of.peak_bytes - of.limit_bytes for of in rank_loads(self.stages)), default=float("inf"))
+        return overflow_bytes(self.stages)
 
     @property
     def ranks_per_replica(self) -> int:
@@ -151,3 +151,8 @@ def rank_loads(stages: Sequence[StagePlan]) -> list[RankLoad]:
         )
         for _, of in sorted(of_rank.items())
     ]
+
+
+def overflow_bytes(stages: Sequence[StagePlan]) -> float:
+    """By how much the fullest device is too small, negative where all have room; infinite without stages."""
+    return max((load.peak_bytes - load.limit_bytes for load in rank_loads(stages)), default=float("inf"))

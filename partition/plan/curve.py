@@ -81,7 +81,7 @@ def _peaks(search: Search, candidate: Candidate, shape: Shape) -> tuple[int, ...
         layout = ShardedLayout(cluster=search.cluster, model=search.model, num_ranks=shape.num_replicas,
                                minibatch_size=shape.minibatch_size)  # fmt: skip
         return (sharded_memory(layout).peak_bytes,) * shape.num_replicas
-    return tuple(load.peak_bytes for load in rank_loads(search.stages_of(shape, segments_of(candidate))))
+    return tuple(load.peak_bytes for load in rank_loads(search.stages_of(shape, segments_of(candidate.stages))))
 
 
 def _minibatches(shape: Shape) -> list[int]:

@@ -235,7 +235,7 @@ def _more_microbatches(search: Search, found: Footprint, shape: Shape) -> Iterat
 
 def _remedy(search: Search, found: Footprint, shape: Shape) -> Remedy:
     """The fullest device under another shape."""
-    loads = rank_loads(search.stages_of(shape, segments_of(found.candidate)))
+    loads = rank_loads(search.stages_of(shape, segments_of(found.candidate.stages)))
     # What was relieved may leave another device the fullest.
     fullest = max(loads, key=lambda load: load.peak_bytes / load.limit_bytes)
     return Remedy(

@@ -20,11 +20,11 @@ from itertools import combinations
 from math import comb
 
 from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_MINIBATCH, LARGEST_VALUE_COUNT
-from partition.plan.candidate import StagePlan, rank_loads
+from partition.plan.candidate import StagePlan, overflow_bytes, rank_loads
 from partition.plan.estimate import Layout
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
-from partition.plan.search import Search
+from partition.plan.search import Search, segments_of
 from partition.plan.split import Segment
 from partition.plan.splitter import Splitter, neighbours
 from partition.plan.tightest import some_split_fits
@@ -75,7 +75,7 @@ class LargestFit:
     @property
     def segments(self) -> list[Segment]:
         """Of the first replica."""
-        return _segments(self.stages)
+        return segments_of(self.stages)
 
 
 def largest_fitting(search: Search, num_microbatches: Sequence[int]) -> list[LargestFit]:
@@ -145,12 +145,12 @@ class _Room:
 
     def fits_on(self, segments: Sequence[Segment], minibatch_size: int) -> bool:
         """Whether the way fits on one split."""
-        return _overflow_bytes(self._stages(segments, minibatch_size)) <= 0
+        return overflow_bytes(self._stages(segments, minibatch_size)) <= 0
 
     def closest(self, minibatch_size: int, segments: Sequence[Segment] = ()) -> tuple[StagePlan, ...]:
         """The stages on the planner's splits, or on the given one, that lack least of what they need."""
         splits = [*self._splits(minibatch_size), *([segments] if segments else [])]
-        return min((self._stages(of, minibatch_size) for of in splits), key=_overflow_bytes)
+        return min((self._stages(of, minibatch_size) for of in splits), key=overflow_bytes)
 
     def _stages(self, segments: Sequence[Segment], minibatch_size: int) -> tuple[StagePlan, ...]:
         return self.search.stages_of(self.way.of(minibatch_size), segments)
@@ -227,15 +227,6 @@ def _last(fits: Callable[[int], bool], low: int, most: int, unit: int = 0) -> in
 def _bisect(fits: Callable[[int], bool], low: int, high: int) -> int:
     """The last number in low..high-1 that fits; `low` is known to, `high` not to or not to be allowed."""
     return low + bisect_left(range(low + 1, high), True, key=lambda size: not fits(size))
-
-
-def _overflow_bytes(stages: Sequence[StagePlan]) -> int:
-    """By how much the fullest device is too small."""
-    return max(load.peak_bytes - load.limit_bytes for load in rank_loads(stages))
-
-
-def _segments(stages: Sequence[StagePlan]) -> list[Segment]:
-    return [Segment(one.device_index, one.first_layer, one.last_layer) for one in stages if one.replica_index == 0]
 
 
 def _found(room: _Room, size: int, stages: tuple[StagePlan, ...], one_more: tuple[StagePlan, ...]) -> LargestFit:

@@ -66,7 +66,7 @@ def read_plan(path: Path, search: Search) -> Candidate:
     if candidate.strategy == "sharded":
         priced = search.price_sharded(candidate.num_devices)
     else:
-        priced = search.price(Shape.of(candidate), segments_of(candidate))
+        priced = search.price(Shape.of(candidate), segments_of(candidate.stages))
     if priced != candidate:
         different = next(
             field.name for field in fields(Candidate) if getattr(priced, field.name) != getattr(candidate, field.name)

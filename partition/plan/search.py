@@ -97,7 +97,7 @@ class Search:
                 f"planner.costs: {path} was measured with optimizer {file.optimizer}, this is {optimizer}; measure "
                 "this experiment with `partition profile`"
             )
-        return Profile.of(file, path)
+        return Profile(file=file, path=path)
 
     def _check_size(self) -> None:
         """Refuse what makes no sense to search, and what could only be searched in minutes."""
@@ -332,7 +332,7 @@ class Search:
 
     def costs_of(self, candidate: Candidate, layout: Layout, replica: int) -> ReplayCosts:
         """What the actions of one replica of a candidate cost, under its layout or a short one."""
-        return self._costs(layout, segments_of(candidate), replica, candidate.num_replicas)
+        return self._costs(layout, segments_of(candidate.stages), replica, candidate.num_replicas)
 
     def _costs(self, layout: Layout, segments: Sequence[Segment], replica: int, num_replicas: int) -> ReplayCosts:
         """`segments` are those of the first replica; the others are on the devices that follow, in the same order."""
@@ -450,12 +450,10 @@ def _counts_that_matter(size: int) -> Iterator[int]:
         count = -(-size // (largest - 1))
 
 
-def segments_of(candidate: Candidate) -> list[Segment]:
-    """The segments of its first replica."""
+def segments_of(stages: Sequence[StagePlan]) -> list[Segment]:
+    """The segments of the first replica."""
     return [
-        Segment(stage.device_index, stage.first_layer, stage.last_layer)
-        for stage in candidate.stages
-        if stage.replica_index == 0
+        Segment(stage.device_index, stage.first_layer, stage.last_layer) for stage in stages if stage.replica_index == 0
     ]
 
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from partition.runtime.process import Process
 from partition.runtime.processes import ProcessWorld, join, leave
-from partition.runtime.world import share_all
+from partition.runtime.world import share_largest
 
 SIZES_BYTES = (8, 1024, 16 * 1024, 256 * 1024, 4 * 2**20, 16 * 2**20)
 REPEATS = 9
@@ -39,9 +39,7 @@ def measure_links(world: ProcessWorld, sizes_bytes: Sequence[int] = SIZES_BYTES)
     """Messages between every two neighbours, one pair after another; all ranks call it together and know it all."""
     ranks = range(world.process.world_size - 1)
     found = [_measure(world, rank, size) for rank in ranks for size in sizes_bytes]
-    mine = np.array(found, dtype=np.float64)
-    every = share_all(world, {world.process.rank: mine.reshape(-1)})
-    table = np.max(np.stack(list(every)), axis=0).reshape(mine.shape)
+    table = share_largest(world, np.array(found).reshape(-1)).reshape(-1, 2)
     keys = [(rank, size) for rank in ranks for size in sizes_bytes]
     return [
         LinkTime(source=rank, destination=rank + 1, num_bytes=size, seconds=float(median_s), worst_s=float(worst_s))

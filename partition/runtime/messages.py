@@ -22,7 +22,7 @@ import torch.distributed as dist
 from partition.costs.profile import Curve, LinkCurve, Messages
 from partition.runtime.processes import ProcessWorld
 from partition.runtime.profiling import curve
-from partition.runtime.world import Numbers, share_all
+from partition.runtime.world import share_all, share_largest
 
 REPEATS, SLOW_REPEATS = 9, 3
 SLOW_S = 0.05
@@ -80,22 +80,15 @@ def _message(world: ProcessWorld, source: int, num_bytes: int) -> _Times:
     """Medians for messages from a rank to the next, known to all ranks."""
     rank, device = world.process.rank, world.message_device
     end = _End(world, source, num_bytes, device) if rank in (source, source + 1) else None
-    first = _known_to_all(world, end.both_ways() if end else _NOTHING)
+    first = share_largest(world, end.both_ways() if end else _NOTHING)
     repeats = SLOW_REPEATS if max(first) > SLOW_S else REPEATS
     mine = [end.both_ways() if end else _NOTHING for _ in range(repeats)]
     medians = np.median(np.array(mine), axis=0)
-    found = _known_to_all(world, medians)
+    found = share_largest(world, medians)
     return float(found[0]), float(found[1]), float(found[2]), float(found[3])
 
 
 _NOTHING = (0.0, 0.0, 0.0, 0.0)
-
-
-def _known_to_all(world: ProcessWorld, mine: Sequence[float] | Numbers) -> Numbers:
-    """The largest of what any rank has measured, number by number."""
-    every = share_all(world, {world.process.rank: np.array(mine, dtype=np.float64)})
-    largest: Numbers = np.max(np.stack(list(every)), axis=0)
-    return largest
 
 
 class _End:
@@ -223,7 +216,7 @@ def _repeated(world: ProcessWorld, run: Callable[[], object]) -> tuple[float, fl
         start_s = time.perf_counter()
         run()
         mine_s = time.perf_counter() - start_s
-        taken.append(float(_known_to_all(world, [mine_s])[0]))
+        taken.append(float(share_largest(world, [mine_s])[0]))
         if len(taken) > SLOW_REPEATS and taken[-1] > SLOW_S:
             break
     kept = taken[min(2, len(taken) - 1) :]
@@ -231,8 +224,7 @@ def _repeated(world: ProcessWorld, run: Callable[[], object]) -> tuple[float, fl
     return middle, (max(kept) - min(kept)) / middle if middle > 0 else 0.0
 
 
-def sizes_of(largest_bytes: int, exact: Sequence[int] = ()) -> list[int]:
+def sizes_of(largest_bytes: int) -> list[int]:
     """Message sizes worth measuring up to the largest: 8 bytes, 1 KiB, and on by factors of 4."""
     grid = [8, *(1024 * 4**power for power in range(16))]
-    found = {size for size in (*grid, *exact) if 0 < size <= largest_bytes}
-    return sorted(found | {max(8, largest_bytes)})
+    return sorted({*(size for size in grid if size <= largest_bytes), max(8, largest_bytes)})

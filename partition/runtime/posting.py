@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from partition.config import ExperimentConfig
-from partition.costs.profile import Curve, Messages
+from partition.costs.profile import Messages
 from partition.plan import Candidate, Search
 from partition.plan.search import Shape
 from partition.plan.split import Segment
@@ -40,8 +40,8 @@ def with_postings(messages: Messages, config: ExperimentConfig, world: ProcessWo
         Segment(rank, rank * num_layers // num_ranks, (rank + 1) * num_layers // num_ranks - 1)
         for rank in range(num_ranks)
     ]
-    sends: dict[int, list[float]] = defaultdict(list)
-    receives: dict[int, list[float]] = defaultdict(list)
+    sends: dict[int, tuple[float, float]] = {}
+    receives: dict[int, tuple[float, float]] = {}
     for rows in sorted({max(1, config.training.minibatch_size // fraction) for fraction in FRACTIONS}):
         shape = Shape(name="posting", strategy="pipeline", minibatch_size=rows * MICROBATCHES,
                       num_microbatches=MICROBATCHES, num_ranks=num_ranks, num_stages=num_ranks)  # fmt: skip
@@ -49,15 +49,10 @@ def with_postings(messages: Messages, config: ExperimentConfig, world: ProcessWo
         if candidate.feasible:
             send, receive = _postings(search, candidate, world)
             num_bytes = _typical_bytes(search, segments, rows)
-            sends[num_bytes].append(send)
-            receives[num_bytes].append(receive)
+            sends[num_bytes], receives[num_bytes] = (send, 0.0), (receive, 0.0)
     if not sends:
         return messages
-    return messages.model_copy(update={"send": _curve(sends), "receive": _curve(receives)})
-
-
-def _curve(of: dict[int, list[float]]) -> Curve:
-    return curve({size: (statistics.fmean(seconds), 0.0) for size, seconds in of.items()})
+    return messages.model_copy(update={"send": curve(sends), "receive": curve(receives)})
 
 
 def _typical_bytes(search: Search, segments: Sequence[Segment], rows: int) -> int:

@@ -38,7 +38,7 @@ from partition.plan.split import Segment
 from partition.runtime.stage import INSTRUCTION_METHODS, Frame, Stage
 from partition.runtime.update import Update
 from partition.runtime.workers import Fleet, Parts
-from partition.runtime.world import World, share_all
+from partition.runtime.world import World, share_largest
 
 FILLS_CACHES_BYTES = 64 * 2**20
 """Parameters of a stand-in beyond which it is not made deeper: twice what the caches of large servers hold."""
@@ -139,9 +139,9 @@ def measure_layers(config: ExperimentConfig, world: World, budget_s: float = BUD
     updates = []
     for rows in sizes:
         steps = _steps(search, rows, world, budget_s / len(sizes))
-        updates += [step.update_s for step in steps]
-        for key in steps[0].operators_s:
-            found[key][rows] = _median([step.operators_s[key] for step in steps])
+        updates += [update_s for _, update_s in steps]
+        for key in steps[0][0]:
+            found[key][rows] = _median([operators_s[key] for operators_s, _ in steps])
     elements = search.model.stage(0, search.network.num_layers - 1).parameter_elements
     return Layers(
         operators={key: curve(of) for key, of in found.items()},
@@ -252,35 +252,27 @@ class _Step:
     """What neither operators nor update took."""
 
 
-def _steps(search: Search, rows: int, world: World, budget_s: float) -> list[_Step]:
-    """Steps at one size, alternately with full backwards and with I and W, until the time is up."""
+def _steps(search: Search, rows: int, world: World, budget_s: float) -> list[tuple[dict[str, float], float]]:
+    """Seconds of every operator and of the update at one size, step after step until the time is up.
+
+    Each is the mean of a step with full backwards and one with I and W.
+    """
     count = max(1, min(MOST_MICROBATCHES, search.minibatch_size // rows))
     runs = [_Runner(search, _candidate(search, rows, count, schedule)) for schedule in ("1f1b", "zb_h1")]
     for runner in runs:
         runner.step()
-    slowest_s = max(_all(world, max(runner.warm_up() for runner in runs)))
+    slowest_s = float(share_largest(world, [max(runner.warm_up() for runner in runs)])[0])
     repeats = round(min(MOST_REPEATS, max(LEAST_REPEATS, budget_s / (2 * slowest_s))))
     found = []
     for _ in range(repeats):
         both = [runner.step() for runner in runs]
         keys = both[0].operators_s.keys() | both[1].operators_s.keys()
-        found.append(
-            _Step(
-                operators_s={
-                    key: statistics.mean(one.operators_s[key] for one in both if key in one.operators_s) for key in keys
-                },
-                update_s=statistics.mean(one.update_s for one in both),
-                rest_s=statistics.mean(one.rest_s for one in both),
-            )
-        )
-    _all(world, 0.0)  # none goes on to the next size, and leaves the machine quieter, while others measure
+        operators_s = {
+            key: statistics.mean(one.operators_s[key] for one in both if key in one.operators_s) for key in keys
+        }
+        found.append((operators_s, statistics.mean(one.update_s for one in both)))
+    share_largest(world, [0.0])  # none goes on to the next size, and leaves the machine quieter, while others measure
     return found
-
-
-def _all(world: World, mine: float) -> list[float]:
-    """A number of every rank."""
-    numbers = {rank: np.array([mine]) for rank in world.ranks}
-    return [float(of[0]) for of in share_all(world, numbers)]
 
 
 def _measure_tiny(config: ExperimentConfig, world: World) -> tuple[tuple[tuple[int, float], tuple[int, float]], float]:
@@ -291,7 +283,7 @@ def _measure_tiny(config: ExperimentConfig, world: World) -> tuple[tuple[tuple[i
         runner = _Runner(search, _candidate(search, 1, count, "1f1b"))
         for _ in range(3):
             runner.step()
-        _all(world, 0.0)
+        share_largest(world, [0.0])
         steps = [runner.step() for _ in range(TINY_REPEATS)]
         rests.append((count, statistics.median(step.rest_s for step in steps)))
         updates.append(statistics.median(step.update_s for step in steps))

@@ -24,7 +24,7 @@ from partition.runtime.learning_rate import learning_rate_at
 from partition.runtime.liveness import Watch
 from partition.runtime.sharded import ShardedModel
 from partition.runtime.workers import Fleet, StepResult
-from partition.runtime.world import World, share_all
+from partition.runtime.world import World, share_all, share_largest
 
 Trainee = Fleet | ShardedModel
 """What can be trained: the ranks of a candidate that live in this process."""
@@ -128,8 +128,7 @@ def train(
 
 def _longest(fleet: Trainee, step_s: list[float]) -> list[float]:
     """The seconds of every step, each the longest of all ranks."""
-    every = share_all(fleet.world, dict.fromkeys(fleet.world.ranks, np.array(step_s)))
-    longest_s: list[float] = np.max(every, axis=0).tolist()
+    longest_s: list[float] = share_largest(fleet.world, step_s).tolist()
     return longest_s
 
 

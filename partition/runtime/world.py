@@ -103,6 +103,13 @@ def share_all(world: World, numbers: Mapping[int, Numbers], now_s: float = 0.0) 
     return given[-1].values
 
 
+def share_largest(world: World, mine: Sequence[float] | Numbers) -> Numbers:
+    """The largest of what any process of the run has, number by number, known to all."""
+    numbers = np.array(mine, dtype=np.float64)
+    largest: Numbers = np.max(np.stack(list(share_all(world, dict.fromkeys(world.ranks, numbers)))), axis=0)
+    return largest
+
+
 class LocalWorld:
     """All ranks in this process. Sums run in replica order, so that they repeat bit for bit."""
 

@@ -32,7 +32,7 @@ def test_points_are_what_the_plan_of_that_size_says(name: str) -> None:
     other = curve.by_microbatch[0]
     shape = Shape.of(candidate)
     changed = Shape(**{**vars(shape), "num_microbatches": other.num_microbatches})
-    priced = SEARCH.price(changed, segments_of(candidate)).predicted
+    priced = SEARCH.price(changed, segments_of(candidate.stages)).predicted
     assert priced is not None
     assert priced.peak_bytes == other.peak_bytes
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from partition.config import ExperimentConfig
+from partition.costs import AllocatorRules, CostModel
 from partition.plan import Candidate, Search
 from partition.schedule import GENERATORS
 from tests.runtime.conftest import build_config
@@ -23,6 +25,18 @@ SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv")
 STRATEGIES = ("whole", "accumulate", "shrink", "data_parallel", "pipeline", "hybrid")
 _WEIGHTS = (1, 1, 1, 2, 4, 3)
 _SEVERAL_RANKS = ("data_parallel", "pipeline", "hybrid")
+
+
+COARSE = AllocatorRules(granularity_bytes=512, library_bytes=3 * 2**20)
+"""As on a GPU: blocks of 512 bytes, and workspaces of a library in every rank."""
+
+
+def with_rules(search: Search, rules: AllocatorRules) -> Search:
+    """The search on devices whose allocator has the given rules; nothing has been priced yet."""
+    devices = tuple(replace(device, rules=rules) for device in search.cluster.devices)
+    search.cluster = replace(search.cluster, devices=devices)
+    search.model = CostModel(search.network, search.model.optimizer, search.model.itemsize, rules)
+    return search
 
 
 def random_experiment(seed: int, num_ranks: int | None = None) -> tuple[ExperimentConfig, str]:

@@ -8,12 +8,12 @@ is a rank, and all that its allocator ever held at once must be what was predict
 from __future__ import annotations
 
 import gc
-from dataclasses import replace
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from partition.costs import AllocatorRules, CostModel
 from partition.data.dataset import Dataset, load
 from partition.plan import Candidate, Search
 from partition.plan.simulation import simulate_candidate
@@ -21,6 +21,7 @@ from partition.runtime import Fleet, joined
 from tests.runtime.events import peak, peaks_by_rank, recorded
 from tests.runtime.random_experiments import (
     ACTIVATIONS,
+    COARSE,
     FORMATS,
     LOSSES,
     OPTIMIZERS,
@@ -28,6 +29,7 @@ from tests.runtime.random_experiments import (
     STRATEGIES,
     candidate_of,
     random_experiment,
+    with_rules,
 )
 from tests.runtime.ranks import run_ranks
 
@@ -44,7 +46,14 @@ def exercise(fleet: Fleet, candidate: Candidate, dataset: Dataset) -> None:
         list(fleet.predict(dataset.test_x, None, replica))
 
 
-def check_in_one_process(seed: int) -> None:
+def with_slow(fast: Iterable[int], every: Iterable[int]) -> list[Any]:
+    """All seeds, of which those that are not among the fast ones are marked slow."""
+    quick = set(fast)
+    return [seed if seed in quick else pytest.param(seed, marks=pytest.mark.slow) for seed in every]
+
+
+@pytest.mark.parametrize("seed", with_slow(FAST, ALL))
+def test_predicted_peak_is_the_allocators(seed: int) -> None:
     """Predicted, entered in the ledger, and counted from the allocator's events: the same for every rank."""
     config, name = random_experiment(seed)
     search, dataset = Search(config), load(config)
@@ -57,17 +66,6 @@ def check_in_one_process(seed: int) -> None:
     predicted = dict(enumerate(candidate.predicted.peak_bytes))
     assert peaks_by_rank(events) == predicted
     assert fleet.peak_bytes() == predicted
-
-
-@pytest.mark.parametrize("seed", FAST)
-def test_predicted_peak_is_the_allocators(seed: int) -> None:
-    check_in_one_process(seed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(FAST.stop, ALL.stop))
-def test_predicted_peak_is_the_allocators_for_many_more(seed: int) -> None:
-    check_in_one_process(seed)
 
 
 def peaks_of_rank(seed: int) -> tuple[int, int, int | None]:
@@ -85,35 +83,14 @@ def peaks_of_rank(seed: int) -> tuple[int, int, int | None]:
         return candidate.predicted.peak_bytes[rank], peak(events), fleet.peak_bytes()[rank]
 
 
-def check_in_two_processes(seed: int) -> None:
+@pytest.mark.parametrize("seed", with_slow(OF_TWO_RANKS_FAST, OF_TWO_RANKS))
+def test_predicted_peak_is_the_allocators_in_two_processes(seed: int) -> None:
     for predicted, measured, entered in run_ranks(2, peaks_of_rank, seed):
         assert (measured, entered) == (predicted, predicted)
 
 
-@pytest.mark.parametrize("seed", OF_TWO_RANKS_FAST)
-def test_predicted_peak_is_the_allocators_in_two_processes(seed: int) -> None:
-    check_in_two_processes(seed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(OF_TWO_RANKS_FAST.stop, OF_TWO_RANKS.stop))
-def test_predicted_peak_is_the_allocators_in_two_processes_for_many_more(seed: int) -> None:
-    check_in_two_processes(seed)
-
-
-COARSE = AllocatorRules(granularity_bytes=512, library_bytes=3 * 2**20)
-"""As on a GPU: blocks of 512 bytes, and workspaces of a library in every rank."""
-
-
-def with_rules(search: Search, rules: AllocatorRules) -> Search:
-    """The search on devices whose allocator has the given rules; nothing has been priced yet."""
-    devices = tuple(replace(device, rules=rules) for device in search.cluster.devices)
-    search.cluster = replace(search.cluster, devices=devices)
-    search.model = CostModel(search.network, search.model.optimizer, search.model.itemsize, rules)
-    return search
-
-
-def check_with_coarse_blocks(seed: int) -> None:
+@pytest.mark.parametrize("seed", with_slow(range(25, 40), range(120)))
+def test_blocks_of_512_bytes_are_predicted_and_entered_in_the_ledger(seed: int) -> None:
     """Every buffer of the true allocator, each rounded on its own, gives the predicted peak."""
     config, name = random_experiment(seed)
     search, dataset = with_rules(Search(config), COARSE), load(config)
@@ -128,17 +105,6 @@ def check_with_coarse_blocks(seed: int) -> None:
     assert {rank: peak + COARSE.library_bytes for rank, peak in peaks_by_rank(events, COARSE).items()} == predicted
     replayed = simulate_candidate(search, candidate).replay
     assert {rank.peak_bytes for rank in replayed.ranks} <= set(predicted.values())
-
-
-@pytest.mark.parametrize("seed", range(25, 40))
-def test_blocks_of_512_bytes_are_predicted_and_entered_in_the_ledger(seed: int) -> None:
-    check_with_coarse_blocks(seed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [*range(25), *range(40, 120)])
-def test_blocks_of_512_bytes_are_predicted_and_entered_for_many_more(seed: int) -> None:
-    check_with_coarse_blocks(seed)
 
 
 @pytest.mark.slow
