@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -258,6 +258,15 @@ class StageCost:
             self.optimizer.flop_per_element * self.parameter_elements,
             passes * self.parameter_elements * self.itemsize,
         )
+
+
+def rank_static_bytes(stages: Sequence[StageCost], num_microbatches: int) -> Counter[Category]:
+    """Bytes that live as long as the stages of one rank; what libraries take counts once for all of them."""
+    total: Counter[Category] = Counter()
+    for stage in stages:
+        total.update(stage.static_bytes(num_microbatches))
+    total[Category.WORKSPACE] -= sum(stage.shared_bytes for stage in stages[1:])
+    return total
 
 
 class CostModel:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from partition.costs import CostModel
+from partition.costs.stage import rank_static_bytes
 from partition.graph import Category, Program, StageProgram, Variable
 from partition.graph.program import Give, Take
 from partition.plan.candidate import Candidate
@@ -76,20 +78,21 @@ def prediction_memory(
         schedule = prediction_schedule(layout.schedule.placement, len(sizes))
         for rank in range(schedule.num_ranks):
             stages = schedule.stages_of(rank)
-            static = sum((Counter(costs[stage].static_bytes(layout.num_microbatches)) for stage in stages), Counter())
+            static = rank_static_bytes([costs[stage] for stage in stages], layout.num_microbatches)
             programs = {stage: costs[stage].program for stage in stages}
-            growth = _Walk(programs, sizes, search.model.itemsize).most(schedule.rows[rank])
-            found.append(_memory(static, growth))
+            growth = _Walk(programs, sizes, search.model).most(schedule.rows[rank])
+            found.append(_memory(static, growth, search.model.rules.library_bytes))
     return tuple(found)
 
 
-def _memory(static: Mapping[Category, int], growth: Mapping[Category, int]) -> PredictionMemory:
+def _memory(static: Mapping[Category, int], growth: Mapping[Category, int], library_bytes: int) -> PredictionMemory:
     parts = {
         Category.PARAMETERS: static[Category.PARAMETERS],
         **{category: growth.get(category, 0) for category in _OF_A_PASS},
     }
+    parts[Category.WORKSPACE] += library_bytes
     named = {f"{category}_bytes": num_bytes for category, num_bytes in parts.items()}
-    others = sum(static.values()) - static[Category.PARAMETERS]
+    others = sum(static.values()) - static[Category.PARAMETERS] - library_bytes
     return PredictionMemory(**named, peak_bytes=sum(parts.values()), training_state_bytes=others)
 
 
@@ -99,10 +102,10 @@ _OF_A_PASS = (Category.ACTIVATIONS, Category.BOUNDARY, Category.WORKSPACE, Categ
 class _Walk:
     """The buffers of one rank along its row, taken and given back where the runtime does."""
 
-    def __init__(self, programs: Mapping[int, StageProgram], sizes: Sequence[int], itemsize: int) -> None:
+    def __init__(self, programs: Mapping[int, StageProgram], sizes: Sequence[int], model: CostModel) -> None:
         self.programs = programs
         self.sizes = sizes
-        self.itemsize = itemsize
+        self.model = model
         self._under_way: dict[int, int] = {}
         """Of a stage the microbatch that it sent last."""
 
@@ -142,4 +145,5 @@ class _Walk:
                 yield self._bytes(instruction.variable, microbatch, 1 if isinstance(instruction, Take) else -1)
 
     def _bytes(self, variable: Variable, microbatch: int, sign: int) -> tuple[Category, int]:
-        return variable.category, sign * variable.num_bytes(self.sizes[microbatch], self.itemsize)
+        num_bytes = variable.num_bytes(self.sizes[microbatch], self.model.itemsize)
+        return variable.category, sign * self.model.rules.block_bytes(num_bytes)

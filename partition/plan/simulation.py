@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from partition.costs import StageCost
+from partition.costs.stage import rank_static_bytes
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate, rank_loads
 from partition.plan.occupancy import action_effects
@@ -68,10 +69,7 @@ def with_bytes(
         return tuple(tuple(value(stage, rows) for rows in sizes) for stage in stages)
 
     kinds = (*_HOLDING, Kind.STEP)
-    static_bytes = [0] * schedule.num_ranks
-    for stage, rank in zip(stages, schedule.placement, strict=True):
-        shared = stage.shared_bytes if static_bytes[rank] else 0
-        static_bytes[rank] += sum(stage.static_bytes(schedule.num_microbatches).values()) - shared
+    of_ranks = [[stages[index] for index in schedule.stages_of(rank)] for rank in range(schedule.num_ranks)]
     return replace(
         costs,
         net_bytes={kind: tuple(tuple(of[kind].net_bytes for of in row) for row in effects) for kind in kinds},
@@ -80,7 +78,7 @@ def with_bytes(
             Kind.SEND_F: table(lambda stage, rows: _sent_bytes(stage, rows)),
             Kind.SEND_B: table(lambda stage, rows: stage.microbatch(rows).grad_input_buffer_bytes),
         },
-        static_bytes=tuple(static_bytes),
+        static_bytes=tuple(rank_static_bytes(of, schedule.num_microbatches).total() for of in of_ranks),
     )
 
 

@@ -18,6 +18,7 @@ from partition.plan.prediction import prediction_memory
 from partition.runtime import Fleet, workers
 from partition.runtime.device import RuntimeDevice
 from tests.runtime.by_hand import find
+from tests.runtime.random_experiments import COARSE, with_rules
 from tests.runtime.test_memory import Total, allocated, random_experiment
 
 Make = Callable[..., ExperimentConfig]
@@ -39,6 +40,18 @@ def test_a_fleet_that_only_predicts_holds_what_was_predicted(make_config: Make, 
                 list(fleet.predict(dataset.train_x, np.arange(num_examples), replica))
             predicted = [one.peak_beside_training_bytes for one in prediction_memory(search, candidate, num_examples)]
             assert [worker.device.peak_bytes for worker in fleet.workers] == predicted
+
+
+@pytest.mark.parametrize("name", ["whole", "pipeline-2x4-1f1b", "pipeline-2x4-zbv"])
+def test_blocks_and_workspaces_of_libraries_are_counted_as_the_ledger_counts_them(make_config: Make, name: str) -> None:
+    """As on a GPU: every buffer in blocks, and the workspaces once for each rank, however many stages it has."""
+    search = with_rules(Search(make_config(planner={"num_microbatches": (4,)})), COARSE)
+    candidate, dataset = find(search, name), load(search.config)
+    fleet = Fleet(search, candidate)
+    list(fleet.predict(dataset.train_x, np.arange(7)))
+    found = prediction_memory(search, candidate, 7)
+    assert [worker.device.peak_bytes for worker in fleet.workers] == [one.peak_beside_training_bytes for one in found]
+    assert all(one.workspace_bytes >= COARSE.library_bytes for one in found)
 
 
 @pytest.mark.parametrize("name", ["whole", "accumulate-4", "pipeline-2x4-1f1b", "pipeline-2x4-zbv"])
