@@ -16,8 +16,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from itertools import combinations
-from math import comb
 
 from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_MINIBATCH, LARGEST_VALUE_COUNT
 from partition.plan.candidate import StagePlan, overflow_bytes, rank_loads
@@ -26,12 +24,9 @@ from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.search import Search, segments_of
 from partition.plan.split import Segment
-from partition.plan.splitter import Splitter, neighbours
+from partition.plan.splitter import Splitter, few_splits, neighbours
 from partition.plan.tightest import some_split_fits
 from partition.plan.ways import Way, ways
-
-MOST_SPLITS_TRIED = 100
-"""Where several stages share a device, so few splits are all tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,18 +157,9 @@ class _Room:
         sizes = shape.sizes[0]
         layout = Layout.of(shape.schedule, shape.num_ranks, sizes, shape.num_stages, shape.num_replicas > 1)
         planned = Splitter(self.cluster, self.search.model, sum(sizes)).splits(layout)
-        return planned if self.has_one_stage_a_rank else [*planned, *self._all_splits(layout.schedule.placement)]
-
-    def _all_splits(self, placement: Sequence[int]) -> list[Sequence[Segment]]:
-        """Every split over so many stages, where they are few."""
-        layers, num_cuts = self.search.network.num_layers, len(placement) - 1
-        if comb(layers - 1, num_cuts) > MOST_SPLITS_TRIED:
-            return []
-        found: list[Sequence[Segment]] = []
-        for cuts in combinations(range(1, layers), num_cuts):
-            ends = zip((0, *cuts), (*cuts, layers), placement, strict=True)
-            found.append([Segment(rank, first, end - 1) for first, end, rank in ends])
-        return found
+        if self.has_one_stage_a_rank:
+            return planned
+        return [*planned, *few_splits(self.search.network.num_layers, layout.schedule.placement)]
 
 
 def _largest(room: _Room) -> LargestFit:

@@ -2,8 +2,9 @@
 
 With one stage a rank the split is optimal for its schedule's `sum + (M - 1) * bottleneck` and exact in memory. Where
 ranks hold several stages, it is a good one, not proved the best: every stage is placed by the schedule, and each rank's
-work is taken to be as balanced as its stages are. If that does not fit, the split most even in bytes is taken. Then
-layers are moved over cuts while that relieves the busiest rank and still fits.
+work is taken to be as balanced as its stages are. If that does not fit, the split most even in bytes is taken, and if
+that does not either, the fastest that does of all splits, where these are few. Then layers are moved over cuts while
+that relieves the busiest rank and still fits.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, combinations, pairwise
 
 from partition.costs import Cluster, CostModel, Device, StageCost
 from partition.plan.estimate import Layout
 from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
+
+MOST_SPLITS_TRIED = 100
+"""Where several stages share a device, so few splits are all tried."""
 
 
 class Splitter:
@@ -120,6 +124,9 @@ class Splitter:
         start = _placed(fastest.segments, placement)
         if not fits(start):
             start = _placed(_closest(replace(problem, stage_s=cache(bytes_alone))), placement)
+        if not fits(start):
+            fitting = filter(fits, few_splits(self.num_layers, placement))
+            start = min(fitting, key=rank_seconds, default=start)
         return list(dict.fromkeys((start, _improve(start, rank_seconds, fits)))) if fits(start) else [start]
 
     def _overflow_bytes(
@@ -220,6 +227,18 @@ def neighbours(segments: Sequence[Segment]) -> Iterator[tuple[Segment, ...]]:
 def _placed(segments: Sequence[Segment], placement: Sequence[int]) -> tuple[Segment, ...]:
     """The segments on the devices that the schedule has placed their stages on."""
     return tuple(segment._replace(device=placement[segment.device]) for segment in segments)
+
+
+def few_splits(num_layers: int, placement: Sequence[int]) -> list[tuple[Segment, ...]]:
+    """Every split over stages placed so, where there are no more than a hundred; else none."""
+    num_cuts = len(placement) - 1
+    if math.comb(num_layers - 1, num_cuts) > MOST_SPLITS_TRIED:
+        return []
+    found = []
+    for cuts in combinations(range(1, num_layers), num_cuts):
+        ends = zip((0, *cuts), (*cuts, num_layers), placement, strict=True)
+        found.append(tuple(Segment(rank, first, end - 1) for first, end, rank in ends))
+    return found
 
 
 def _no_seconds(*_: int) -> float:

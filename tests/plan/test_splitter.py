@@ -28,7 +28,7 @@ def all_splits(search: Search, shape: Shape) -> list[Candidate]:
 @pytest.mark.parametrize("schedule", ["zbv", "interleaved_1f1b"])
 @pytest.mark.parametrize("seed", range(12))
 def test_they_are_near_the_best_and_fit_where_most_do(schedule: str, seed: int) -> None:
-    """Unequal widths on two devices, of which the tighter holds half as much again as the most even split needs."""
+    """Unequal widths on two devices, of which the tighter holds a little more than the most even split needs."""
     choose = random.Random(seed)
     widths = [choose.randint(4, 60) for _ in range(7)]
     model = {"in_features": widths[0], "hidden_features": tuple(widths[1:-1]), "out_features": widths[-1]}
@@ -38,7 +38,7 @@ def test_they_are_near_the_best_and_fit_where_most_do(schedule: str, seed: int) 
                   schedule=schedule)  # fmt: skip
     unlimited = all_splits(Search(config), shape)
     least = min(max(one.predicted.peak_bytes) for one in unlimited if one.predicted)
-    for limit in (2**30, int(1.5 * least)):
+    for limit in (2**30, int(1.3 * least)):
         search = Search(with_memory(config, limit, limit))
         steps = [one.predicted.step_s for one in all_splits(search, shape) if one.feasible and one.predicted]
         (found,) = search.candidates()
