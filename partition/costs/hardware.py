@@ -35,11 +35,13 @@ class Device:
     memory_bytes_per_s: float
     source: str
     """Where the two rates come from."""
+    is_compute_known: bool = True
+    """`flop_per_s` is the experiment's or the data sheet's, not assumed."""
 
     @property
-    def figures(self) -> tuple[str, int, float, float]:
+    def figures(self) -> tuple[str, int, float, float, bool]:
         """What distinguishes devices for the planner."""
-        return (self.kind, self.memory_bytes, self.flop_per_s, self.memory_bytes_per_s)
+        return (self.kind, self.memory_bytes, self.flop_per_s, self.memory_bytes_per_s, self.is_compute_known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,19 +81,22 @@ class Cluster:
         return ", ".join(sources)
 
 
-def build_cluster(config: ClusterConfig, number_format: str) -> Cluster:
-    """The devices of an experiment with every figure resolved for one number format."""
+def build_cluster(config: ClusterConfig, number_format: str, *, needs_rates: bool = True) -> Cluster:
+    """The devices of an experiment with every figure resolved for one number format.
+
+    Where seconds are measured, rates are not needed: those of no device are refused for being unknown.
+    """
     counts: Counter[str] = Counter()
     num_cpu = sum(device.kind == "cpu" for device in config.devices)
     devices = []
     for device in config.devices:
         name = f"{device.kind}:{counts[device.kind]}"
         counts[device.kind] += 1
-        devices.append(_resolve(device, name, number_format, num_cpu))
+        devices.append(_resolve(device, name, number_format, num_cpu, needs_rates))
     return Cluster(devices=tuple(devices), links=config.links)
 
 
-def _resolve(config: DeviceConfig, name: str, number_format: str, num_cpu: int) -> Device:
+def _resolve(config: DeviceConfig, name: str, number_format: str, num_cpu: int, needs_rates: bool) -> Device:
     sheet = _data_sheet(config.name) if config.name else None
     memory_bytes = config.memory_bytes
     if memory_bytes is None:
@@ -103,7 +108,7 @@ def _resolve(config: DeviceConfig, name: str, number_format: str, num_cpu: int) 
     if memory_bytes_per_s is None and sheet:
         memory_bytes_per_s = parse_bytes_per_s(sheet["memory_bandwidth"])
     is_assumed = flop_per_s is None or memory_bytes_per_s is None
-    if is_assumed and config.kind == "cuda":
+    if is_assumed and config.kind == "cuda" and needs_rates:
         raise PartitionError(
             f"cluster.devices: {name} has neither a name nor both `compute` and `memory_bandwidth`; "
             f"give them, or name the device: {', '.join(_data_sheets())}"
@@ -115,6 +120,7 @@ def _resolve(config: DeviceConfig, name: str, number_format: str, num_cpu: int) 
         flop_per_s=flop_per_s or ASSUMED_FLOP_PER_S,
         memory_bytes_per_s=memory_bytes_per_s or ASSUMED_MEMORY_BYTES_PER_S,
         source=_source(config, sheet is not None, is_assumed),
+        is_compute_known=flop_per_s is not None,
     )
 
 

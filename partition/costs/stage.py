@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from partition.costs.hardware import Device
+from partition.costs.hardware import Cluster, Device
 from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect, memory_steps
 from partition.costs.optimizer import OptimizerRecord
+from partition.costs.source import MicrobatchCost
 from partition.costs.work import Work, program_work, seconds_on
 from partition.graph import Category, LossRecord, Network, Program, StageProgram, build_stage_program
 from partition.graph.program import Take, Variable
@@ -34,7 +36,7 @@ class PricedProgram:
         return program_work(self._program, rows, self._itemsize, self._loss)
 
 
-class ActionCost:
+class ProgramCost:
     """One program on one microbatch size; what is never asked for is never computed."""
 
     def __init__(self, program: PricedProgram, rows: int) -> None:
@@ -61,25 +63,6 @@ class ActionCost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MicrobatchCost:
-    """Every action of a stage on a microbatch of `rows` examples."""
-
-    rows: int
-    forward: ActionCost
-    backward: ActionCost
-    input_grad: ActionCost
-    weight_grad: ActionCost
-    receive_forward: ActionCost
-    receive_backward: ActionCost
-    output_bytes: int
-    """What SEND_F carries; 0 on the last stage."""
-    grad_input_bytes: int
-    """What SEND_B carries; 0 on the first stage."""
-    is_output_kept: bool
-    """The sent output is a kept tensor: the send gives nothing back."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class StepCost:
     """The optimizer step of a stage."""
 
@@ -91,7 +74,7 @@ class StepCost:
         return seconds_on(device, self.kernels)
 
 
-class StageCost:
+class NetworkStageCost:
     """The costs of the layers first_layer..last_layer of a network as one stage."""
 
     def __init__(
@@ -130,6 +113,11 @@ class StageCost:
         """Elements of all parameters of the stage."""
         return sum(layer.parameter_elements for layer in self.layers)
 
+    @property
+    def parameters_bytes(self) -> int:
+        """Bytes of all parameters of the stage."""
+        return self.parameter_elements * self.itemsize
+
     @cached_property
     def parameter_tensors(self) -> int:
         """One per weight and per bias."""
@@ -137,7 +125,7 @@ class StageCost:
 
     def static_bytes(self, num_microbatches: int) -> dict[Category, int]:
         """Bytes that live as long as the stage, for steps of at most `num_microbatches` microbatches."""
-        parameters = self.parameter_elements * self.itemsize
+        parameters = self.parameters_bytes
         state = self.optimizer.state_bytes(self.parameter_elements, self.parameter_tensors, self.itemsize)
         # The 1 that a backward starts from; the last stage keeps the loss of every microbatch of a step beside it.
         numbers = 1 + (num_microbatches if self.is_last else 0)
@@ -158,11 +146,16 @@ class StageCost:
         program = self.program
         return MicrobatchCost(
             rows=rows,
-            **{name: ActionCost(action, rows) for name, action in self._actions.items()},
+            **{name: ProgramCost(action, rows) for name, action in self._actions.items()},
             output_bytes=self._bytes(None if program.is_last else program.output, rows),
             grad_input_bytes=self._bytes(program.grad_input, rows),
             is_output_kept=program.is_output_kept,
         )
+
+    def flop(self, rows: int) -> int:
+        """Operations of a forward and a backward of `rows` examples."""
+        programs = (self._actions["forward"], self._actions["backward"])
+        return sum(work.flop for program in programs for work in program.kernels(rows))
 
     def _bytes(self, variable: Variable | None, rows: int) -> int:
         return variable.num_bytes(rows, self.itemsize) if variable else 0
@@ -199,6 +192,10 @@ class StageCost:
 class CostModel:
     """Stage costs of a network, each computed once; stages of equal layers share theirs."""
 
+    microbatch_rows: int | None = None
+    """Any number of examples can be priced."""
+    splits_backward = True
+
     def __init__(self, network: Network, optimizer: OptimizerRecord, itemsize: int) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -206,12 +203,26 @@ class CostModel:
         self._shapes = tuple(
             (layer.in_features, layer.out_features, layer.has_bias, layer.activation.name) for layer in network.layers
         )
-        self._stages: dict[object, StageCost] = {}
+        self._stages: dict[object, NetworkStageCost] = {}
 
-    def stage(self, first_layer: int, last_layer: int) -> StageCost:
+    @property
+    def num_layers(self) -> int:
+        """Number of affine layers."""
+        return self.network.num_layers
+
+    def stage(self, first_layer: int, last_layer: int) -> NetworkStageCost:
         """The costs of layers first_layer..last_layer, inclusive, as one stage."""
         is_last = last_layer == self.network.num_layers - 1
         key = (first_layer == 0, is_last, self._shapes[first_layer : last_layer + 1])
         if key not in self._stages:
-            self._stages[key] = StageCost(self.network, self.optimizer, self.itemsize, first_layer, last_layer)
+            self._stages[key] = NetworkStageCost(self.network, self.optimizer, self.itemsize, first_layer, last_layer)
         return self._stages[key]
+
+    def least_s(self, num_examples: int, devices: Sequence[Device]) -> float:
+        """Seconds that the arithmetic of so many examples takes on all devices at their peak rates together."""
+        flop = self.stage(0, self.num_layers - 1).flop(num_examples)
+        return flop / sum(device.flop_per_s for device in devices)
+
+    def origin(self, cluster: Cluster) -> str:
+        """The rates of the devices, and the links."""
+        return cluster.cost_source

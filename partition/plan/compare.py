@@ -139,10 +139,8 @@ def _certificate(search: Search, candidates: Sequence[Candidate], chosen: Candid
 
 
 def lower_bound_s(search: Search) -> float:
-    """Seconds that the arithmetic of one minibatch takes on all devices at their peak rates together."""
-    whole = search.model.stage(0, search.network.num_layers - 1).microbatch(search.minibatch_size)
-    flop = sum(work.flop for action in (whole.forward, whole.backward) for work in action.kernels)
-    return flop / sum(device.flop_per_s for device in search.cluster.devices)
+    """Seconds that one minibatch takes on all devices together at the least."""
+    return search.model.least_s(search.minibatch_size, search.cluster.devices)
 
 
 def comparison_record(comparison: Comparison) -> dict[str, object]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
 
-from partition.costs import Cluster, CostModel, StageCost
+from partition.costs import Cluster, CostSource, StageCost
 from partition.graph import Category
 from partition.plan.candidate import Prediction, StageMemory, StagePlan, rank_loads
 from partition.plan.microbatches import short_minibatch_sizes, size_classes
@@ -117,7 +118,7 @@ def _with_reductions(row: Sequence[Action]) -> tuple[Action, ...]:
 
 
 def stage_plans(
-    layout: Layout, segments: Sequence[Segment], cluster: Cluster, model: CostModel, replica_index: int = 0
+    layout: Layout, segments: Sequence[Segment], cluster: Cluster, model: CostSource, replica_index: int = 0
 ) -> tuple[StagePlan, ...]:
     """The stages of one replica's layout on the segments of a split, in order of stages."""
     placement, num_ranks = layout.schedule.placement, layout.schedule.num_ranks
@@ -158,7 +159,7 @@ def replay_costs(
     layout: Layout,
     segments: Sequence[Segment],
     cluster: Cluster,
-    model: CostModel,
+    model: CostSource,
     sum_devices: Sequence[Sequence[int]] = (),
 ) -> ReplayCosts:
     """The seconds of every action of one replica's layout, by stage and microbatch size.
@@ -178,7 +179,7 @@ def replay_costs(
     seconds[Kind.STEP] = tuple((cost.step.seconds(device),) for cost, device in zip(costs, devices, strict=True))
     if sum_devices:
         seconds[Kind.REDUCE_GRAD] = tuple(
-            (cluster.sum_s(devices_of, cost.parameter_elements * model.itemsize),)
+            (cluster.sum_s(devices_of, cost.parameters_bytes),)
             for cost, devices_of in zip(costs, sum_devices, strict=True)
         )
     hops = list(pairwise(segments))
@@ -199,15 +200,16 @@ def replay_costs(
     )
 
 
-def communication_bytes(layouts: Sequence[Layout], segments: Sequence[Segment], model: CostModel) -> int:
+def communication_bytes(layouts: Sequence[Layout], segments: Sequence[Segment], model: CostSource) -> int:
     """Bytes that cross links in one step: activations and gradients between ranks, sums over replicas around a ring."""
     placement = layouts[0].schedule.placement
     costs = [model.stage(segment.first_layer, segment.last_layer) for segment in segments]
-    total = 2 * (len(layouts) - 1) * sum(cost.parameter_elements for cost in costs) * model.itemsize
+    total = 2 * (len(layouts) - 1) * sum(cost.parameters_bytes for cost in costs)
     for layout in layouts:
-        rows = [cost.microbatch(layout.minibatch_size) for cost in costs]
-        for (here, there), (before, after) in zip(pairwise(placement), pairwise(rows), strict=True):
-            total += before.output_bytes + after.grad_input_bytes if here != there else 0
+        for rows, count in Counter(layout.sizes).items():
+            sizes = pairwise(cost.microbatch(rows) for cost in costs)
+            for (here, there), (before, after) in zip(pairwise(placement), sizes, strict=True):
+                total += count * (before.output_bytes + after.grad_input_bytes) if here != there else 0
     return total
 
 
