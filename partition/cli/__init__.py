@@ -12,7 +12,18 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from partition.cli import checking, checkpoint, doctor, evaluation, planning, scheduling, selftest, simulating, training
+from partition.cli import (
+    checking,
+    checkpoint,
+    doctor,
+    evaluation,
+    planning,
+    scheduling,
+    selftest,
+    simulating,
+    splitting,
+    training,
+)
 from partition.cli.processes import begin_rank, is_rank, record, tell
 from partition.errors import PartitionError
 
@@ -74,6 +85,17 @@ def build_parser() -> argparse.ArgumentParser:
         description="My network does not fit on my GPU: split its graph over several, or shrink the minibatch?",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for module in (planning, training, evaluation, checkpoint, scheduling, simulating, checking, doctor, selftest):
+    for module in (
+        planning,
+        training,
+        evaluation,
+        checkpoint,
+        splitting,
+        scheduling,
+        simulating,
+        checking,
+        doctor,
+        selftest,
+    ):
         module.add(verbs)
     return parser

@@ -25,6 +25,8 @@ from partition.costs.table import Chain, LayerCost
 from partition.errors import PartitionError
 from partition.graph import Category
 
+MOST_TIMES_SLOWER = 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableCost:
@@ -204,9 +206,19 @@ class ChainStageCost:
 
 
 def relative_seconds(measured_on: Device, device: Device) -> float:
-    """Seconds on a device over those on the one that was measured: 1 unless `compute` of both is known."""
-    is_known = measured_on.is_compute_known and device.is_compute_known
-    return measured_on.flop_per_s / device.flop_per_s if is_known else 1.0
+    """Seconds on a device over those on the one that was measured: 1 unless `compute` of both is known.
+
+    Raises PartitionError for devices that no one table can be the costs of.
+    """
+    if not (measured_on.is_compute_known and device.is_compute_known):
+        return 1.0
+    ratio = measured_on.flop_per_s / device.flop_per_s
+    if not 1 / MOST_TIMES_SLOWER <= ratio <= MOST_TIMES_SLOWER:
+        raise PartitionError(
+            f"cluster.devices: {device.name} has {device.flop_per_s:.3g} FLOP/s, {measured_on.name} "
+            f"{measured_on.flop_per_s:.3g}: seconds are scaled by at most {MOST_TIMES_SLOWER:,}; check `compute`"
+        )
+    return ratio
 
 
 def _seconds_by_action(layers: Sequence[LayerCost]) -> dict[str, list[float]]:

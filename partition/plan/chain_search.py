@@ -2,60 +2,31 @@
 
 What a stage takes is a difference of running sums, so all stages that end in a block of layers are priced as one array:
 
-                    last layer of the stage
-    first layer     a      a+1    ...
-      lo            too long for the bound: the search leaves these out, and with them all above
-      ...           sum of the stages before + seconds of the stage
-      a             the least of each column is kept, with its row
+                          first layer of the stage
+    last layer a          a-3    a-2    a-1    a
+    last layer a+1        a-2    a-1    a      a+1        as wide as the longest stage that the bound admits
+
+To each is added what the stages before it take; the least of a row is kept, with its column.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from partition.costs import Chain
+from partition.plan.chain_problem import ChainProblem, Place
 from partition.plan.split import BOTTLENECK, SUM, Criterion, Link, State
 
-_BLOCK = 128
+_BLOCK = 256
 """Last layers priced at once."""
 _Floats = NDArray[np.float64]
 _Integers = NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """A device as a split sees it."""
-
-    name: str
-    slowdown: float
-    """Seconds over those of the table."""
-    limit_bytes: int | None
-    """None: memory is not looked at."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChainProblem:
-    """A table to cut into exactly `num_stages` non-empty stages, on devices in their order."""
-
-    chain: Chain
-    num_stages: int
-    num_microbatches: int
-    places: tuple[Place, ...]
-    bytes_per_s: Callable[[int, int], float]
-    """Between two devices by index; may be infinite."""
-    first_alike: tuple[int, ...]
-    """For each device the first of its run of neighbours that are alike, their links too."""
-
-    def in_flight(self, stage: int) -> int:
-        """Microbatches that a stage keeps at once under 1F1B."""
-        return min(self.num_microbatches, self.num_stages - stage)
 
 
 class ChainTables:
@@ -73,26 +44,54 @@ class ChainTables:
         inner = [layer.activation_bytes for layer in layers[:-1]]
         self.cut_bytes = np.array([0, *inner, 0], dtype=np.int64)
 
-    def stage_s(self, place: Place, firsts: slice, lasts: slice) -> _Floats:
-        """Forward and backward seconds by first layer (down) and last layer (across); below 0 where last < first."""
-        ends = self.seconds[lasts.start + 1 : lasts.stop + 1]
-        taken_s: _Floats = (ends[None, :] - self.seconds[firsts][:, None]) * place.slowdown
-        return taken_s
-
-    def stage_bytes(self, stage: int, firsts: slice, lasts: slice) -> _Floats:
-        """Bytes of the same stages: parameters, gradients, optimizer, what is kept, two buffers for each cut."""
+    def band(self, lasts: slice, width: int, place: Place) -> _Band:
+        """The stages that end in a block of layers and have at most `width` layers."""
         ends = slice(lasts.start + 1, lasts.stop + 1)
-        static = self.static[ends][None, :] - self.static[firsts][:, None]
-        saved = self.saved[ends][None, :] - self.saved[firsts][:, None]
-        buffers = 2 * (self.cut_bytes[ends][None, :] + self.cut_bytes[firsts][:, None])
+
+        def difference(sums: NDArray[Any]) -> NDArray[Any]:
+            found: NDArray[Any] = sums[ends][:, None] - _windows(sums[: lasts.stop], lasts, width)
+            return found
+
+        # A first layer before the chain's is none.
+        seconds = difference(self.seconds) * place.slowdown
+        seconds[_windows(np.arange(lasts.stop), lasts, width, padding=-1) < 0] = math.inf
+        if place.limit_bytes is None:
+            return _Band(lasts, width, seconds, None, None)
         # In floats, as 16,384 microbatches of an exbibyte are no 64-bit integer; exact below 2**53.
-        held: _Floats = (static + buffers).astype(np.float64) + self.problem.in_flight(stage) * saved.astype(np.float64)
-        return held
+        buffers = self.cut_bytes[ends][:, None] + _windows(self.cut_bytes[: lasts.stop], lasts, width)
+        held = (difference(self.static) + 2 * buffers).astype(np.float64)
+        return _Band(lasts, width, seconds, held, difference(self.saved).astype(np.float64))
 
     def cut_s(self, device: int, following: int) -> _Floats:
         """Seconds of an activation and its gradient, by the number of layers before the cut."""
         taken_s: _Floats = 2 * self.cut_bytes / self.problem.bytes_per_s(device, following)
         return taken_s
+
+
+class _Band(NamedTuple):
+    """Figures of stages by last layer (down) and first layer (across, the last column is the last layer itself)."""
+
+    lasts: slice
+    width: int
+    seconds: _Floats
+    """Infinite where there is no such stage, or it is left out."""
+    held_bytes: _Floats | None
+    """Parameters, gradients, optimizer, two buffers for each cut; None where memory is not looked at."""
+    saved_bytes: _Floats | None
+    """Kept for each microbatch in flight."""
+
+    def stage_bytes(self, in_flight: int) -> _Floats:
+        """Bytes of the stages that keep so many microbatches."""
+        assert self.held_bytes is not None
+        assert self.saved_bytes is not None
+        return self.held_bytes + in_flight * self.saved_bytes
+
+
+def _windows(values: NDArray[Any], lasts: slice, width: int, padding: float = 0) -> NDArray[Any]:
+    """The `width` values up to each of a block of positions, one row for each; padded before the first value."""
+    start = lasts.start - width + 1
+    padded = np.concatenate((np.full(max(0, -start), padding, dtype=values.dtype), values[max(0, start) : lasts.stop]))
+    return sliding_window_view(padded, width)
 
 
 class _Reached(NamedTuple):
@@ -117,6 +116,7 @@ class ChainSearch:
         self.of_memory = of_memory
         """A stage costs its share of its device's memory instead of seconds, and always fits."""
         self.next_bound = math.inf
+        self._known_bands: dict[tuple[float, bool], list[_Band]] = {}
 
     def best(self, criterion: Criterion) -> State | None:
         """The state of all stages with the least sum, or the least bottleneck, and nothing above the bound."""
@@ -145,28 +145,29 @@ class ChainSearch:
         """Every way to end a stage on a device."""
         num_layers, num_stages = self.tables.num_layers, self.problem.num_stages
         sum_s, bottleneck_s, previous = self._begin(stage, device, criterion, before)
-        found = _Reached(
-            np.full(num_layers + 1, math.inf), np.full(num_layers + 1, math.inf),
-            np.zeros(num_layers + 1, dtype=np.int64), previous,
-        )  # fmt: skip
-        # Every other stage takes a layer at least; the last one takes all that are left.
+        size = num_layers + 1
+        found = _Reached(np.full(size, math.inf), np.full(size, math.inf), np.zeros(size, dtype=np.int64), previous)
+        # A stage takes a layer at least, and so does every one to come; the last one takes all that are left.
         stop = num_layers - (num_stages - 1 - stage)
         start = num_layers - 1 if stage == num_stages - 1 else stage
-        for block in range(start, stop, _BLOCK):
-            lasts = slice(block, min(block + _BLOCK, stop))
-            firsts = slice(max(stage, self._first_within(device, block)), lasts.stop)
-            costs = self._costs(stage, device, firsts, lasts)
-            if criterion == SUM:
-                values = sum_s[firsts][:, None] + costs
-            else:
-                values = np.maximum(bottleneck_s[firsts][:, None], costs)
-            rows = values.argmin(axis=0)
-            columns = np.arange(lasts.stop - lasts.start)
-            ends = slice(lasts.start + 1, lasts.stop + 1)
-            found.sum_s[ends] = sum_s[firsts][rows] + costs[rows, columns]
-            found.bottleneck_s[ends] = np.maximum(bottleneck_s[firsts][rows], costs[rows, columns])
-            found.first_layer[ends] = rows + firsts.start
+        for band in self._bands(self.problem.places[device]):
+            if band.lasts.start < stop and band.lasts.stop > start:
+                self._extend(found, band, self._costs(stage, device, band), (sum_s, bottleneck_s), criterion)
+        for ends in (slice(0, start + 1), slice(stop + 1, size)):
+            found.sum_s[ends] = found.bottleneck_s[ends] = math.inf
         return found
+
+    def _extend(
+        self, found: _Reached, band: _Band, costs: _Floats, before: tuple[_Floats, _Floats], criterion: Criterion
+    ) -> None:
+        """Add a stage of a band to what comes before it."""
+        sum_s, bottleneck_s = (_windows(of[: band.lasts.stop], band.lasts, band.width, math.inf) for of in before)
+        values = sum_s + costs if criterion == SUM else np.maximum(bottleneck_s, costs)
+        rows, columns = np.arange(len(costs)), values.argmin(axis=1)
+        ends = slice(band.lasts.start + 1, band.lasts.stop + 1)
+        found.sum_s[ends] = sum_s[rows, columns] + costs[rows, columns]
+        found.bottleneck_s[ends] = np.maximum(bottleneck_s[rows, columns], costs[rows, columns])
+        found.first_layer[ends] = rows + columns + band.lasts.start - band.width + 1
 
     def _begin(
         self, stage: int, device: int, criterion: Criterion, before: dict[int, _Reached]
@@ -192,31 +193,48 @@ class ChainSearch:
             previous[is_better] = other
         return sum_s, bottleneck_s, previous
 
-    def _costs(self, stage: int, device: int, firsts: slice, lasts: slice) -> _Floats:
-        """What each stage of a block takes; infinite where it is none, above the bound, or does not fit."""
-        place = self.problem.places[device]
-        if self.of_memory:
-            costs = self.tables.stage_bytes(stage, firsts, lasts) / (place.limit_bytes or math.inf)
-        else:
-            costs = self.tables.stage_s(place, firsts, lasts)
-        is_stage = np.arange(firsts.start, firsts.stop)[:, None] <= np.arange(lasts.start, lasts.stop)[None, :]
-        self._refuse(costs[is_stage])
-        is_admitted = is_stage & (costs <= self.bound)
-        if place.limit_bytes is not None and not self.of_memory:
-            is_admitted &= self.tables.stage_bytes(stage, firsts, lasts) <= place.limit_bytes
-        return np.where(is_admitted, costs, math.inf)
+    def _costs(self, stage: int, device: int, band: _Band) -> _Floats:
+        """What each stage of a band takes; infinite where it is none, above the bound, or does not fit."""
+        limit_bytes, in_flight = self.problem.places[device].limit_bytes, self.problem.in_flight(stage)
+        if limit_bytes is None:
+            return np.where(band.seconds < math.inf, 0.0, math.inf) if self.of_memory else band.seconds
+        held = band.stage_bytes(in_flight)
+        if not self.of_memory:
+            return np.where(held <= limit_bytes, band.seconds, math.inf)
+        shares = held / limit_bytes
+        return np.where((shares <= self.bound) & (band.seconds < math.inf), shares, math.inf)
 
-    def _first_within(self, device: int, last: int) -> int:
-        """A first layer before which every stage that ends in `last` or later is above the bound, less one."""
+    def _bands(self, place: Place) -> list[_Band]:
+        """All stages on a device that the bound admits, block by block; made once for devices of one kind."""
+        kind = (place.slowdown, place.limit_bytes is None)
+        if kind not in self._known_bands:
+            blocks = [slice(at, min(at + _BLOCK, self.tables.num_layers))
+                      for at in range(0, self.tables.num_layers, _BLOCK)]  # fmt: skip
+            self._known_bands[kind] = [self._bounded(block, place) for block in blocks]
+        return self._known_bands[kind]
+
+    def _bounded(self, lasts: slice, place: Place) -> _Band:
+        """A block of stages, those above the bound left out and the least of them noted."""
+        band = self.tables.band(lasts, self._width(lasts, place), place)
+        if not self.of_memory:
+            self._refuse(band.seconds)
+            band.seconds[band.seconds > self.bound] = math.inf
+        return band
+
+    def _width(self, lasts: slice, place: Place) -> int:
+        """More layers than any stage has that ends in a block and keeps to the bound."""
+        longest = int(lasts.stop)
         if self.of_memory or self.bound == sys.float_info.max:
-            return 0
-        sums = self.tables.seconds
-        earliest = sums[last + 1] - self.bound / self.problem.places[device].slowdown * (1 + 1e-9)
-        return max(0, int(np.searchsorted(sums, earliest, side="left")) - 1)
+            return longest
+        ends = self.tables.seconds[lasts.start + 1 : lasts.stop + 1]
+        earliest = ends - self.bound / place.slowdown * (1 + 1e-9)
+        firsts = np.searchsorted(self.tables.seconds, earliest, side="left")
+        widest = int((np.arange(lasts.start, lasts.stop) - firsts).max())
+        return min(longest, widest + 2)
 
     def _refuse(self, values: _Floats) -> None:
-        """Note the smallest value above the bound."""
-        above = values[values > self.bound]
+        """Note the smallest value above the bound; what is infinite is no stage."""
+        above = values[(values > self.bound) & (values < math.inf)]
         if above.size:
             self.next_bound = min(self.next_bound, float(above.min()))
 

@@ -10,19 +10,16 @@ Neither has effects of a schedule, nor the latency of links. Stage i of K keeps 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from partition.costs import Chain, Cluster, relative_seconds
-from partition.errors import NothingFitsError, PartitionError
-from partition.plan.chain_search import ChainProblem, ChainSearch, ChainTables, Place
-from partition.plan.split import least_bottleneck, least_step, segments_of
+from partition.errors import NothingFitsError
+from partition.plan.chain_problem import ChainProblem, check_problem
+from partition.plan.split import Segment, least_bottleneck, least_step, segments_of
 from partition.units import format_bytes
 
 Objective = Literal["step", "bottleneck"]
-MOST_WORK = 2_000_000_000
-"""Layers squared times stages times devices that a stage may be on: half a minute of search."""
-MOST_MICROBATCHES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,47 +68,15 @@ class ChainSplit:
         return tuple(stage.first_layer for stage in self.stages[1:])
 
 
-def alike_problem(
-    chain: Chain,
-    num_stages: int,
-    num_microbatches: int,
-    *,
-    bytes_per_s: float = math.inf,
-    limit_bytes: int | None = None,
-) -> ChainProblem:
-    """The problem of as many equal devices as stages."""
-    return ChainProblem(
-        chain=chain,
-        num_stages=num_stages,
-        num_microbatches=num_microbatches,
-        places=tuple(Place(name=f"{rank}", slowdown=1.0, limit_bytes=limit_bytes) for rank in range(num_stages)),
-        bytes_per_s=lambda *_: bytes_per_s,
-        first_alike=(0,) * num_stages,
-    )
-
-
-def cluster_problem(chain: Chain, num_stages: int, num_microbatches: int, cluster: Cluster) -> ChainProblem:
-    """The problem of a cluster's devices, in their order; the table's seconds are those of the first one."""
-    first, links = cluster.devices[0], cluster.links
-    return ChainProblem(
-        chain=chain,
-        num_stages=num_stages,
-        num_microbatches=num_microbatches,
-        places=tuple(
-            Place(name=device.name, slowdown=relative_seconds(first, device), limit_bytes=device.memory_bytes)
-            for device in cluster.devices
-        ),
-        bytes_per_s=lambda device, following: links.between(device, following).bytes_per_s,
-        first_alike=cluster.first_alike,
-    )
-
-
 def split_chain(problem: ChainProblem, objective: Objective) -> ChainSplit:
     """The best split.
 
     Raises PartitionError for a problem that has none or is too large, NothingFitsError where no split fits.
     """
-    _check(problem)
+    # Not before: its arrays are NumPy's, which no other verb should wait for.
+    from partition.plan.chain_search import ChainSearch, ChainTables
+
+    check_problem(problem)
     tables = ChainTables(problem)
 
     def search(bound: float) -> ChainSearch:
@@ -120,48 +85,35 @@ def split_chain(problem: ChainProblem, objective: Objective) -> ChainSplit:
     repeats = problem.num_microbatches - 1
     state = least_step(search, repeats) if objective == "step" else least_bottleneck(search)
     if state is None:
-        raise NothingFitsError(_nothing_fits(problem, tables))
-    shares = tuple(_share(problem, index, *segment) for index, segment in enumerate(segments_of(state)))
-    following = [*(segment.device for segment in segments_of(state)[1:]), None]
-    stages = tuple(
-        share if after is None else replace(share, cut_s=_cut_s(problem, segment.device, after, segment.last_layer))
-        for share, segment, after in zip(shares, segments_of(state), following, strict=True)
+        closest = least_bottleneck(lambda bound: ChainSearch(tables, bound, of_memory=True))
+        assert closest is not None, "a chain with enough layers always has a split"
+        raise NothingFitsError(_nothing_fits(problem, segments_of(closest)))
+    return ChainSplit(
+        stages=_shares(problem, segments_of(state)), num_microbatches=problem.num_microbatches, objective=objective
     )
-    return ChainSplit(stages=stages, num_microbatches=problem.num_microbatches, objective=objective)
 
 
-def _check(problem: ChainProblem) -> None:
-    layers, stages, devices = len(problem.chain.layers), problem.num_stages, len(problem.places)
-    if not 1 <= stages <= layers:
-        raise PartitionError(f"{stages} stages of {layers} layers: each takes one layer at least; take 1 to {layers}")
-    if stages > devices:
-        raise PartitionError(f"{stages} stages, but the cluster has {devices} devices; take {devices} stages or fewer")
-    if not 1 <= problem.num_microbatches <= MOST_MICROBATCHES:
-        raise PartitionError(f"{problem.num_microbatches} microbatches; take 1 to {MOST_MICROBATCHES:,}")
-    spare = len({problem.first_alike[index] for index in range(devices)}) if devices > stages else 1
-    work = layers * layers * stages * min(spare, devices - stages + 1)
-    if work > MOST_WORK:
-        raise PartitionError(
-            f"{problem.chain.source}: {layers:,} layers on {stages} stages of {devices} devices are too many to search "
-            f"(layers² x stages x kinds of devices is {work:,}, at most {MOST_WORK:,}); join layers, or take "
-            "fewer stages"
+def _shares(problem: ChainProblem, segments: Sequence[Segment]) -> tuple[StageShare, ...]:
+    """The figures of every stage, summed anew from its rows."""
+    following = [*(segment.device for segment in segments[1:]), None]
+    return tuple(
+        StageShare(
+            device=problem.places[device].name,
+            first_layer=first,
+            last_layer=last,
+            seconds=_stage_s(problem, device, first, last),
+            num_bytes=_stage_bytes(problem, stage, first, last) if problem.chain.has_memory else None,
+            limit_bytes=problem.places[device].limit_bytes,
+            cut_s=0.0 if after is None else _cut_s(problem, device, after, last),
         )
-    if any(place.limit_bytes is not None for place in problem.places):
-        problem.chain.require_memory("a memory limit")
-
-
-def _share(problem: ChainProblem, stage: int, device: int, first: int, last: int) -> StageShare:
-    place, layers = problem.places[device], problem.chain.layers[first : last + 1]
-    return StageShare(
-        device=place.name,
-        first_layer=first,
-        last_layer=last,
-        seconds=math.fsum(seconds for layer in layers for seconds in (layer.forward_s, layer.backward_s))
-        * place.slowdown,
-        num_bytes=_stage_bytes(problem, stage, first, last) if problem.chain.has_memory else None,
-        limit_bytes=place.limit_bytes,
-        cut_s=0.0,
+        for stage, ((device, first, last), after) in enumerate(zip(segments, following, strict=True))
     )
+
+
+def _stage_s(problem: ChainProblem, device: int, first: int, last: int) -> float:
+    layers = problem.chain.layers[first : last + 1]
+    measured_s = math.fsum(seconds for layer in layers for seconds in (layer.forward_s, layer.backward_s))
+    return measured_s * problem.places[device].slowdown
 
 
 def _stage_bytes(problem: ChainProblem, stage: int, first: int, last: int) -> int:
@@ -178,11 +130,9 @@ def _cut_s(problem: ChainProblem, device: int, following: int, layer: int) -> fl
     return 2 * problem.chain.layers[layer].activation_bytes / problem.bytes_per_s(device, following)
 
 
-def _nothing_fits(problem: ChainProblem, tables: ChainTables) -> str:
+def _nothing_fits(problem: ChainProblem, closest: Sequence[Segment]) -> str:
     """The stage that is fullest on the split that comes closest."""
-    closest = least_bottleneck(lambda bound: ChainSearch(tables, bound, of_memory=True))
-    assert closest is not None, "a chain with enough layers always has a split"
-    shares = [_share(problem, index, *segment) for index, segment in enumerate(segments_of(closest))]
+    shares = _shares(problem, closest)
     stage, fullest = max(enumerate(shares), key=lambda pair: (pair[1].num_bytes or 0) / (pair[1].limit_bytes or 1))
     needed, limit = fullest.num_bytes or 0, fullest.limit_bytes or 0
     return (
