@@ -108,19 +108,27 @@ def read_chain(path: str | Path) -> Chain:
 
 def _read_text(path: Path, file: str) -> str:
     try:
-        status = path.stat()
+        mode = path.stat().st_mode
         # A pipe or a terminal is not opened: it would be waited for without end.
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise PartitionError(f"{file}: is {kind}; name a CSV file of layer costs")
-        with path.open("rb") as stream:
-            content = stream.read(LARGEST_FILE_BYTES + 1)
+        content = _read_start(path) if stat.S_ISREG(mode) else b""
     except (FileNotFoundError, NotADirectoryError):
         raise PartitionError(f"{file}: there is no such file; check the path") from None
     except OSError as error:
         raise PartitionError(f"{file}: cannot be read: {error.strerror}; check the file") from None
     except ValueError:
         raise PartitionError(f"{file}: the path holds a null character; check it") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise PartitionError(f"{file}: is {kind}; name a CSV file of layer costs")
+    return _decode(content, file)
+
+
+def _read_start(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(LARGEST_FILE_BYTES + 1)
+
+
+def _decode(content: bytes, file: str) -> str:
     if len(content) > LARGEST_FILE_BYTES:
         raise PartitionError(f"{file}: is larger than 64 MiB, the limit; name a CSV file of layer costs")
     if b"\0" in content:

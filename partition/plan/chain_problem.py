@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from partition.costs import Chain, Cluster, relative_seconds
 from partition.errors import PartitionError
 
-MOST_LAYERS = 5_000
-"""Half a gigabyte of figures."""
-MOST_WORK = 4_000_000_000
+MOST_FIGURES = 25_000_000
+"""Layers squared times different speeds: half a gigabyte."""
+MOST_WORK = 2_000_000_000
 """Layers squared times stages times devices that a stage may be on: a minute of search."""
 LEAST_BYTES_PER_S = 1.0
 MOST_MICROBATCHES = 2**30
@@ -99,12 +99,14 @@ def check_problem(problem: ChainProblem) -> None:
         raise PartitionError(f"{source}: {stages} stages, but {devices} devices; take at most {devices} stages")
     if not 1 <= problem.num_microbatches <= MOST_MICROBATCHES:
         raise PartitionError(f"{source}: {problem.num_microbatches} microbatches; take 1 to {MOST_MICROBATCHES:,}")
-    if layers > MOST_LAYERS:
+    figures = layers * layers * len({place.slowdown for place in problem.places})
+    if figures > MOST_FIGURES:
         raise PartitionError(
-            f"{source}: {layers:,} layers are too many to split; join some into one, {MOST_LAYERS:,} do"
+            f"{source}: {layers:,} layers are too many to split (layers² x speeds of devices is {figures:,}, at most "
+            f"{MOST_FIGURES:,}); join layers"
         )
     kinds = min(len(set(problem.first_alike)), devices - stages + 1)
-    work = layers * layers * stages * kinds
+    work = layers * stages * kinds * (layers + kinds)
     if work > MOST_WORK:
         raise PartitionError(
             f"{source}: {layers:,} layers on {stages} of {devices} devices are too many to search (layers² x stages x "

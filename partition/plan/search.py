@@ -279,7 +279,7 @@ class Search:
             for column in columns
         )
         share = -(-self.minibatch_size // num_replicas)
-        return Splitter(replace(self.cluster, devices=least), self.model, share)
+        return Splitter(replace(self.cluster, devices=least), self.costs, share)
 
     def _no_layout(self, shape: Shape) -> str:
         layers, devices = self.costs.num_layers, len(self.cluster.devices)
