@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from os.path import basename
 
 from partition.costs.hardware import Cluster, Device
 from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect
@@ -90,7 +91,7 @@ class ChainCosts:
     def origin(self, cluster: Cluster) -> str:
         """The table, and the links."""
         assumed = ", assumed links" if cluster.links.is_default and len(cluster.devices) > 1 else ""
-        return f"the table {self.chain.source}{assumed}"
+        return f"the table {basename(self.chain.source)}{assumed}"
 
 
 class ChainStageCost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from os.path import basename
 
 from partition.config import AnyConfig, ChainConfig
 from partition.plan import Candidate, Comparison
@@ -67,7 +68,7 @@ def best_of_each_kind(comparison: Comparison) -> tuple[Candidate, ...]:
 
 def _network(config: AnyConfig) -> str:
     if isinstance(config, ChainConfig):
-        return f"layers of {config.model.costs}, microbatches of {config.model.microbatch_size}"
+        return f"the layers of {basename(config.model.costs)}, microbatches of {config.model.microbatch_size}"
     shape = " -> ".join(_run_lengths(config.model.features))
     return f"{shape} ({config.model.activation}, {config.precision.compute})"
 
