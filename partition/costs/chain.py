@@ -114,8 +114,12 @@ class ChainStageCost:
         return {
             Category.PARAMETERS: self.parameters_bytes,
             Category.GRADIENTS: self.parameters_bytes,
-            Category.OPTIMIZER: sum(layer.optimizer_bytes for layer in self.layers),
+            Category.OPTIMIZER: self._optimizer_bytes,
         }
+
+    @cached_property
+    def _optimizer_bytes(self) -> int:
+        return sum(layer.optimizer_bytes for layer in self.layers)
 
     @cached_property
     def step(self) -> TableCost:
