@@ -87,6 +87,11 @@ class ProcessWorld:
         """Whether messages are copied from the memory of the process that sends them."""
         return self._memory is not None
 
+    @property
+    def way(self) -> str:
+        """How messages between these ranks go, in words."""
+        return "reading memory" if self.reads_memory else "nccl" if self._is_cuda else "gloo"
+
     def close(self) -> None:
         """Close the connections that are this world's own."""
         if self._memory:
