@@ -1,6 +1,7 @@
 """Hardware, and the bytes, operations and seconds of every action of every stage; no torch."""
 
 from partition.costs.allocator import AllocatorRules, DeviceRoom
+from partition.costs.curvature import CurvatureCostModel, step_flop
 from partition.costs.hardware import Cluster, Device, build_cluster
 from partition.costs.optimizer import OptimizerRecord, optimizer_record
 from partition.costs.profile import CostsFile, Profile, read_costs
@@ -11,6 +12,7 @@ __all__ = [
     "Cluster",
     "CostModel",
     "CostsFile",
+    "CurvatureCostModel",
     "Device",
     "DeviceRoom",
     "MicrobatchCost",
@@ -20,4 +22,5 @@ __all__ = [
     "build_cluster",
     "optimizer_record",
     "read_costs",
+    "step_flop",
 ]

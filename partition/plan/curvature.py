@@ -1,0 +1,31 @@
+"""The ways to train an experiment as ways to multiply by its Hessian: the same layouts, priced by other programs."""
+
+from __future__ import annotations
+
+from partition.config import ExperimentConfig, OptimizerConfig
+from partition.costs import CurvatureCostModel, optimizer_record
+from partition.plan.search import Search
+
+STRATEGIES = ("whole", "accumulate", "pipeline", "data_parallel", "hybrid")
+"""Those whose stages run programs of this project, on the whole minibatch."""
+
+
+class CurvatureSearch(Search):
+    """The candidates of an experiment for Hessian-vector products: bytes, operations and seconds are theirs.
+
+    There is no optimizer and so no state of one. Measured costs are of a training step's operators: rates are those of
+    the devices.
+    """
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        super().__init__(_without_optimizer(config))
+        self.model = CurvatureCostModel(
+            self.network, optimizer_record(self.config.optimizer), config.precision.itemsize, self.cluster.rules
+        )
+
+
+def _without_optimizer(config: ExperimentConfig) -> ExperimentConfig:
+    admitted = config.planner.strategies or STRATEGIES
+    strategies = tuple(strategy for strategy in STRATEGIES if strategy in admitted) or STRATEGIES
+    planner = config.planner.model_copy(update={"costs": None, "strategies": strategies, "minibatch_sizes": None})
+    return config.model_copy(update={"optimizer": OptimizerConfig(lr=config.optimizer.lr), "planner": planner})
