@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from partition.config import ExperimentConfig, OptimizerConfig
 from partition.costs import CurvatureCostModel, optimizer_record
-from partition.plan.search import Search
+from partition.errors import PartitionError
+from partition.plan.candidate import Candidate
+from partition.plan.search import Search, Shape, segments_of
 
 STRATEGIES = ("whole", "accumulate", "pipeline", "data_parallel", "hybrid")
 """Those whose stages run programs of this project, on the whole minibatch."""
@@ -22,6 +24,18 @@ class CurvatureSearch(Search):
         self.model = CurvatureCostModel(
             self.network, optimizer_record(self.config.optimizer), config.precision.itemsize, self.cluster.rules
         )
+
+    def priced_as(self, candidate: Candidate) -> Candidate:
+        """The layout and split of a candidate for training, priced for products with the Hessian.
+
+        Raises PartitionError where torch runs its stages.
+        """
+        if candidate.sharding:
+            raise PartitionError(
+                f"{candidate.name}: a sharded model is trained by torch's autograd, which has no program for products "
+                "with the Hessian; take a pipeline, data_parallel or accumulate"
+            )
+        return self.price(Shape.of(candidate), segments_of(candidate.stages))
 
 
 def _without_optimizer(config: ExperimentConfig) -> ExperimentConfig:

@@ -5,8 +5,8 @@ J = L + s, the mean loss over examples and the penalty lambda/2 ‖W‖²; its H
     v <- H v / ‖H v‖         until ‖H v - rho v‖ <= tolerance |rho| ‖v‖,  rho = v·H v / v·v
 
 H is symmetric, so some eigenvalue lies within ‖H v - rho v‖ / ‖v‖ of rho, and the largest is at least rho. The
-iteration finds the eigenvalue of largest magnitude; where that is negative, a second one on H - rho I finds the largest.
-Sums run over tensors in canonical order: the same bits on every rank, whatever it holds.
+iteration finds the eigenvalue of largest magnitude; where that is negative, a second one on H - rho I finds the
+largest. Sums run over tensors in canonical order: the same bits on every rank, whatever it holds.
 Source: Pearlmutter 1994; LeCun, Simard and Pearlmutter 1992, *Automatic learning rate maximization*.
 """
 
@@ -21,18 +21,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from partition.costs import CostModel, step_flop
 from partition.data.rows import Examples
 from partition.errors import RunError
 from partition.graph import build_second_order_program
 from partition.plan import Candidate
 from partition.plan.curvature import CurvatureSearch
+from partition.record.curvature import ProductCost
 from partition.runtime.parameters import LAYERS_PER_SEED
 from partition.runtime.second_order import Measured, SecondOrderStage
+from partition.runtime.training import shared_peaks
 from partition.runtime.workers import Fleet, Parts
-from partition.runtime.world import World, share_all
-
-TOLERANCE = 1e-2
-MAX_PRODUCTS = 200
+from partition.runtime.world import World, share_all, share_largest
 
 LayerTensors = tuple[Tensor, Tensor | None]
 """One tensor of the shape of a layer's weight and one of its bias's."""
@@ -160,6 +160,8 @@ class Curvature:
     """The eigenvalue of largest magnitude, where that is negative."""
     product_s: float
     """The median of all products, on the clock of the devices."""
+    stop_signal: int
+    """The signal that ended the iteration; 0 where none did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,24 +180,28 @@ def largest_curvature(
     y: Examples,
     examples: NDArray[np.int64],
     *,
-    tolerance: float = TOLERANCE,
-    max_products: int = MAX_PRODUCTS,
+    tolerance: float = 1e-2,
+    max_products: int = 200,
     seed: int = 0,
     observe: Callable[[Iterate], None] = lambda _: None,
+    stop_signal: Callable[[], int] = lambda: 0,
 ) -> Curvature:
     """The largest eigenvalue of the Hessian of J on the given examples, by power iteration from a drawn direction.
+
+    Where `stop_signal` says on any rank that it has been asked to stop, all end after the same product.
 
     Raises RunError where a value is not finite.
     """
     # Another seed than that of the initial weights, which may be those in use.
     fleet.draw_directions(seed + 1)
-    shift, most_negative, is_converged = 0.0, None, False
+    shift, most_negative, is_converged, stopped = 0.0, None, False, 0
     seconds: list[float] = []
     one = Iterate(product=0, eigenvalue=0.0, residual=math.inf, seconds=0.0)
-    while len(seconds) < max_products and not is_converged:
+    while len(seconds) < max_products and not is_converged and not stopped:
         one = _iterate(fleet, len(seconds) + 1, shift, lambda: fleet.product(x, y, examples))
         seconds.append(one.seconds)
         observe(one)
+        stopped = int(share_largest(fleet.world, [stop_signal()])[0])
         is_converged = one.residual <= tolerance * max(abs(one.eigenvalue), abs(shift))
         if is_converged and one.eigenvalue < 0 and shift == 0.0:
             shift = most_negative = one.eigenvalue
@@ -208,6 +214,7 @@ def largest_curvature(
         num_products=len(seconds),
         most_negative=most_negative,
         product_s=float(np.median(seconds)),
+        stop_signal=stopped,
     )
 
 
@@ -227,3 +234,23 @@ def _iterate(fleet: CurvatureFleet, number: int, shift: float, product: Callable
     if norm > 0.0:  # where H v is 0, v is an eigenvector of 0
         fleet.turn(eigenvalue - shift, norm)
     return Iterate(product=number, eigenvalue=eigenvalue, residual=math.sqrt(left / square), seconds=seconds)
+
+
+def product_cost(fleet: CurvatureFleet, measured_s: float) -> ProductCost:
+    """What a product takes of one minibatch: predicted, and with `measured_s` and the ledgers measured."""
+    search, candidate = fleet.search, fleet.candidate
+    assert candidate.predicted is not None, "what runs has a layout"
+    model = search.model
+    of_training = CostModel(model.network, model.optimizer, model.itemsize, model.rules)
+    sizes = [rows for layout in search.layouts(candidate) for rows in layout.sizes]
+    gradient_flop, product_flop = step_flop(of_training, sizes), step_flop(model, sizes)
+    return ProductCost(
+        gradient_flop=gradient_flop,
+        product_flop=product_flop,
+        flop_ratio=product_flop / gradient_flop,
+        predicted_s=candidate.predicted.step_s,
+        measured_s=measured_s,
+        clock="simulated" if fleet.has_simulated_clock else "wall",
+        predicted_peak_bytes=candidate.predicted.peak_bytes,
+        measured_peak_bytes=tuple(shared_peaks(fleet)),
+    )
