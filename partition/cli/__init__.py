@@ -24,6 +24,7 @@ from partition.cli import (
     scheduling,
     selftest,
     simulating,
+    splitting,
     training,
 )
 from partition.cli.processes import begin_rank, is_rank, record, tell
@@ -94,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
         evaluation,
         curvature,
         checkpoint,
+        splitting,
         scheduling,
         simulating,
         checking,

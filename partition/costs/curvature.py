@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
-from partition.costs.stage import CostModel, StageCost
-from partition.costs.work import Work
+from partition.costs.stage import CostModel, NetworkStageCost
+from partition.costs.work import Work, program_work
 from partition.graph import Category, StageProgram, build_second_order_program
 
 
-class CurvatureStageCost(StageCost):
+class CurvatureStageCost(NetworkStageCost):
     """The layers of a stage with a direction, and the Hessian times it in place of gradients, for each parameter."""
 
     @cached_property
@@ -51,6 +51,6 @@ def step_flop(model: CostModel, sizes: Iterable[int]) -> int:
     return sum(
         work.flop
         for rows in sizes
-        for action in (whole.microbatch(rows).forward, whole.microbatch(rows).backward)
-        for work in action.kernels
+        for program in (whole.program.forward, whole.program.backward)
+        for work in program_work(program, rows, model.itemsize, model.network.loss)
     )

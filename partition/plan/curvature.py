@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from partition.config import ExperimentConfig, OptimizerConfig
-from partition.costs import CurvatureCostModel, optimizer_record
+from partition.costs import CurvatureCostModel
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate
 from partition.plan.search import Search, Shape, segments_of
@@ -21,9 +21,8 @@ class CurvatureSearch(Search):
 
     def __init__(self, config: ExperimentConfig) -> None:
         super().__init__(_without_optimizer(config))
-        self.model = CurvatureCostModel(
-            self.network, optimizer_record(self.config.optimizer), config.precision.itemsize, self.cluster.rules
-        )
+        training = self.model
+        self.costs = CurvatureCostModel(training.network, training.optimizer, training.itemsize, training.rules)
 
     def priced_as(self, candidate: Candidate) -> Candidate:
         """The layout and split of a candidate for training, priced for products with the Hessian.
