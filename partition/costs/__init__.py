@@ -2,6 +2,7 @@
 
 from partition.costs.allocator import AllocatorRules, DeviceRoom
 from partition.costs.chain import ChainCosts, relative_seconds
+from partition.costs.curvature import CurvatureCostModel, step_flop
 from partition.costs.experiment import build_costs
 from partition.costs.hardware import Cluster, Device, build_cluster
 from partition.costs.optimizer import OptimizerRecord, optimizer_record
@@ -19,6 +20,7 @@ __all__ = [
     "CostModel",
     "CostSource",
     "CostsFile",
+    "CurvatureCostModel",
     "Device",
     "DeviceRoom",
     "LayerCost",
@@ -32,4 +34,5 @@ __all__ = [
     "read_chain",
     "read_costs",
     "relative_seconds",
+    "step_flop",
 ]

@@ -25,10 +25,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from partition.graph.activations import Keeps
 from partition.graph.network import Layer, Network
+
+if TYPE_CHECKING:
+    from partition.graph.second_order import PairOperator
 
 
 class Category(StrEnum):
@@ -133,9 +136,9 @@ class LossAndGrad(NamedTuple):
     loss: Variable
 
 
-Operator = Load | Affine | Activate | ActivationGrad | InputGrad | WeightGrad | LossAndGrad
-Instruction = Take | Give | Operator
-Program = tuple[Instruction, ...]
+Operator: TypeAlias = "Load | Affine | Activate | ActivationGrad | InputGrad | WeightGrad | LossAndGrad | PairOperator"
+Instruction: TypeAlias = "Take | Give | Operator"
+Program: TypeAlias = "tuple[Instruction, ...]"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -184,7 +184,7 @@ def _summary(fleet: Trainee, step_s: list[float], num_steps: int, final: Final, 
         final=final,
         per_device=tuple(
             DeviceBytes(device=names[rank], predicted_peak_bytes=predicted[rank], measured_peak_bytes=measured)
-            for rank, measured in enumerate(_peaks(fleet))
+            for rank, measured in enumerate(shared_peaks(fleet))
         ),
         step_time=StepTime(
             predicted_s=candidate.predicted.step_s,
@@ -194,7 +194,7 @@ def _summary(fleet: Trainee, step_s: list[float], num_steps: int, final: Final, 
     )
 
 
-def _peaks(fleet: Trainee) -> list[int | None]:
+def shared_peaks(fleet: Trainee) -> list[int | None]:
     """The measured peak of every rank, None where nothing measures it."""
     mine = {rank: -1 if peak is None else peak for rank, peak in fleet.peak_bytes().items()}
     every = share_all(fleet.world, {rank: np.array([peak], dtype=np.float64) for rank, peak in mine.items()})

@@ -14,7 +14,7 @@ from torch import Tensor
 from partition.data.rows import Examples
 from partition.data.stores import free_bytes as host_free_bytes
 from partition.errors import DeviceMemoryError, RunError
-from partition.graph import Category, build_stage_program
+from partition.graph import Category, Network, StageProgram, build_stage_program
 from partition.plan import Candidate, Layout, Search, StagePlan
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.prediction import MOST_IN_ONE_PASS, prediction_schedule, prediction_sizes
@@ -35,8 +35,9 @@ from partition.units import format_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a worker is made of; a profile puts in ones that take the time."""
+    """What a worker is made of; a profile puts in ones that take the time, a curvature those of second order."""
 
+    program: Callable[[Network, int, int], StageProgram] = build_stage_program
     stage: Callable[..., Stage] = Stage
     update: Callable[..., Update] = Update
     observe: Observer | None = None
@@ -67,7 +68,7 @@ class Worker:
         self.clock: Clock = SimulatedClock() if is_simulated else WallClock()
 
     def _add_stage(self, search: Search, candidate: Candidate, plan: StagePlan) -> None:
-        program = build_stage_program(search.network, plan.first_layer, plan.last_layer)
+        program = self._parts.program(search.network, plan.first_layer, plan.last_layer)
         layers = {layer.index: take_parameters(layer, self.device) for layer in program.layers}
         initialise(program.layers, layers, search.config.training.seed)
         # The penalty enters the sum over replicas once.
@@ -133,21 +134,7 @@ class Fleet:
         if learning_rate is not None:
             self._set_learning_rate(learning_rate)
         start_s = self._align_clocks() if self._ended_s is None else self._ended_s
-        runs: list[Run] = []
-        num_losses: dict[int, int] = {}
-        for replica, part in self._parts(examples):
-            layout, costs = self._priced_layout(replica, len(part))
-            num_losses[replica] = layout.num_microbatches
-            step = Step(
-                sizes=layout.sizes,
-                weight=1.0 / len(examples),
-                feed=MinibatchFeed(x, y, part, layout.sizes),
-                seconds=costs.seconds_of,
-            )
-            runs += self.runs(replica, layout.schedule, step, _transfers(costs))
-        run_in_turn(runs)
-        for worker in self.workers:
-            worker.device.synchronize()
+        num_losses = self.run_minibatch(x, y, examples, 1.0 / len(examples))
         numbers = {
             worker.rank: self._numbers(worker, num_losses[worker.replica], stop_signal) for worker in self.workers
         }
@@ -160,6 +147,28 @@ class Fleet:
             step_s=self._ended_s - start_s,
             stop_signal=totals.stop_signal,
         )
+
+    def run_minibatch(self, x: Examples, y: Examples, examples: NDArray[np.int64], weight: float) -> dict[int, int]:
+        """Run the candidate's schedule on at most a minibatch of examples, each of the given weight.
+
+        Gives the number of microbatches, and so of losses, of every replica that lives here.
+        """
+        runs: list[Run] = []
+        num_losses: dict[int, int] = {}
+        for replica, part in self._parts(examples):
+            layout, costs = self._priced_layout(replica, len(part))
+            num_losses[replica] = layout.num_microbatches
+            step = Step(
+                sizes=layout.sizes,
+                weight=weight,
+                feed=MinibatchFeed(x, y, part, layout.sizes),
+                seconds=costs.seconds_of,
+            )
+            runs += self.runs(replica, layout.schedule, step, _transfers(costs))
+        run_in_turn(runs)
+        for worker in self.workers:
+            worker.device.synchronize()
+        return num_losses
 
     def _set_learning_rate(self, learning_rate: float) -> None:
         for worker in self.workers:
