@@ -17,6 +17,7 @@ from partition.cli import (
     checkpoint,
     doctor,
     evaluation,
+    graph,
     memory,
     planning,
     profiling,
@@ -89,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     for module in (
         planning,
         memory,
+        graph,
         training,
         evaluation,
         checkpoint,

@@ -106,4 +106,5 @@ def _cut(
         operators=tuple(operators),
         carries=tuple(carries),
         spine=tuple(map(tuple, trace.spine)),
+        kept=tuple(node for node in trace.variables.values() if node.is_kept),
     )

@@ -85,7 +85,7 @@ class VariableNode:
     shape: tuple[int | str, ...]
     """`B` for the examples of a microbatch; empty for a number."""
     buffer: Variable | None = None
-    """The buffer of the stage's program that holds it, or one of its shape; None for what lives as long as its stage."""
+    """The buffer of the stage that holds it, or one of its shape; None for what lives as long as the stage."""
     is_kept: bool = False
     """Its buffer stands on its stage from the forward to the backward."""
 
@@ -142,11 +142,18 @@ class ComputationalGraph:
     carries: tuple[Carry, ...]
     spine: tuple[tuple[str, ...], ...]
     """The chain of the forward, a part for each layer and one for the loss: operators and values in order."""
+    kept: tuple[VariableNode, ...]
+    """All that stands in memory from the forward to the backward, whichever of the graphs it is in."""
 
     @property
     def num_stages(self) -> int:
         """Number of stages."""
         return len(self.segments)
+
+    @property
+    def nodes(self) -> tuple[VariableNode | OperatorNode, ...]:
+        """All squares, then all circles."""
+        return (*self.variables, *self.operators)
 
     @property
     def edges(self) -> tuple[Edge, ...]:
