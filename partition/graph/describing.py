@@ -43,6 +43,13 @@ def describe(operator: Operator, network: Network, written: Set[str]) -> Describ
     return describer(operator, network) if describer else _unknown(operator, written)
 
 
+def result_letter(layer: Layer, network: Network) -> str:
+    """Of what the affine map of a layer computes: without an activation it is h at once."""
+    if layer.index == network.num_layers - 1:
+        return "o"
+    return "h" if layer.activation.is_identity else "z"
+
+
 def _parameters(layer: Layer) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
     shapes: dict[str, tuple[int, ...]] = {"W": (layer.out_features, layer.in_features)}
     if layer.has_bias:
@@ -53,8 +60,7 @@ def _parameters(layer: Layer) -> tuple[tuple[str, ...], dict[str, tuple[int, ...
 def _affine(operator: Affine, network: Network) -> Described:
     layer = operator.layer
     letters, shapes = _parameters(layer)
-    is_output = layer.index == network.num_layers - 1
-    plus, letter, source = " + b" if layer.has_bias else "", "o" if is_output else "z", "h" if layer.index else "x"
+    plus, letter, source = " + b" if layer.has_bias else "", result_letter(layer, network), "h" if layer.index else "x"
     return Described(
         name="affine", label="×+" if layer.has_bias else "×", formula=f"{letter} = {source} Wᵀ{plus}",
         phase=Phase.FORWARD, layer=layer.index, reads=(operator.x,), writes=(operator.z,), parameters=letters,
@@ -82,7 +88,7 @@ def _activation_grad(operator: ActivationGrad, _: Network) -> Described:
 def _input_grad(operator: InputGrad, network: Network) -> Described:
     layer = operator.layer
     _, shapes = _parameters(layer)
-    z = "o" if layer.index == network.num_layers - 1 else "z"
+    z = result_letter(layer, network)
     return Described(
         name="input gradient", label="×", formula=f"∂h = ∂{z} W", phase=Phase.INPUT_GRADIENT, layer=layer.index,
         reads=(operator.grad_z,), writes=(operator.grad_x,), parameters=("W",), shapes=shapes,
@@ -92,7 +98,7 @@ def _input_grad(operator: InputGrad, network: Network) -> Described:
 def _weight_grad(operator: WeightGrad, network: Network) -> Described:
     layer = operator.layer
     letters, shapes = _parameters(layer)
-    z, h = "o" if layer.index == network.num_layers - 1 else "z", "h" if layer.index else "x"
+    z, h = result_letter(layer, network), "h" if layer.index else "x"
     penalty = " + λ W" if network.l2_penalty else ""
     bias = f",  ∂b = Σ ∂{z}" if layer.has_bias else ""
     return Described(

@@ -141,7 +141,7 @@ class _SecondOrder:
         if forward.label == "φ":
             return "φ''", f"uh = uz ⊙ {forward.name}',  Hz += uz ⊙ ∂h ⊙ {forward.name}''"
         has_input = any(one.phase is Phase.INPUT_GRADIENT for one in backward)
-        z, h = ("o" if "o" in forward.writes else "z"), ("h" if has_input else "x")
+        z, h = forward.writes[0][0], ("h" if has_input else "x")
         bias = " + vb" if any(name.startswith("b") for name in forward.reads) else ""
         penalty = "λ vW" * (self.trace.network.l2_penalty > 0)
         if not has_input:
@@ -153,7 +153,7 @@ class _SecondOrder:
         forward, backward = pair
         if forward.label == "φ":
             return f"Hz += Hh ⊙ {forward.name}'"
-        z = "o" if "o" in forward.writes else "z"
+        z = forward.writes[0][0]
         has_input = any(one.phase is Phase.INPUT_GRADIENT for one in backward)
         bias = f",  Hb = Σ H{z}" if any(name.startswith("b") for name in forward.reads) else ""
         return (f"Hh += H{z} W,  " if has_input else "") + f"HW += H{z}ᵀ {'h' if has_input else 'x'}{bias}"

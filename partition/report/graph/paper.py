@@ -20,6 +20,8 @@ from partition.units import format_bytes
 MARGIN = 16.0
 _TITLE = 20.0
 _LEGEND_LINE = 13.0
+_CHAINS = {GraphKind.FORWARD: (0, 1), GraphKind.BACKWARD: (-1, 1), GraphKind.SECOND_ORDER: (0, 2)}
+"""The lowest and the highest level that may be repeated at the beginning of a row."""
 
 
 class Row(NamedTuple):
@@ -104,7 +106,7 @@ class Paper:
             levels.setdefault(slot.unit, []).append(slot.level)
         rows, y = [], MARGIN
         for one in units:
-            of_row = [level for unit in one for level in levels.get(unit, [0])]
+            of_row = [level for unit in one for level in (*levels.get(unit, ()), *_CHAINS[self.graph.kind])]
             lowest, highest = min(of_row), max(of_row)
             y += self.below - lowest * self.scale.level
             rows.append(Row(one, y, lowest, highest))

@@ -78,7 +78,7 @@ class Slots:
             slot = slot._replace(column=slot.column + 1)
         self._taken.add(slot)
         self.of[name] = slot
-        self.widths[unit] = max(self.widths[unit], slot.column + 1 if slot.column > column else 0)
+        self.widths[unit] = max(self.widths[unit], slot.column + 1)
 
     def _place_ends(self) -> None:
         """What has a place of its own beside the loss."""

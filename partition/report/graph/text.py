@@ -90,9 +90,10 @@ def _stages(subject: Subject) -> str:
         kept = [node.label for node in subject.graph.kept if node.stage == stage]
         shown = ", ".join(kept if len(kept) <= 8 else [*kept[:4], "...", *kept[-3:]])
         layers = str(first) if first == last else f"{first}-{last}"
-        device = subject.devices[stage] if subject.devices else ""
-        rows.append([str(stage), device, layers, shown, format_bytes(subject.stage_kept_bytes(stage))])
-    return table(["stage", "device", "layers", "keeps", "bytes"], rows, left=(0, 1, 2, 3))
+        device = [subject.devices[stage]] if subject.devices else []
+        rows.append([str(stage), *device, layers, shown, format_bytes(subject.stage_kept_bytes(stage))])
+    header = ["stage", *["device"] * bool(subject.devices), "layers", "keeps", "bytes"]
+    return table(header, rows, left=range(len(header) - 1))
 
 
 def _boundaries(subject: Subject) -> str:
