@@ -39,7 +39,7 @@ _FILLS = {
     Role.PARAMETER_CURVATURE: "#e79a55",
 }
 _RESULTS = (Role.PARAMETER_GRADIENT, Role.PARAMETER_CURVATURE)
-_STAGES = ("#e4ecf7", "#f3d9c4", "#dff0df", "#d9cfe6")
+_STAGES = ("#e6eef9", "#f0cfb4", "#e3f2e3", "#d2c6e2")
 """Grounds of stages in turn; neighbours differ in lightness as well."""
 _LINES = {EdgeKind.READ: "#333333", EdgeKind.WRITE: "#333333", EdgeKind.KEPT: "#5a6b85", EdgeKind.CARRIED: "#a01818"}
 _BUS = "#8a6d1d"
@@ -175,8 +175,8 @@ class _Sign(NamedTuple):
     """A line of a kind, or `bus`."""
 
 
-_GRADIENTS = {
-    GraphKind.FORWARD: "",
+_WORDS = {
+    GraphKind.FORWARD: "×: product with a weight, φ: activation, ℓ: loss",
     GraphKind.BACKWARD: "∂v is ∂J/∂v, of the shape of v",
     GraphKind.SECOND_ORDER: "v: direction, u: change along v, H: second derivative times v",
 }
@@ -190,15 +190,17 @@ def _signs(drawing: Drawing) -> list[_Sign]:
     if any(node.is_kept for node in graph.variables):
         bytes_words = "" if kind is GraphKind.SECOND_ORDER else ", bytes beside it"
         signs.append(_Sign(f"kept from forward to backward{bytes_words}", "kept"))
+    if kind is not GraphKind.FORWARD:
+        signs.append(_Sign("result", Role.PARAMETER_GRADIENT))
     if EdgeKind.KEPT in kinds:
         signs.append(_Sign("read of an earlier pass", line=EdgeKind.KEPT))
     if EdgeKind.CARRIED in kinds:
         signs.append(_Sign("carried between stages", line=EdgeKind.CARRIED))
     if any(line.is_bus for line in drawing.lines):
-        signs.append(_Sign("penalty", line="bus"))
+        signs.append(_Sign("penalty λ/2 Σ ‖W‖²", line="bus"))
     if any(box.is_ghost for box in drawing.boxes):
         signs.append(_Sign("repeated from the row below", "ghost"))
-    return [*signs, *[_Sign(words) for words in (_GRADIENTS[kind],) if words]]
+    return [*signs, _Sign(_WORDS[kind])]
 
 
 def _draw_heading(axes: Axes, drawing: Drawing) -> None:
