@@ -10,7 +10,8 @@ from partition.cli.options import Verbs, add_verb, load_experiment, print_json
 from partition.cli.schedule_options import format_of, write_text, written_whole
 from partition.config import ExperimentConfig
 from partition.errors import PartitionError
-from partition.graph import GraphKind, build_graph, build_network
+from partition.graph import build_network
+from partition.graph.computational import GraphKind, build_graph
 from partition.plan import Candidate, Search, compare_with
 from partition.plan.plan_file import read_plan
 from partition.report.graph import Subject
@@ -102,7 +103,7 @@ def _candidate(options: argparse.Namespace, config: ExperimentConfig) -> Candida
 
 def _of_stages(config: ExperimentConfig, num_stages: int) -> Candidate:
     """The fastest candidate of so many stages, one a device; fitting ones first."""
-    layers, devices = len(config.model.features) - 1, len(config.cluster.devices)
+    layers, devices = build_network(config.model).num_layers, len(config.cluster.devices)
     most = min(layers, devices)
     if not 1 <= num_stages <= most:
         there_are = f"the network has {layers} layers and the cluster {devices} devices"

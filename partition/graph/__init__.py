@@ -1,8 +1,6 @@
 """The computational graph of a network: layers, shapes, operators and variables; no tensors, no torch."""
 
 from partition.graph.activations import ACTIVATION_RECORDS, ActivationRecord, Keeps
-from partition.graph.building import build_graph
-from partition.graph.computational import ComputationalGraph, GraphKind
 from partition.graph.losses import LOSS_RECORDS, LossRecord
 from partition.graph.network import Layer, Network, build_network
 from partition.graph.program import Category, Program, StageProgram, Variable, build_module_program, build_stage_program
@@ -12,8 +10,6 @@ __all__ = [
     "LOSS_RECORDS",
     "ActivationRecord",
     "Category",
-    "ComputationalGraph",
-    "GraphKind",
     "Keeps",
     "Layer",
     "LossRecord",
@@ -21,7 +17,6 @@ __all__ = [
     "Program",
     "StageProgram",
     "Variable",
-    "build_graph",
     "build_module_program",
     "build_network",
     "build_stage_program",

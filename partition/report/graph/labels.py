@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from partition.graph import GraphKind
-from partition.graph.computational import EdgeKind, Role, VariableNode
+from partition.graph.computational import EdgeKind, GraphKind, Role, VariableNode
 from partition.report.graph.drawing import Band, Box, Label, Line, text_width
 from partition.report.graph.lines import Boxes
 from partition.report.graph.paper import Paper

@@ -5,7 +5,7 @@ Where even the smallest legible ones do not fit on one page, it grows by whole r
 
 from __future__ import annotations
 
-from partition.graph import GraphKind
+from partition.graph.computational import GraphKind
 from partition.report.graph import labels as lettering
 from partition.report.graph.drawing import Drawing, Scale, text_width
 from partition.report.graph.lines import bus_lines, edge_lines

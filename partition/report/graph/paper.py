@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from partition.graph import GraphKind
-from partition.graph.computational import Edge
+from partition.graph.computational import Edge, GraphKind
 from partition.report.graph.drawing import Box, Scale, text_width
 from partition.report.graph.slots import Slots
 from partition.report.graph.subject import Subject

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from partition.errors import PartitionError
-from partition.graph import GraphKind
-from partition.graph.computational import EdgeKind, OperatorNode, Role, VariableNode
+from partition.graph.computational import EdgeKind, GraphKind, OperatorNode, Role, VariableNode
 from partition.report.graph.drawing import Box, Drawing, Label, Line, text_width
 from partition.report.graph.layout import lay_out
 from partition.report.graph.paper import MARGIN

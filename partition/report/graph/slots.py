@@ -20,8 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from partition.graph import ComputationalGraph, GraphKind
-from partition.graph.computational import OperatorNode, Phase, Role
+from partition.graph.computational import ComputationalGraph, GraphKind, OperatorNode, Phase, Role
 
 BEFORE = -1
 """The column of what enters the first layer."""

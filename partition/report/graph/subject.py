@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from partition.graph import ComputationalGraph, GraphKind
-from partition.graph.computational import Carry, VariableNode
+from partition.graph.computational import Carry, ComputationalGraph, GraphKind, VariableNode
 
 KIND_WORDS = {
     GraphKind.FORWARD: "forward",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import textwrap
 from itertools import groupby
 
-from partition.graph import GraphKind
-from partition.graph.computational import OperatorNode, Phase, VariableNode
+from partition.graph.computational import GraphKind, OperatorNode, Phase, VariableNode
 from partition.report.graph.subject import Subject
 from partition.report.table import counted, table
 from partition.units import format_bytes

@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from partition.config.schema import ModelConfig
-from partition.graph import GraphKind, build_graph, build_network
+from partition.graph import build_network
+from partition.graph.computational import GraphKind, build_graph
 from partition.report.graph import Subject
 from partition.report.graph.drawing import Drawing, Label, text_width
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from partition.graph import GraphKind
+from partition.graph.computational import GraphKind
 from partition.report.graph.drawing import Drawing
 from partition.report.graph.layout import A4, LEAST_LETTERS, lay_out
 from partition.report.graph.lines import is_clear

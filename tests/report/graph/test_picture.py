@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from partition.errors import PartitionError
-from partition.graph import GraphKind
+from partition.graph.computational import GraphKind
 from partition.report.graph import picture
 from partition.report.graph.layout import lay_out
 from partition.report.graph.picture import draw_graph, figure_of

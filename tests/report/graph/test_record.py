@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from partition.graph import GraphKind
+from partition.graph.computational import GraphKind
 from partition.report.graph.record import graph_dot, graph_record
 from tests.report.graph.subjects import subject
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from partition.graph import GraphKind
+from partition.graph.computational import GraphKind
 from partition.report.graph.text import graph_text
 from tests.report.graph.subjects import subject
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from partition.graph.computational import Phase
+from partition.graph.computational.nodes import Phase
 from partition.graph.network import Layer, Network
 from partition.graph.program import Activate, ActivationGrad, Affine, InputGrad, Operator, Variable, WeightGrad
 
@@ -37,17 +37,32 @@ class Described:
     """Of the parameters, by letter."""
 
 
-def describe(operator: Operator, network: Network, written: Set[str]) -> Described:
-    """The operator of an instruction; `written` are the names of the buffers that hold a value."""
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What is known where an instruction stands."""
+
+    network: Network
+    values: Mapping[str, str]
+    """For every buffer that holds a value the id of the value."""
+    spaces: Set[str]
+    """The buffers that hold nothing from one operator to another."""
+
+    def letter(self, buffer: Variable) -> str:
+        """The letter of the value of a buffer: h of `h3@1`."""
+        return re.split(r"[0-9@']", self.values[buffer.name])[0]
+
+    def result(self, layer: Layer) -> str:
+        """The letter of what the affine map of a layer computes: without an activation it is h at once."""
+        last = self.network.layers[-1]
+        if layer is last or layer in getattr(last, "parts", ()):
+            return "o"
+        return "h" if layer.activation.is_identity else "z"
+
+
+def describe(operator: Operator, around: Surroundings) -> Described:
+    """The operator of an instruction."""
     describer = _DESCRIBERS.get(type(operator))
-    return describer(operator, network) if describer else _unknown(operator, written)
-
-
-def result_letter(layer: Layer, network: Network) -> str:
-    """Of what the affine map of a layer computes: without an activation it is h at once."""
-    if layer.index == network.num_layers - 1:
-        return "o"
-    return "h" if layer.activation.is_identity else "z"
+    return describer(operator, around) if describer else _unknown(operator, around)
 
 
 def _parameters(layer: Layer) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
@@ -57,10 +72,10 @@ def _parameters(layer: Layer) -> tuple[tuple[str, ...], dict[str, tuple[int, ...
     return tuple(shapes), shapes
 
 
-def _affine(operator: Affine, network: Network) -> Described:
+def _affine(operator: Affine, around: Surroundings) -> Described:
     layer = operator.layer
     letters, shapes = _parameters(layer)
-    plus, letter, source = " + b" if layer.has_bias else "", result_letter(layer, network), "h" if layer.index else "x"
+    plus, letter, source = " + b" if layer.has_bias else "", around.result(layer), around.letter(operator.x)
     return Described(
         name="affine", label="×+" if layer.has_bias else "×", formula=f"{letter} = {source} Wᵀ{plus}",
         phase=Phase.FORWARD, layer=layer.index, reads=(operator.x,), writes=(operator.z,), parameters=letters,
@@ -68,14 +83,14 @@ def _affine(operator: Affine, network: Network) -> Described:
     )  # fmt: skip
 
 
-def _activate(operator: Activate, _: Network) -> Described:
+def _activate(operator: Activate, _: Surroundings) -> Described:
     layer = operator.layer
     name = layer.activation.name
     return Described(name=name, label="φ", formula=f"h = {name}(z)", phase=Phase.FORWARD, layer=layer.index,
                      reads=(operator.z,), writes=(operator.h,), letter="h")  # fmt: skip
 
 
-def _activation_grad(operator: ActivationGrad, _: Network) -> Described:
+def _activation_grad(operator: ActivationGrad, _: Surroundings) -> Described:
     layer = operator.layer
     name = layer.activation.name
     of = "h" if layer.activation.keeps == "output" else "z"
@@ -85,25 +100,25 @@ def _activation_grad(operator: ActivationGrad, _: Network) -> Described:
     )  # fmt: skip
 
 
-def _input_grad(operator: InputGrad, network: Network) -> Described:
+def _input_grad(operator: InputGrad, around: Surroundings) -> Described:
     layer = operator.layer
     _, shapes = _parameters(layer)
-    z = result_letter(layer, network)
+    z = around.result(layer)
     return Described(
         name="input gradient", label="×", formula=f"∂h = ∂{z} W", phase=Phase.INPUT_GRADIENT, layer=layer.index,
         reads=(operator.grad_z,), writes=(operator.grad_x,), parameters=("W",), shapes=shapes,
     )  # fmt: skip
 
 
-def _weight_grad(operator: WeightGrad, network: Network) -> Described:
+def _weight_grad(operator: WeightGrad, around: Surroundings) -> Described:
     layer = operator.layer
     letters, shapes = _parameters(layer)
-    z, h = result_letter(layer, network), "h" if layer.index else "x"
-    penalty = " + λ W" if network.l2_penalty else ""
+    z, h, penalised = around.result(layer), around.letter(operator.x), around.network.l2_penalty > 0
+    penalty = " + λ W" if penalised else ""
     bias = f",  ∂b = Σ ∂{z}" if layer.has_bias else ""
     return Described(
         name="weight gradient", label="×ᵀ", formula=f"∂W = ∂{z}ᵀ {h}{penalty}{bias}", phase=Phase.WEIGHT_GRADIENT,
-        layer=layer.index, reads=(operator.grad_z, operator.x), writes=(), parameters=("W",) * bool(network.l2_penalty),
+        layer=layer.index, reads=(operator.grad_z, operator.x), writes=(), parameters=("W",) * penalised,
         parameter_gradients=letters, shapes=shapes,
     )  # fmt: skip
 
@@ -117,16 +132,20 @@ _DESCRIBERS: Mapping[type, Callable[..., Described]] = MappingProxyType({
 })  # fmt: skip
 
 
-def _unknown(operator: Operator, written: Set[str]) -> Described:
-    fields = [one for one in operator if isinstance(one, Variable)]
-    variables = [one for one in dict.fromkeys(fields) if "workspace" not in one.name]
-    layer = next((one.index for one in operator if isinstance(one, Layer)), None)
-    new = tuple(one for one in variables if one.name not in written) or tuple(variables[-1:])
-    old = tuple(one for one in variables if one.name in written)
+def _unknown(operator: Operator, around: Surroundings) -> Described:
+    """What is new is written; where all have a value the last is overwritten, and a field called `grad` always."""
+    fields = dict(zip(operator._fields, operator, strict=True))
+    buffers = {name: one for name, one in fields.items() if isinstance(one, Variable) and one.name not in around.spaces}
+    distinct = list(dict.fromkeys(buffers.values()))
+    old = tuple(one for one in distinct if one.name in around.values)
+    new = tuple(one for one in distinct if one.name not in around.values) or old[-1:]
+    if "grad" in buffers and buffers["grad"] not in new:
+        new = (buffers["grad"], *new)
     name = re.sub(r"(?<!^)(?=[A-Z])", " ", type(operator).__name__).lower()
-    is_gradient = "grad" in name
-    result, given = ", ".join(one.name for one in new), ", ".join(one.name for one in old)
+    of_gradients = any(around.values[one.name].startswith("∂") for one in old)
+    result, given = ", ".join(one.name for one in new), ", ".join(around.letter(one) for one in old)
+    layer = next((one.index for one in fields.values() if isinstance(one, Layer)), None)
     return Described(
-        name=name, label=name[:2].capitalize(), formula=f"{result} = {name}({given})",
-        phase=Phase.INPUT_GRADIENT if is_gradient else Phase.FORWARD, layer=layer, reads=old, writes=new,
+        name=name, label=name[:2].capitalize(), formula=f"{result} = {name}({given})", layer=layer,
+        phase=Phase.INPUT_GRADIENT if of_gradients else Phase.FORWARD, reads=old, writes=new,
     )  # fmt: skip

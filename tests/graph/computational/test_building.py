@@ -11,9 +11,9 @@ from torch import Tensor
 from partition.config.schema import ModelConfig
 from partition.costs import StageCost
 from partition.costs.optimizer import OptimizerRecord
-from partition.graph import ComputationalGraph, GraphKind, Network, build_graph, build_network
-from partition.graph.computational import EdgeKind, Role
-from tests.graph.by_graph import PHI, run
+from partition.graph import Network, build_network
+from partition.graph.computational import ComputationalGraph, EdgeKind, GraphKind, Role, build_graph
+from tests.graph.computational.by_graph import PHI, run
 
 SEGMENTS = [((0, 3),), ((0, 1), (2, 3)), ((0, 0), (1, 1), (2, 2), (3, 3))]
 PENALTY = 0.1

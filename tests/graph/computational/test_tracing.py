@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from partition.config.schema import ModelConfig
-from partition.graph import GraphKind, Layer, Network, StageProgram, build_graph, build_network, build_stage_program
-from partition.graph import tracing as module
-from partition.graph.computational import Phase
+from partition.graph import Layer, Network, StageProgram, build_network, build_stage_program
+from partition.graph.computational import GraphKind, Phase, build_graph
+from partition.graph.computational import tracing as module
+from partition.graph.computational.tracing import trace_network
 from partition.graph.program import Activate, ActivationGrad, Affine, Instruction, Program, Variable
-from partition.graph.tracing import trace_network
 from partition.report.graph.layout import lay_out
 from partition.report.graph.subject import Subject
 from tests.report.graph.test_layout import check

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from partition.graph.computational import Carry, OperatorNode, Phase, Role, VariableNode
-from partition.graph.tracing import GRADIENT, LOSS, Trace
+from partition.graph.computational.nodes import Carry, OperatorNode, Phase, Role, VariableNode
+from partition.graph.computational.tracing import GRADIENT, LOSS, Trace
 
 TANGENT, DIRECTION, CURVATURE = "u", "v", "H"
 _PRIMAL = (Role.VALUE, Role.DATA, Role.PARAMETER)
@@ -90,7 +90,7 @@ class _SecondOrder:
         forward, _ = pair
         reads = [self._curvature(name) for name in forward.writes] + self._primal(pair)
         writes = [self._curvature(name) for name in forward.reads if self._role(name) is not Role.DATA]
-        label = "φ'" if forward.label == "φ" else "×"
+        label = "×" if forward.name == "affine" else f"{forward.label}'"
         return self._node(forward, f"second {forward.name} gradient", label, self._second_words(pair), Phase.SECOND,
                           (reads, writes))  # fmt: skip
 
@@ -140,6 +140,8 @@ class _SecondOrder:
         forward, backward = pair
         if forward.label == "φ":
             return "φ''", f"uh = uz ⊙ {forward.name}',  Hz += uz ⊙ ∂h ⊙ {forward.name}''"
+        if forward.name != "affine":
+            return f"{forward.label}''", f"the adjoint of the {forward.name} gradient"
         has_input = any(one.phase is Phase.INPUT_GRADIENT for one in backward)
         z, h = forward.writes[0][0], ("h" if has_input else "x")
         bias = " + vb" if any(name.startswith("b") for name in forward.reads) else ""
@@ -153,6 +155,8 @@ class _SecondOrder:
         forward, backward = pair
         if forward.label == "φ":
             return f"Hz += Hh ⊙ {forward.name}'"
+        if forward.name != "affine":
+            return f"the {forward.name} gradient, of H"
         z = forward.writes[0][0]
         has_input = any(one.phase is Phase.INPUT_GRADIENT for one in backward)
         bias = f",  Hb = Σ H{z}" if any(name.startswith("b") for name in forward.reads) else ""

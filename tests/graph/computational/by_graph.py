@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, gelu
 
-from partition.graph import ComputationalGraph
-from partition.graph.computational import OperatorNode, Phase
+from partition.graph.computational import ComputationalGraph, OperatorNode, Phase
 
 PHI = {"gelu": gelu, "tanh": torch.tanh}
 

@@ -6,13 +6,15 @@ values that it reads and writes, and the spine, the chain along which the forwar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from partition.graph.computational import Carry, OperatorNode, Phase, Role, VariableNode
-from partition.graph.describing import Described, describe
+from partition.graph.computational.describing import Described, Surroundings, describe
+from partition.graph.computational.nodes import Carry, OperatorNode, Phase, Role, VariableNode
 from partition.graph.network import Network
 from partition.graph.program import (
+    Category,
     Give,
     Load,
     LossAndGrad,
@@ -22,6 +24,7 @@ from partition.graph.program import (
     Take,
     Variable,
     build_stage_program,
+    operators,
 )
 
 GRADIENT = "∂"
@@ -75,6 +78,7 @@ class _StageTracer:
         self.source, self.output = "", ""
         self.layer = program.layers[0].index
         self.spine_layer: int | None = None
+        self.spaces: frozenset[str] = frozenset()
         self.done: set[str] = set()
         """Operators of the forward whose adjoint has been met."""
 
@@ -87,7 +91,7 @@ class _StageTracer:
             if isinstance(operator, LossAndGrad):
                 self._loss(operator)
             else:
-                self._forward_operator(describe(operator, self.trace.network, self.values.keys()))
+                self._forward_operator(self._describe(operator))
         self.output = self.values.get(self.program.output.name, "")
         self._mark_kept()
         return self.output
@@ -111,6 +115,8 @@ class _StageTracer:
 
     def _instructions(self, program: Program) -> Iterator[Operator]:
         """The operators, with buffers taken and given between them."""
+        uses = Counter(name for operator in operators(program) for name in _workspaces(operator))
+        self.spaces = frozenset(name for name, count in uses.items() if count == 1)
         for instruction in program:
             if isinstance(instruction, Take | Give):
                 self.values.pop(instruction.variable.name, None)
@@ -149,20 +155,27 @@ class _StageTracer:
 
     # Operators
 
+    def _describe(self, operator: Operator) -> Described:
+        around = Surroundings(network=self.trace.network, values=self.values, spaces=self.spaces)
+        return describe(operator, around)
+
     def _forward_operator(self, described: Described) -> None:
         reads = tuple(self.values[one.name] for one in described.reads)
         reads += self._parameters(described, described.parameters)
         writes = []
         for buffer in described.writes:
-            identity = f"{described.letter}{self.layer}" if described.letter else buffer.name
-            identity = "o" if described.letter == "o" else identity
-            while identity in self.trace.variables:  # overwritten in place
-                identity += "'"
-            writes.append(self._add(identity, Role.VALUE, buffer, layer=self.layer))
-            self.values[buffer.name] = identity
+            writes.append(self._new(buffer, described.letter))
+            self.values[buffer.name] = writes[-1]
         node = self._operator(described, reads, tuple(writes), Phase.FORWARD)
         self.trace.forward.append(node)
         self._extend_spine(node)
+
+    def _new(self, buffer: Variable, letter: str = "") -> str:
+        """A value in a buffer, named by its letter or after the buffer."""
+        identity = "o" if letter == "o" else f"{letter}{self.layer}" if letter else buffer.name
+        while identity in self.trace.variables:  # overwritten in place
+            identity += "'"
+        return self._add(identity, Role.VALUE, buffer, layer=self.layer)
 
     def _extend_spine(self, node: OperatorNode) -> None:
         """A part for each layer; the first of a stage begins with what was received."""
@@ -206,17 +219,20 @@ class _StageTracer:
         )  # fmt: skip
 
     def _backward_operator(self, operator: Operator) -> None:
-        described = describe(operator, self.trace.network, self.values.keys())
+        described = self._describe(operator)
         reads = tuple(self.values[one.name] for one in described.reads)
         reads += self._parameters(described, described.parameters)
-        of = self._forward_of(described)
         if described.phase is Phase.FORWARD:
             self._recompute(described, reads)
             return
+        of = self._forward_of(described)
         writes = []
         for position, buffer in enumerate(described.writes):
             primal = of.reads[position] if of is not None and position < len(of.reads) else buffer.name
-            writes.append(self._add(GRADIENT + primal, Role.GRADIENT, buffer, layer=self._layer_of_value(primal)))
+            identity = GRADIENT + primal
+            while identity in self.trace.variables:  # a sum of several, or overwritten in place
+                identity += "'"
+            writes.append(self._add(identity, Role.GRADIENT, buffer, layer=self._layer_of_value(primal)))
             self.values[buffer.name] = writes[-1]
         gradients = self._parameters(described, described.parameter_gradients, GRADIENT)
         name = None if of is None else of.id
@@ -228,10 +244,13 @@ class _StageTracer:
 
     def _recompute(self, described: Described, reads: tuple[str, ...]) -> None:
         """An operator of the forward, once more: it gives the value that it gave then."""
-        before = next(one for one in self.trace.forward if one.layer == self.layer and one.name == described.name)
-        for buffer, value in zip(described.writes, before.writes, strict=True):
+        same = [one for one in self.trace.forward if one.layer == self.layer and one.name == described.name]
+        before = next((one for one in same if len(one.writes) == len(described.writes)), None)
+        writes = before.writes if before else tuple(self._new(buffer) for buffer in described.writes)
+        for buffer, value in zip(described.writes, writes, strict=True):
             self.values[buffer.name] = value
-        self.trace.backward.append(self._operator(described, reads, before.writes, Phase.RECOMPUTED, before.id))
+        of = before.id if before else None
+        self.trace.backward.append(self._operator(described, reads, writes, Phase.RECOMPUTED, of))
 
     def _forward_of(self, described: Described) -> OperatorNode | None:
         """The operator of the forward that it is the adjoint of: of its layer, from the last one back."""
@@ -250,6 +269,11 @@ class _StageTracer:
 def symbolic_shape(variable: Variable) -> tuple[int | str, ...]:
     """The shape of a buffer for B examples."""
     return ("B",) * variable.has_rows + (() if variable.columns is None else (variable.columns,))
+
+
+def _workspaces(operator: Operator) -> set[str]:
+    """Names of those of an operator; what only one uses holds nothing between them."""
+    return {one.name for one in operator if isinstance(one, Variable) and one.category is Category.WORKSPACE}
 
 
 def _layer_of(operator: Operator, otherwise: int) -> int:

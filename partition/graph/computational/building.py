@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from partition.graph.computational import (
+from partition.graph.computational.nodes import (
     Carry,
     ComputationalGraph,
     GraphKind,
@@ -14,9 +14,9 @@ from partition.graph.computational import (
     Role,
     VariableNode,
 )
+from partition.graph.computational.second_order import second_order
+from partition.graph.computational.tracing import Trace, trace_network
 from partition.graph.network import Network
-from partition.graph.second_order import second_order
-from partition.graph.tracing import Trace, trace_network
 
 PENALTY, OBJECTIVE, OBJECTIVE_GRADIENT = "penalty", "objective", "objective gradient"
 
