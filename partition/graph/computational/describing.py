@@ -15,6 +15,8 @@ from partition.graph.computational.nodes import Phase
 from partition.graph.network import Layer, Network
 from partition.graph.program import Activate, ActivationGrad, Affine, InputGrad, Operator, Variable, WeightGrad
 
+AFFINE = "affine"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Described:
@@ -24,7 +26,8 @@ class Described:
     label: str
     formula: str
     phase: Phase
-    layer: int | None
+    record: object
+    """What the instruction is of: a layer, or another part of the network; None where it names none."""
     reads: tuple[Variable, ...]
     writes: tuple[Variable, ...]
     parameters: tuple[str, ...] = ()
@@ -77,8 +80,8 @@ def _affine(operator: Affine, around: Surroundings) -> Described:
     letters, shapes = _parameters(layer)
     plus, letter, source = " + b" if layer.has_bias else "", around.result(layer), around.letter(operator.x)
     return Described(
-        name="affine", label="×+" if layer.has_bias else "×", formula=f"{letter} = {source} Wᵀ{plus}",
-        phase=Phase.FORWARD, layer=layer.index, reads=(operator.x,), writes=(operator.z,), parameters=letters,
+        name=AFFINE, label="×+" if layer.has_bias else "×", formula=f"{letter} = {source} Wᵀ{plus}",
+        phase=Phase.FORWARD, record=layer, reads=(operator.x,), writes=(operator.z,), parameters=letters,
         letter=letter, shapes=shapes,
     )  # fmt: skip
 
@@ -86,7 +89,7 @@ def _affine(operator: Affine, around: Surroundings) -> Described:
 def _activate(operator: Activate, _: Surroundings) -> Described:
     layer = operator.layer
     name = layer.activation.name
-    return Described(name=name, label="φ", formula=f"h = {name}(z)", phase=Phase.FORWARD, layer=layer.index,
+    return Described(name=name, label="φ", formula=f"h = {name}(z)", phase=Phase.FORWARD, record=layer,
                      reads=(operator.z,), writes=(operator.h,), letter="h")  # fmt: skip
 
 
@@ -96,7 +99,7 @@ def _activation_grad(operator: ActivationGrad, _: Surroundings) -> Described:
     of = "h" if layer.activation.keeps == "output" else "z"
     return Described(
         name=f"{name} gradient", label="φ'", formula=f"∂z = ∂h ⊙ {name}' (from {of})", phase=Phase.INPUT_GRADIENT,
-        layer=layer.index, reads=(operator.grad, operator.kept), writes=(operator.grad,),
+        record=layer, reads=(operator.grad, operator.kept), writes=(operator.grad,),
     )  # fmt: skip
 
 
@@ -105,7 +108,7 @@ def _input_grad(operator: InputGrad, around: Surroundings) -> Described:
     _, shapes = _parameters(layer)
     z = around.result(layer)
     return Described(
-        name="input gradient", label="×", formula=f"∂h = ∂{z} W", phase=Phase.INPUT_GRADIENT, layer=layer.index,
+        name="input gradient", label="×", formula=f"∂h = ∂{z} W", phase=Phase.INPUT_GRADIENT, record=layer,
         reads=(operator.grad_z,), writes=(operator.grad_x,), parameters=("W",), shapes=shapes,
     )  # fmt: skip
 
@@ -118,7 +121,7 @@ def _weight_grad(operator: WeightGrad, around: Surroundings) -> Described:
     bias = f",  ∂b = Σ ∂{z}" if layer.has_bias else ""
     return Described(
         name="weight gradient", label="×ᵀ", formula=f"∂W = ∂{z}ᵀ {h}{penalty}{bias}", phase=Phase.WEIGHT_GRADIENT,
-        layer=layer.index, reads=(operator.grad_z, operator.x), writes=(), parameters=("W",) * penalised,
+        record=layer, reads=(operator.grad_z, operator.x), writes=(), parameters=("W",) * penalised,
         parameter_gradients=letters, shapes=shapes,
     )  # fmt: skip
 
@@ -144,8 +147,8 @@ def _unknown(operator: Operator, around: Surroundings) -> Described:
     name = re.sub(r"(?<!^)(?=[A-Z])", " ", type(operator).__name__).lower()
     of_gradients = any(around.values[one.name].startswith("∂") for one in old)
     result, given = ", ".join(one.name for one in new), ", ".join(around.letter(one) for one in old)
-    layer = next((one.index for one in fields.values() if isinstance(one, Layer)), None)
+    record = next((one for one in fields.values() if not isinstance(one, Variable | bool | None)), None)
     return Described(
-        name=name, label=name[:2].capitalize(), formula=f"{result} = {name}({given})", layer=layer,
+        name=name, label=name[:2].capitalize(), formula=f"{result} = {name}({given})", record=record,
         phase=Phase.INPUT_GRADIENT if of_gradients else Phase.FORWARD, reads=old, writes=new,
     )  # fmt: skip

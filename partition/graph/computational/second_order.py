@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+from partition.errors import PartitionError
+from partition.graph.computational.describing import AFFINE
 from partition.graph.computational.nodes import Carry, OperatorNode, Phase, Role, VariableNode
 from partition.graph.computational.tracing import GRADIENT, LOSS, Trace
 
@@ -46,6 +48,7 @@ class _SecondOrder:
 
     def build(self) -> tuple[list[OperatorNode], list[Carry]]:
         pairs = list(self._pairs())
+        self._check(pairs)
         operators = [self._double(pair) for pair in reversed(pairs)]
         operators.append(self._loss())
         operators += [self._second(pair) for pair in pairs]
@@ -58,6 +61,16 @@ class _SecondOrder:
             for one in reversed(self.trace.forward_carries)
         ]
         return operators, carries
+
+    def _check(self, pairs: list[_Pair]) -> None:
+        """Refuse what would lack an operator: only adjoints of operators that name what they are of can be taken."""
+        known = {pair.forward.id for pair in pairs} | {LOSS}
+        missing = [one.name for one in self.trace.forward if one.id not in known]
+        missing += [one.name for one in self.trace.backward if one.of is None and one.phase is not Phase.RECOMPUTED]
+        if missing:
+            raise PartitionError(
+                f"the second-order graph is not known of a network with {missing[0]!r}; take --forward or --backward"
+            )
 
     def _pairs(self) -> Iterator[_Pair]:
         """In the order of the backward."""
@@ -90,7 +103,7 @@ class _SecondOrder:
         forward, _ = pair
         reads = [self._curvature(name) for name in forward.writes] + self._primal(pair)
         writes = [self._curvature(name) for name in forward.reads if self._role(name) is not Role.DATA]
-        label = "×" if forward.name == "affine" else f"{forward.label}'"
+        label = "×" if forward.name == AFFINE else f"{forward.label}'"
         return self._node(forward, f"second {forward.name} gradient", label, self._second_words(pair), Phase.SECOND,
                           (reads, writes))  # fmt: skip
 
@@ -140,7 +153,7 @@ class _SecondOrder:
         forward, backward = pair
         if forward.label == "φ":
             return "φ''", f"uh = uz ⊙ {forward.name}',  Hz += uz ⊙ ∂h ⊙ {forward.name}''"
-        if forward.name != "affine":
+        if forward.name != AFFINE:
             return f"{forward.label}''", f"the adjoint of the {forward.name} gradient"
         has_input = any(one.phase is Phase.INPUT_GRADIENT for one in backward)
         z, h = forward.writes[0][0], ("h" if has_input else "x")
@@ -155,7 +168,7 @@ class _SecondOrder:
         forward, backward = pair
         if forward.label == "φ":
             return f"Hz += Hh ⊙ {forward.name}'"
-        if forward.name != "affine":
+        if forward.name != AFFINE:
             return f"the {forward.name} gradient, of H"
         z = forward.writes[0][0]
         has_input = any(one.phase is Phase.INPUT_GRADIENT for one in backward)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from partition.graph.computational.describing import Described, Surroundings, describe
+from partition.graph.computational.describing import AFFINE, Described, Surroundings, describe
 from partition.graph.computational.nodes import Carry, OperatorNode, Phase, Role, VariableNode
 from partition.graph.network import Network
 from partition.graph.program import (
@@ -79,6 +79,8 @@ class _StageTracer:
         self.layer = program.layers[0].index
         self.spine_layer: int | None = None
         self.spaces: frozenset[str] = frozenset()
+        self.records: dict[str, object] = {}
+        """What every operator of the forward is of."""
         self.done: set[str] = set()
         """Operators of the forward whose adjoint has been met."""
 
@@ -103,7 +105,7 @@ class _StageTracer:
             self.trace.backward_carries.append(Carry(source=returned, target=received))
         for operator in self._instructions(self.program.backward):
             self._backward_operator(operator)
-        return GRADIENT + self.source
+        return "" if self.program.grad_input is None else self.values[self.program.grad_input.name]
 
     # Values
 
@@ -167,6 +169,7 @@ class _StageTracer:
             writes.append(self._new(buffer, described.letter))
             self.values[buffer.name] = writes[-1]
         node = self._operator(described, reads, tuple(writes), Phase.FORWARD)
+        self.records[node.id] = described.record
         self.trace.forward.append(node)
         self._extend_spine(node)
 
@@ -228,19 +231,22 @@ class _StageTracer:
         of = self._forward_of(described)
         writes = []
         for position, buffer in enumerate(described.writes):
-            primal = of.reads[position] if of is not None and position < len(of.reads) else buffer.name
-            identity = GRADIENT + primal
-            while identity in self.trace.variables:  # a sum of several, or overwritten in place
-                identity += "'"
-            writes.append(self._add(identity, Role.GRADIENT, buffer, layer=self._layer_of_value(primal)))
+            writes.append(self._gradient(buffer, of, position))
             self.values[buffer.name] = writes[-1]
         gradients = self._parameters(described, described.parameter_gradients, GRADIENT)
         name = None if of is None else of.id
         self.trace.backward.append(self._operator(described, reads, (*writes, *gradients), described.phase, name))
 
-    def _layer_of_value(self, identity: str) -> int | None:
-        found = self.trace.variables.get(identity)
-        return found.layer if found else self.layer
+    def _gradient(self, buffer: Variable, of: OperatorNode | None, position: int) -> str:
+        """The gradient in what the operator of the forward reads; else what the buffer held, changed."""
+        if of is not None and position < len(of.reads):
+            identity = GRADIENT + of.reads[position]
+        else:
+            identity = self.values.get(buffer.name, GRADIENT + buffer.name)
+        while identity in self.trace.variables:  # a sum of several, or overwritten in place
+            identity += "'"
+        primal = self.trace.variables.get(identity.removeprefix(GRADIENT).rstrip("'"))
+        return self._add(identity, Role.GRADIENT, buffer, layer=primal.layer if primal else self.layer)
 
     def _recompute(self, described: Described, reads: tuple[str, ...]) -> None:
         """An operator of the forward, once more: it gives the value that it gave then."""
@@ -253,13 +259,11 @@ class _StageTracer:
         self.trace.backward.append(self._operator(described, reads, writes, Phase.RECOMPUTED, of))
 
     def _forward_of(self, described: Described) -> OperatorNode | None:
-        """The operator of the forward that it is the adjoint of: of its layer, from the last one back."""
-        of_layer = [one for one in self.trace.forward if one.layer == self.layer]
+        """The operator of the forward that it is the adjoint of: of the same record, the last one that still waits."""
+        same = [one for one in self.trace.forward if self.records.get(one.id, None) == described.record is not None]
         if described.phase is Phase.WEIGHT_GRADIENT:
-            return next((one for one in of_layer if any(read.startswith("W") for read in one.reads)), None)
-        if described.phase is Phase.FORWARD:
-            return None
-        waiting = [one for one in of_layer if one.id not in self.done]
+            return next((one for one in same if one.name == AFFINE), None)
+        waiting = [one for one in same if one.id not in self.done]
         if not waiting:
             return None
         self.done.add(waiting[-1].id)

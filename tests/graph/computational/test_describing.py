@@ -40,7 +40,12 @@ def test_what_has_no_value_yet_is_written() -> None:
     found = described(cast(Any, operator), {"x": "h0@1", "z1": "z1"}, {"residual_workspace"})
     assert [one.name for one in found.reads] == ["x", "z1"]
     assert [one.name for one in found.writes] == ["r1"]
-    assert (found.name, found.label, found.layer, found.phase) == ("add residual", "Ad", 1, Phase.FORWARD)
+    assert (found.name, found.label, found.record, found.phase) == (
+        "add residual",
+        "Ad",
+        NETWORK.layers[1],
+        Phase.FORWARD,
+    )
     assert found.formula == "r1 = add residual(h, z)"
 
 
@@ -48,7 +53,7 @@ def test_where_all_have_a_value_the_last_is_overwritten() -> None:
     found = described(cast(Any, NormGrad(variable("z1"), variable("g1"))), {"z1": "z1", "g1": "∂h1"})
     assert [one.name for one in found.reads] == ["z1", "g1"]
     assert [one.name for one in found.writes] == ["g1"]
-    assert (found.name, found.layer, found.phase) == ("norm grad", None, Phase.INPUT_GRADIENT)
+    assert (found.name, found.record, found.phase) == ("norm grad", None, Phase.INPUT_GRADIENT)
 
 
 def test_a_known_operator_says_its_formula() -> None:

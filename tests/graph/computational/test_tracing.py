@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from partition.config.schema import ModelConfig
+from partition.errors import PartitionError
 from partition.graph import Layer, Network, StageProgram, build_network, build_stage_program
 from partition.graph.computational import GraphKind, Phase, build_graph
 from partition.graph.computational import tracing as module
@@ -115,3 +116,39 @@ def test_operators_that_are_not_known_are_drawn(
     drawing = lay_out(Subject(name="new", graph=graph, rows=8, itemsize=4))
     check(drawing)
     assert {box.node.id for box in drawing.boxes if not box.is_ghost} == {node.id for node in graph.nodes}
+
+
+class Accumulate(NamedTuple):
+    """Of no part of the network: a sum whose gradient goes both ways."""
+
+    source: Variable
+    into: Variable
+
+
+def residual(program: Program) -> Iterator[Instruction]:
+    """What was activated, added to what comes of it."""
+    kept: list[Variable] = []
+    for instruction in program:
+        yield instruction
+        match instruction:
+            case Activate(_, _, h):
+                kept.append(h)
+            case Affine(layer, _, z) if kept and layer.activation.is_identity and layer.index == 1:
+                yield cast(Any, Accumulate(kept[0], z))
+
+
+def build_residual(network: Network, first: int, last: int) -> StageProgram:
+    program = build_stage_program(network, first, last)
+    return replace(program, forward=tuple(residual(program.forward)))
+
+
+def test_what_has_no_adjoint_has_no_second_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "build_stage_program", build_residual)
+    small = network("relu", 1)
+    forward, backward = (build_graph(small, kind) for kind in (GraphKind.FORWARD, GraphKind.BACKWARD))
+    added = next(one for one in forward.operators if one.name == "accumulate")
+    assert (added.reads, added.writes, added.formula) == (("h0", "o"), ("z1",), "z1 = accumulate(h, o)")
+    for graph in (forward, backward):
+        check(lay_out(Subject(name="residual", graph=graph, rows=8, itemsize=4)))
+    with pytest.raises(PartitionError, match="the second-order graph is not known of a network with 'accumulate'"):
+        build_graph(small, GraphKind.SECOND_ORDER)
