@@ -62,6 +62,11 @@ class Surroundings:
         return "h" if layer.activation.is_identity else "z"
 
 
+def record_of(operator: Operator) -> object:
+    """The layer or other part of the network that an instruction names first; None where it names none."""
+    return next((one for one in operator if not isinstance(one, Variable | bool | None)), None)
+
+
 def describe(operator: Operator, around: Surroundings) -> Described:
     """The operator of an instruction."""
     describer = _DESCRIBERS.get(type(operator))
@@ -147,8 +152,7 @@ def _unknown(operator: Operator, around: Surroundings) -> Described:
     name = re.sub(r"(?<!^)(?=[A-Z])", " ", type(operator).__name__).lower()
     of_gradients = any(around.values[one.name].startswith("∂") for one in old)
     result, given = ", ".join(one.name for one in new), ", ".join(around.letter(one) for one in old)
-    record = next((one for one in fields.values() if not isinstance(one, Variable | bool | None)), None)
     return Described(
-        name=name, label=name[:2].capitalize(), formula=f"{result} = {name}({given})", record=record,
+        name=name, label=name[:2].capitalize(), formula=f"{result} = {name}({given})", record=record_of(operator),
         phase=Phase.INPUT_GRADIENT if of_gradients else Phase.FORWARD, reads=old, writes=new,
     )  # fmt: skip

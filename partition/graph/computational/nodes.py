@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from partition.graph.program import Variable
 
@@ -71,6 +72,11 @@ class EdgeKind(StrEnum):
     """A read of what an earlier pass left."""
     CARRIED = "carried"
     """A copy from one stage to another."""
+
+
+def symbolic_shape(variable: Variable) -> tuple[int | str, ...]:
+    """The shape of a buffer for B examples."""
+    return ("B",) * variable.has_rows + (() if variable.columns is None else (variable.columns,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +161,7 @@ class ComputationalGraph:
         """All squares, then all circles."""
         return (*self.variables, *self.operators)
 
-    @property
+    @cached_property
     def edges(self) -> tuple[Edge, ...]:
         """All edges, in the order of the operators."""
         return tuple(self._edges())

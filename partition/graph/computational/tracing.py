@@ -6,13 +6,15 @@ values that it reads and writes, and the spine, the chain along which the forwar
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from partition.graph.computational.describing import AFFINE, Described, Surroundings, describe
-from partition.graph.computational.nodes import Carry, OperatorNode, Phase, Role, VariableNode
-from partition.graph.network import Network
+from partition.graph.computational.describing import AFFINE, Described, Surroundings, describe, record_of
+from partition.graph.computational.nodes import Carry, OperatorNode, Phase, Role, VariableNode, symbolic_shape
+from partition.graph.network import Layer, Network
 from partition.graph.program import (
     Category,
     Give,
@@ -46,6 +48,16 @@ class Trace:
     names: set[str] = field(default_factory=set)
     """Of the operators."""
 
+    @cached_property
+    def part_index(self) -> dict[object, int]:
+        """For every part of the network that has parameters its number."""
+        return {part: part.index for unit in self.network.layers for part in _parts(unit)}
+
+    @cached_property
+    def unit_of(self) -> dict[int, int]:
+        """For every number of a part the unit of a split that it is in."""
+        return {part.index: number for number, unit in enumerate(self.network.layers) for part in _parts(unit)}
+
     def add(self, node: VariableNode) -> str:
         """Its id; the first node of an id stays."""
         self.variables.setdefault(node.id, node)
@@ -76,8 +88,8 @@ class _StageTracer:
         self.values: dict[str, str] = {}
         """For every buffer that holds a value, the id of the value."""
         self.source, self.output = "", ""
-        self.layer = program.layers[0].index
-        self.spine_layer: int | None = None
+        self.layer = _parts(program.layers[0])[0].index
+        self.unit: int | None = None
         self.spaces: frozenset[str] = frozenset()
         self.records: dict[str, object] = {}
         """What every operator of the forward is of."""
@@ -125,7 +137,7 @@ class _StageTracer:
             elif isinstance(instruction, Load):
                 self._load(instruction.into)
             else:
-                self.layer = _layer_of(instruction, self.layer)
+                self.layer = self.trace.part_index.get(record_of(instruction), self.layer)
                 yield instruction
 
     def _load(self, buffer: Variable) -> None:
@@ -136,7 +148,7 @@ class _StageTracer:
     def _add(self, identity: str, role: Role, buffer: Variable | None, *, layer: int | None,
              shape: tuple[int | str, ...] | None = None) -> str:  # fmt: skip
         found = shape if shape is not None or buffer is None else symbolic_shape(buffer)
-        label = identity.split("@")[0]
+        label = re.sub("@[0-9]+", "", identity)
         return self.trace.add(VariableNode(id=identity, label=label, role=role, stage=self.stage, layer=layer,
                                            shape=found or (), buffer=buffer))  # fmt: skip
 
@@ -174,18 +186,20 @@ class _StageTracer:
         self._extend_spine(node)
 
     def _new(self, buffer: Variable, letter: str = "") -> str:
-        """A value in a buffer, named by its letter or after the buffer."""
-        identity = "o" if letter == "o" else f"{letter}{self.layer}" if letter else buffer.name
+        """A value in a buffer, named by its letter, else after what the buffer held, or itself."""
+        held = self.values.get(buffer.name, buffer.name)
+        identity = "o" if letter == "o" else f"{letter}{self.layer}" if letter else held
         while identity in self.trace.variables:  # overwritten in place
             identity += "'"
         return self._add(identity, Role.VALUE, buffer, layer=self.layer)
 
     def _extend_spine(self, node: OperatorNode) -> None:
-        """A part for each layer; the first of a stage begins with what was received."""
-        if node.layer != self.spine_layer:
-            is_received = self.spine_layer is None and not self.program.is_first
+        """A part for each unit of a split; the first of a stage begins with what was received."""
+        unit = self.trace.unit_of[self.layer]
+        if unit != self.unit:
+            is_received = self.unit is None and not self.program.is_first
             self.trace.spine.append([self.source] if is_received else [])
-            self.spine_layer = node.layer
+            self.unit = unit
         self.trace.spine[-1] += [node.id, *node.writes]
 
     def _operator(self, described: Described, reads: tuple[str, ...], writes: tuple[str, ...],
@@ -270,16 +284,12 @@ class _StageTracer:
         return waiting[-1]
 
 
-def symbolic_shape(variable: Variable) -> tuple[int | str, ...]:
-    """The shape of a buffer for B examples."""
-    return ("B",) * variable.has_rows + (() if variable.columns is None else (variable.columns,))
+def _parts(unit: Layer) -> tuple[Layer, ...]:
+    """What has parameters in a unit of a split: the layer itself, or the parts of a block."""
+    parts: tuple[Layer, ...] = getattr(unit, "weighted", (unit,))
+    return parts
 
 
 def _workspaces(operator: Operator) -> set[str]:
     """Names of those of an operator; what only one uses holds nothing between them."""
     return {one.name for one in operator if isinstance(one, Variable) and one.category is Category.WORKSPACE}
-
-
-def _layer_of(operator: Operator, otherwise: int) -> int:
-    index = getattr(getattr(operator, "layer", None), "index", None)
-    return index if isinstance(index, int) else otherwise

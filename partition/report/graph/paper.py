@@ -6,6 +6,7 @@ what it shares with the row under it, so that no line runs back over the page.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -45,8 +46,9 @@ class Paper:
                       for one in self.graph.carries), default=0.0)  # fmt: skip
         self.gap = widest + scale.captions if self.graph.carries else 0.0
         self.header = _TITLE + _LEGEND_LINE * 2
-        self.rows = self._stack(self._fold())
-        self.row_of_unit = {unit: index for index, row in enumerate(self.rows) for unit in row.units}
+        self.first_columns = 1
+        """What is repeated from other rows stands in these, before the parts of a row."""
+        self.rows = self._arranged()
 
     @property
     def fits(self) -> bool:
@@ -80,13 +82,37 @@ class Paper:
 
     # Rows
 
+    def _arranged(self) -> list[Row]:
+        """Rows with as many first columns as what is repeated in them takes; each pass finds as many or more."""
+        while True:
+            rows = self._stack(self._fold())
+            self.row_of_unit = {unit: index for index, row in enumerate(rows) for unit in row.units}
+            needed = max((column + 1 for column in self._repeated().values()), default=1)
+            if needed <= self.first_columns:
+                return rows
+            self.first_columns = needed
+
+    def _repeated(self) -> dict[tuple[str, int], int]:
+        """For every node and other row in which it is repeated the column, counted from the parts leftwards."""
+        found: dict[tuple[str, int], int] = {}
+        taken: Counter[tuple[int, int]] = Counter()
+        for edge in self.graph.edges:
+            row = self.row_of_edge(edge)
+            for name in (edge.source, edge.target):
+                if self.row(name) != row and (name, row) not in found and not self.is_on_bus(edge):
+                    place = (row, self.slots.of[name].level)
+                    found[name, row] = taken[place]
+                    taken[place] += 1
+        return found
+
     def _unit_width(self, unit: int) -> float:
         return self.slots.widths[unit] * self.scale.column + self.gap * self.slots.has_boundary[unit]
 
     @property
     def _room(self) -> float:
         """Of the parts of a row, beside its first column and the bus at its end."""
-        return self.page[0] - 2 * MARGIN - self.scale.column - (0.5 * self.scale.column if self.hub else 0.0)
+        beside = self.first_columns + (0.5 if self.hub else 0.0)
+        return self.page[0] - 2 * MARGIN - beside * self.scale.column
 
     def _fold(self) -> list[range]:
         """As few rows as there can be, as even as these can be."""
@@ -120,7 +146,7 @@ class Paper:
         return self.row_of_unit[self.slots.of[name].unit]
 
     def _row_width(self, row: Row) -> float:
-        return self.scale.column + sum(map(self._unit_width, row.units))
+        return self.first_columns * self.scale.column + sum(map(self._unit_width, row.units))
 
     def _begin(self, row: int) -> float:
         """Where a row begins: at the left, but the last one ends at the right, where the objective is."""
@@ -132,7 +158,7 @@ class Paper:
         """Where each part begins: after the first column and the parts before it in its row."""
         lefts = []
         for index, row in enumerate(self.rows):
-            x = self._begin(index) + self.scale.column
+            x = self._begin(index) + self.first_columns * self.scale.column
             for unit in row.units:
                 lefts.append(x)
                 x += self._unit_width(unit)
@@ -149,17 +175,10 @@ class Paper:
         """Every node in its row, and the ghosts at the beginning of others."""
         nodes = {node.id: node for node in self.graph.nodes}
         boxes = {(name, self.row(name)): Box(nodes[name], *self.place(name), self.row(name)) for name in self.slots.of}
-        taken: set[tuple[int, int]] = set()
-        for edge in self.graph.edges:
-            row = self.row_of_edge(edge)
-            for name in (edge.source, edge.target):
-                if (name, row) not in boxes and not self.is_on_bus(edge):
-                    level = self.slots.of[name].level
-                    while (row, level) in taken:
-                        level += 1
-                    taken.add((row, level))
-                    y = self.rows[row].bottom + level * self.scale.level
-                    boxes[name, row] = Box(nodes[name], self._begin(row) + 0.5 * self.scale.column, y, row, True)
+        for (name, row), column in self._repeated().items():
+            x = self._begin(row) + (self.first_columns - column - 0.5) * self.scale.column
+            y = self.rows[row].bottom + self.slots.of[name].level * self.scale.level
+            boxes[name, row] = Box(nodes[name], x, y, row, True)
         return boxes
 
     def row_of_edge(self, edge: Edge) -> int:

@@ -94,7 +94,7 @@ class Slots:
             self.widths[last] = 5
 
     def _place_operator(self, operator: OperatorNode) -> None:
-        unit, column = self._columns.get(operator.of or operator.id, (0, 0))
+        unit, column = self._columns.get(operator.of or operator.id) or self._beside_value(operator)
         is_loss = operator.of == "loss" and self.graph.kind is GraphKind.SECOND_ORDER
         level = 1 if is_loss else _PHASE_LEVELS[self.graph.kind][operator.phase]
         self._put(operator.id, unit, column, level)
@@ -120,7 +120,7 @@ class Slots:
     def _place_value(self, name: str, operator: OperatorNode | None) -> None:
         role, kind = self._roles[name], self.graph.kind
         primal = name[1:] if role in (Role.GRADIENT, Role.TANGENT, Role.CURVATURE) or name[0] == "∂" else name
-        unit, column = self._columns.get(primal, self._beside(operator))
+        unit, column = self._column(primal) or self._beside(operator)
         if kind is GraphKind.FORWARD:
             self._put(name, unit, column, 0)
         elif kind is GraphKind.BACKWARD:
@@ -129,6 +129,20 @@ class Slots:
             self._put(name, unit, column, _VALUE_LEVELS[role])
         else:
             self._put(name, unit, *self._left_behind(primal, name, column))
+
+    def _column(self, name: str) -> tuple[int, int] | None:
+        """Of a value of the chain, or of that which it was before it was changed in place."""
+        while name not in self._columns and name.endswith("'"):
+            name = name[:-1]
+        return self._columns.get(name)
+
+    def _beside_value(self, operator: OperatorNode) -> tuple[int, int]:
+        """For an operator that the chain does not know: right of the value that it changes, or makes anew."""
+        for name in (*operator.writes, *operator.reads):
+            found = self._column(name.removeprefix("∂"))
+            if found is not None:
+                return found[0], found[1] + 1
+        return (0, 0)
 
     def _beside(self, operator: OperatorNode | None) -> tuple[int, int]:
         """For what the chain does not know: right of its operator."""

@@ -147,7 +147,7 @@ def test_what_has_no_adjoint_has_no_second_order(monkeypatch: pytest.MonkeyPatch
     small = network("relu", 1)
     forward, backward = (build_graph(small, kind) for kind in (GraphKind.FORWARD, GraphKind.BACKWARD))
     added = next(one for one in forward.operators if one.name == "accumulate")
-    assert (added.reads, added.writes, added.formula) == (("h0", "o"), ("z1",), "z1 = accumulate(h, o)")
+    assert (added.reads, added.writes, added.formula) == (("h0", "o"), ("o'",), "z1 = accumulate(h, o)")
     for graph in (forward, backward):
         check(lay_out(Subject(name="residual", graph=graph, rows=8, itemsize=4)))
     with pytest.raises(PartitionError, match="the second-order graph is not known of a network with 'accumulate'"):
