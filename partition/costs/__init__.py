@@ -2,6 +2,8 @@
 
 from partition.costs.allocator import AllocatorRules, DeviceRoom
 from partition.costs.hardware import Cluster, Device, build_cluster
+from partition.costs.noise import NoiseEstimate
+from partition.costs.noise_file import GradientNoise, read_noise
 from partition.costs.optimizer import OptimizerRecord, optimizer_record
 from partition.costs.profile import CostsFile, Profile, read_costs
 from partition.costs.stage import CostModel, MicrobatchCost, StageCost
@@ -13,11 +15,14 @@ __all__ = [
     "CostsFile",
     "Device",
     "DeviceRoom",
+    "GradientNoise",
     "MicrobatchCost",
+    "NoiseEstimate",
     "OptimizerRecord",
     "Profile",
     "StageCost",
     "build_cluster",
     "optimizer_record",
     "read_costs",
+    "read_noise",
 ]

@@ -10,7 +10,7 @@ from functools import cache
 
 from partition.config import ExperimentConfig
 from partition.config.schema import LARGEST_MICROBATCH_COUNT
-from partition.costs import Cluster, CostModel, Profile, build_cluster, optimizer_record, read_costs
+from partition.costs import Cluster, CostModel, Profile, build_cluster, optimizer_record, read_costs, read_noise
 from partition.errors import PartitionError
 from partition.graph import build_network
 from partition.plan.candidate import Candidate, StagePlan, rank_loads
@@ -79,8 +79,10 @@ class Search:
         self.network = build_network(config.model)
         self.cluster: Cluster = build_cluster(config.cluster, config.precision.compute, self._profile())
         self.model = CostModel(
-            self.network, optimizer_record(config.optimizer), config.precision.itemsize, self.cluster.rules
-        )
+            self.network, optimizer_record(config.optimizer), config.precision.itemsize, self.cluster.rules,
+            has_noise=config.training.noise,
+        )  # fmt: skip
+        self.noise = None if config.planner.noise is None else read_noise(config.planner.noise)
         self.minibatch_size = config.training.minibatch_size
         self._check_size()
         self._splitter = cache(self._make_splitter)
@@ -397,6 +399,8 @@ class Search:
             for rank, device in enumerate(self.cluster.devices[:num_ranks])
         )
         overflow = _overflow(stages)
+        if self.model.has_noise:
+            overflow = overflow or "cannot measure noise: its backward is torch's; take training.noise=false"
         return replace(
             self._without_layout(shape, overflow or f"{_fit(stages)} (estimated; to train with --nproc {num_ranks})"),
             feasible=not overflow,

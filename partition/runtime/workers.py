@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from partition.costs.noise import StepNoise
 from partition.data.rows import Examples
 from partition.data.stores import free_bytes as host_free_bytes
 from partition.errors import DeviceMemoryError, RunError
@@ -26,7 +27,7 @@ from partition.runtime.feed import MinibatchFeed
 from partition.runtime.optimizer import build_optimizer
 from partition.runtime.parameters import initialise
 from partition.runtime.stage import Parameters, Stage, take_parameters
-from partition.runtime.tally import Tally
+from partition.runtime.tally import Tally, Totals
 from partition.runtime.update import Update
 from partition.runtime.world import LocalWorld, Numbers, World, share_all
 from partition.schedule import ReplayCosts, Schedule
@@ -67,7 +68,8 @@ class Worker:
         self.clock: Clock = SimulatedClock() if is_simulated else WallClock()
 
     def _add_stage(self, search: Search, candidate: Candidate, plan: StagePlan) -> None:
-        program = build_stage_program(search.network, plan.first_layer, plan.last_layer)
+        has_noise = search.model.has_noise
+        program = build_stage_program(search.network, plan.first_layer, plan.last_layer, has_noise=has_noise)
         layers = {layer.index: take_parameters(layer, self.device) for layer in program.layers}
         initialise(program.layers, layers, search.config.training.seed)
         # The penalty enters the sum over replicas once.
@@ -99,6 +101,8 @@ class StepResult:
     """Since the end of the step before, on this process's clock."""
     stop_signal: int
     """The signal that asks some rank to stop; 0 where none does."""
+    noise: StepNoise | None = None
+    """What the gradients of the examples came to; None where noise is not measured."""
 
 
 class Fleet:
@@ -111,7 +115,7 @@ class Fleet:
         self.candidate = candidate
         self._observe = parts.observe if parts else None
         self.world = world or LocalWorld(candidate.num_replicas, candidate.num_devices // candidate.num_replicas)
-        self.tally = Tally(search.network, candidate)
+        self.tally = Tally(search.network, candidate, has_noise=search.model.has_noise)
         self.workers = [_build_worker(search, candidate, rank, self.world, parts) for rank in self.world.ranks]
         self._priced: dict[tuple[int, int], tuple[Layout, ReplayCosts]] = {}
         self._ended_s: float | None = None
@@ -159,6 +163,7 @@ class Fleet:
             grad_norm=totals.grad_norm,
             step_s=self._ended_s - start_s,
             stop_signal=totals.stop_signal,
+            noise=_step_noise(totals, len(examples)),
         )
 
     def _set_learning_rate(self, learning_rate: float) -> None:
@@ -208,7 +213,10 @@ class Fleet:
         """What a rank tells the others of a step; of the losses that it has room for only those of this step."""
         last = worker.stages.get(self.candidate.num_stages - 1)
         losses = [] if last is None else last.losses_M[:num_losses].tolist()
-        return self.tally.pack(worker.rank, worker.updates, losses, stop_signal)
+        squares = {index: stage.example_squares(num_losses) for index, stage in worker.stages.items()}
+        return self.tally.pack(
+            worker.rank, worker.updates, losses, stop_signal, squares if self.search.model.has_noise else None
+        )
 
     def _align_clocks(self) -> float:
         """A step is over when its last rank is done, and the next begins then."""
@@ -266,6 +274,17 @@ class Fleet:
     def parameters(self) -> list[Tensor]:
         """All parameters that live here in canonical order: layer by layer, weight before bias."""
         return [tensor for of in self.layers().values() for tensor in of.tensors]
+
+
+def _step_noise(totals: Totals, num_examples: int) -> StepNoise | None:
+    """Per example: the gradients of the stages carry 1/N of the minibatch's mean."""
+    if totals.example_square_sum is None or totals.data_grad_square is None:
+        return None
+    return StepNoise(
+        num_examples=num_examples,
+        example_square=num_examples * totals.example_square_sum,
+        mean_square=totals.data_grad_square,
+    )
 
 
 def _transfers(costs: ReplayCosts) -> Callable[[MessageKey], float]:
