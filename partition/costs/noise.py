@@ -73,12 +73,13 @@ def step_parts(step: StepNoise, population: int | None = None) -> Parts | None:
 
     `population` is the number of examples of which the minibatch was drawn without replacement; None: with.
     """
-    size, is_finite = step.num_examples, math.isfinite(step.example_square) and math.isfinite(step.mean_square)
-    if size < 2 or not is_finite:
+    size = step.num_examples
+    if size < 2:
         return None
     tr_sigma = max(0.0, step.example_square - step.mean_square) * size / (size - 1)  # below 0 by rounding alone
     drawn = 1.0 if population is None else 1.0 - size / population
-    return Parts(tr_sigma, step.mean_square - drawn * tr_sigma / size)
+    parts = Parts(tr_sigma, step.mean_square - drawn * tr_sigma / size)
+    return parts if all(map(math.isfinite, (step.example_square, *parts))) else None
 
 
 def estimate_noise(parts: Sequence[Parts], population: int | None = None) -> NoiseEstimate:
@@ -89,14 +90,15 @@ def estimate_noise(parts: Sequence[Parts], population: int | None = None) -> Noi
     steps = len(parts)
     if steps < LEAST_STEPS:
         return _unknown(f"{steps} measured step{'s' * (steps != 1)}, at least {LEAST_STEPS} are needed", steps)
-    mean = Parts(*(math.fsum(one) / steps for one in zip(*parts, strict=True)))
+    mean = _mean(parts)
     if mean.tr_sigma == 0.0 and mean.grad_sq_norm == 0.0:
         return _unknown("every gradient is 0", steps, mean)
-    low, high = _interval(mean, parts)
+    low, high = _interval(parts)
     if high is None or mean.grad_sq_norm <= 0.0:
         reason = f"the mean gradient is lost in its noise over {steps} steps; measure more steps, or larger minibatches"
         return _unknown(reason, steps, mean, (low, None))
     b_noise = mean.tr_sigma / mean.grad_sq_norm
+    low, high = min(low, b_noise), max(high, b_noise)  # rounding
     if population is not None and b_noise > LARGEST_PART * population:
         reason = (
             f"{b_noise:.3g} is not small against the {population} examples of the data set (at most a quarter): in "
@@ -121,12 +123,19 @@ def _unknown(
     )
 
 
-def _interval(mean: Parts, parts: Sequence[Parts]) -> tuple[float, float | None]:
+def _mean(parts: Sequence[Parts]) -> Parts:
+    return Parts(*(math.fsum(value / len(parts) for value in one) for one in zip(*parts, strict=True)))
+
+
+def _interval(parts: Sequence[Parts]) -> tuple[float, float | None]:
     """All R >= 0 for which mean tr(Sigma) - R mean |g|^2 is 0 as far as its own spread tells (Fieller 1954).
 
     Spreads come from differences of consecutive steps, so that what changes slowly along a run is none.
     """
     steps = len(parts)
+    scale = max(abs(value) for one in parts for value in one)  # so that no square is too large or too small
+    parts = [Parts(one.tr_sigma / scale, one.grad_sq_norm / scale) for one in parts]
+    mean = _mean(parts)
     # Successive differences tell as much as two thirds of the steps would about a mean that is known.
     limit = _student(2 * (steps - 1) / 3) ** 2 / (2 * (steps - 1) * steps)
     differences = [(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(parts)]

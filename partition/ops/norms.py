@@ -12,20 +12,22 @@ import torch
 from torch import Tensor
 
 
-def affine_example_norms(x_BI: Tensor, grad_z_BO: Tensor, has_bias: bool, norms_B: Tensor, workspace_B: Tensor) -> None:
-    """norms_n = |grad_z_n| sqrt(|x_n|^2 + 1), without the 1 where there is no bias: (B, I), (B, O) -> (B,).
+def affine_example_norms(
+    x_BI: Tensor, grad_z_BO: Tensor, one: Tensor | None, norms_B: Tensor, workspace_B: Tensor
+) -> None:
+    """norms_n = |grad_z_n| sqrt(|x_n|^2 + 1): (B, I), (B, O) -> (B,) in `norms_B`.
 
     The norm of the gradient of one example's part of the loss in weight and bias together; grad_z carries the 1/N of
-    the minibatch's mean, so N norms_n is the norm of the gradient of the example's own loss. `workspace_B` is
-    overwritten.
+    the minibatch's mean, so N norms_n is the norm of the gradient of the example's own loss. `one` is the number 1 as
+    a tensor, None where there is no bias; `workspace_B` is overwritten.
 
     Source: Goodfellow 2015, Efficient Per-Example Gradient Computations.
 
-    Example: `affine_example_norms(x_BI, grad_z_BO, True, torch.empty(B), torch.empty(B))`.
+    Example: `affine_example_norms(x_BI, grad_z_BO, torch.ones(()), torch.empty(B), torch.empty(B))`.
     """
     torch.linalg.vector_norm(x_BI, dim=1, out=workspace_B)
-    if has_bias:
-        workspace_B.square_().add_(1.0).sqrt_()
+    if one is not None:
+        torch.hypot(workspace_B, one, out=workspace_B)
     torch.linalg.vector_norm(grad_z_BO, dim=1, out=norms_B)
     norms_B.mul_(workspace_B)
 

@@ -236,7 +236,8 @@ class Stage:
         layer, x, grad_z, workspace, _ = instruction
         assert self.norms_LM is not None, "a program with noise"
         norms_B, workspace_B = frame.tensors[workspace.name].view(2, -1)
-        affine_example_norms(frame.tensors[x.name], frame.tensors[grad_z.name], layer.has_bias, norms_B, workspace_B)
+        one = self.one if layer.has_bias else None
+        affine_example_norms(frame.tensors[x.name], frame.tensors[grad_z.name], one, norms_B, workspace_B)
         into = self.norms_LM[layer.index - self.program.layers[0].index, frame.microbatch]
         torch.linalg.vector_norm(norms_B, out=into)
 
