@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from partition.graph.network import Layer
 
-PIECE_ELEMENTS = 2**16
+PIECE_ELEMENTS = 2**17
 """A piece of a weight has at most so many elements, or is one row: small enough for a core's own cache."""
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,14 +13,16 @@ from partition.graph import Category
 from partition.graph.pieces import piece_elements
 from partition.ops import weight_grad_norms
 from partition.runtime.device import RuntimeDevice
-from partition.runtime.stage import Stage
+from partition.runtime.stage import Parameters, Stage
 
 
-class Pair(NamedTuple):
-    """A weight and its gradient."""
+class _Measured(NamedTuple):
+    """Something whose sum of squares a step takes: a tensor, or a gradient without the penalty on its weight."""
 
-    grad: Tensor
-    weight: Tensor
+    kind: Literal["gradient", "weight", "without penalty"]
+    rows: Tensor
+    """Two axes; a bias is one row."""
+    weight: Tensor | None = None
 
 
 class Update:
@@ -46,30 +48,26 @@ class Update:
         """In the order of the parameters."""
         return [parameter.grad for parameter in self.stage.parameters if parameter.grad is not None]
 
-    @property
-    def weights(self) -> list[Tensor]:
-        """Those that are penalised, in the order of the layers."""
-        return [of.weight_OI for of in self.stage.layers.values()] if self.stage.network.l2_penalty else []
-
-    def _penalised_pairs(self) -> list[Pair]:
-        """Gradients that the penalty has ridden in, each with its weight, where noise is measured."""
-        if not self.weights or not self.stage.program.has_noise:
-            return []
-        return [Pair(grad=of.grad_weight_OI, weight=of.weight_OI) for of in self.stage.layers.values()]
-
     def measure(self) -> None:
         """Take the norms of the gradients, and of the penalised weights before they change."""
-        grads, weights = self.gradients, self.weights
-        pairs = self._penalised_pairs()
-        squares = self._sums_of_squares([*grads, *weights], pairs)
-        self.grad_squares = squares[: len(grads)]
-        self.weight_squares = squares[len(grads) : len(grads) + len(weights)]
+        measured = [one for of in self.stage.layers.values() for one in self._measured_of(of)]
+        pairs = list(zip(measured, self._sums_of_squares(measured), strict=True))
+        self.grad_squares = [square for one, square in pairs if one.kind == "gradient"]
+        self.weight_squares = [square for one, square in pairs if one.kind == "weight"]
         if self.stage.program.has_noise:
-            without = iter(squares[len(grads) + len(weights) :])
-            self.data_grad_squares = [
-                next(without) if pairs and grad.dim() == 2 else square
-                for grad, square in zip(grads, self.grad_squares, strict=True)
-            ]
+            without = iter([square for one, square in pairs if one.kind == "without penalty"])
+            gradients = zip(self.gradients, self.grad_squares, strict=True)
+            self.data_grad_squares = [next(without, square) if of.dim() == 2 else square for of, square in gradients]
+
+    def _measured_of(self, layer: Parameters) -> Iterator[_Measured]:
+        """Of one layer, one after the other while the caches hold its weight and its gradient."""
+        yield _Measured("gradient", layer.grad_weight_OI)
+        if self.stage.network.l2_penalty:
+            yield _Measured("weight", layer.weight_OI)
+            if self.stage.program.has_noise:
+                yield _Measured("without penalty", layer.grad_weight_OI, layer.weight_OI)
+        if layer.grad_bias_O is not None:
+            yield _Measured("gradient", layer.grad_bias_O.unsqueeze(0))
 
     def apply(self, scale: float = 1.0) -> None:
         """Update the parameters with `scale` times the gradients."""
@@ -81,32 +79,32 @@ class Update:
         self.device.count(-self.workspace_bytes, Category.WORKSPACE, "")
 
     @torch.no_grad()
-    def _sums_of_squares(self, tensors: list[Tensor], pairs: list[Pair]) -> list[float]:
-        """The sum of squares of each tensor, then of each pair's gradient without the penalty.
+    def _sums_of_squares(self, measured: Sequence[_Measured]) -> list[float]:
+        """The sum of squares of each: row by row on the device, rows together in float64.
 
-        Row by row on the device, rows together in float64: one float32 sum over all of a large tensor would be good to
-        three or four digits only.
+        One float32 sum over all of a large tensor would be good to three or four digits only.
         """
-        rows = [tensor if tensor.dim() == 2 else tensor.unsqueeze(0) for tensor in tensors]
-        sizes = [len(of) for of in (*rows, *(pair.grad for pair in pairs))]
+        sizes = [len(one.rows) for one in measured]
         norms = self.device.take((sum(sizes),), Category.WORKSPACE, "norms")
-        parts = torch.split(norms, sizes)
-        for of, part in zip(rows, parts, strict=False):
-            torch.linalg.vector_norm(of, dim=1, out=part)
-        if pairs:
-            self._norms_without_penalty(pairs, parts[len(rows) :])
+        self._fill(measured, torch.split(norms, sizes))
         squares = np.square(norms.cpu().numpy(), dtype=np.float64)
         self.device.give(norms, Category.WORKSPACE)
         ends = np.cumsum(sizes)
         return [float(part.sum()) for part in np.split(squares, ends[:-1])]
 
-    def _norms_without_penalty(self, pairs: list[Pair], norms: Sequence[Tensor]) -> None:
-        piece = self.device.take(
-            (piece_elements(self.stage.program.layers),), Category.WORKSPACE, "a piece of a weight"
-        )
-        for pair, norms_O in zip(pairs, norms, strict=True):
-            weight_grad_norms(pair.grad, pair.weight, self.stage.network.l2_penalty, norms_O, piece)
-        self.device.give(piece, Category.WORKSPACE)
+    def _fill(self, measured: Sequence[_Measured], norms: Sequence[Tensor]) -> None:
+        """The norms of the rows of each."""
+        piece = None
+        if any(one.weight is not None for one in measured):
+            size = piece_elements(self.stage.program.layers)
+            piece = self.device.take((size,), Category.WORKSPACE, "a piece of a weight")
+        for one, norms_R in zip(measured, norms, strict=True):
+            if one.weight is None or piece is None:
+                torch.linalg.vector_norm(one.rows, dim=1, out=norms_R)
+            else:
+                weight_grad_norms(one.rows, one.weight, self.stage.network.l2_penalty, norms_R, piece)
+        if piece is not None:
+            self.device.give(piece, Category.WORKSPACE)
 
 
 def clip_scale(norm: float, limit: float) -> float:
