@@ -19,9 +19,12 @@ def given_noise_text(noise: GradientNoise, differences: Sequence[str], minibatch
     """The noise that a comparison was given, and what keeps it from saying more."""
     lines = [f"{noise_text(noise)}, on minibatches of {noise.minibatch_size}, {noise.optimizer} at "
              f"{noise.learning_rate:g}"]  # fmt: skip
-    if noise.b_noise is not None:
+    if noise.b_noise is not None and noise.optimizer == "sgd":
         factor = 1 + noise.b_noise / minibatch_size
-        lines.append(f"A minibatch of {minibatch_size} takes {factor:.3g} times the steps that a very large one would.")
+        rate = "at a learning rate made for it"
+        lines.append(
+            f"A minibatch of {minibatch_size} takes {factor:.3g} times the steps that a very large one would, {rate}."
+        )
     if noise.optimizer != "sgd":
         lines.append(f"That a minibatch of b takes 1 + B_noise / b as many steps holds for sgd, not {noise.optimizer}.")
     if differences:
