@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from partition.config import ExperimentConfig, resolve
+from partition.config import AnyConfig, ExperimentConfig, resolve
 from partition.costs.noise import NoiseEstimate
 from partition.errors import PartitionError
 
@@ -60,8 +60,13 @@ class GradientNoise(BaseModel):
             raise ValueError("interval is empty, or b_noise lies outside it")
         return self
 
-    def differences(self, config: ExperimentConfig) -> Iterator[str]:
-        """In what the run that measured was another experiment than this one, in words."""
+    def differences(self, config: AnyConfig) -> Iterator[str]:
+        """In what the run that measured was another experiment than this one, in words.
+
+        Of one that is known by a table of costs alone nothing can be said.
+        """
+        if not isinstance(config, ExperimentConfig):
+            return
         if self.optimizer != config.optimizer.name:
             yield f"optimizer {self.optimizer}, here {config.optimizer.name}"
         if self.data_source != config.data.source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from partition.config import ExperimentConfig
+from partition.config import AnyConfig
 from partition.costs import GradientNoise
 from partition.plan.candidate import Candidate
 from partition.plan.search import Search
@@ -43,11 +43,12 @@ class Certificate:
 class Comparison:
     """Every candidate of an experiment, in ranked order, and the choice among them."""
 
-    config: ExperimentConfig
+    config: AnyConfig
     candidates: tuple[Candidate, ...]
     chosen: Candidate | None
     certificate: Certificate | None
     verdict: str
+    not_considered: tuple[str, ...] = NOT_CONSIDERED
     noise: GradientNoise | None = None
     """What planner.noise holds."""
 
@@ -56,7 +57,7 @@ class Comparison:
         return next((candidate for candidate in self.candidates if candidate.name == name), None)
 
 
-def compare(config: ExperimentConfig) -> Comparison:
+def compare(config: AnyConfig) -> Comparison:
     """Price every way to train an experiment and choose.
 
     Example: ``compare(load_config("configs/mnist.yaml")).verdict``.
@@ -66,7 +67,7 @@ def compare(config: ExperimentConfig) -> Comparison:
 
 def compare_with(search: Search) -> Comparison:
     """The comparison of a search that is there already, with what it has priced."""
-    config = search.config
+    config = search.settings
     objective = config.planner.objective
     candidates = tuple(sorted(search.candidates(), key=_ranking))
     chosen = choose(candidates, objective)
@@ -77,6 +78,7 @@ def compare_with(search: Search) -> Comparison:
         certificate=_certificate(search, candidates, chosen) if chosen else None,
         verdict=verdict(candidates, chosen),
         noise=search.noise,
+        not_considered=(*NOT_CONSIDERED, *search.left_out),
     )
 
 
@@ -124,7 +126,7 @@ def _preference(candidate: Candidate) -> tuple[int, int, str]:
 
 def _certificate(search: Search, candidates: Sequence[Candidate], chosen: Candidate) -> Certificate:
     assert chosen.predicted is not None
-    bound_s, objective = lower_bound_s(search), search.config.planner.objective
+    bound_s, objective = lower_bound_s(search), search.settings.planner.objective
     rivals = [_value(rival, objective) for rival in _eligible(candidates, objective) if rival is not chosen]
     best, rival_s = _value(chosen, objective), min(rivals, default=None)
     margin = None if rival_s is None else max(0.0, (rival_s - best) / (rival_s + best))
@@ -143,13 +145,8 @@ def _certificate(search: Search, candidates: Sequence[Candidate], chosen: Candid
 
 
 def lower_bound_s(search: Search) -> float:
-    """Seconds that the operators of one minibatch take on all devices at their best rates together."""
-    whole = search.model.stage(0, search.network.num_layers - 1).microbatch(search.minibatch_size)
-    alone = [
-        sum(action.least_seconds(device) for action in (whole.forward, whole.backward))
-        for device in search.cluster.devices
-    ]
-    return 1 / sum(1 / seconds for seconds in alone)
+    """Seconds that one minibatch takes on all devices together at the least."""
+    return search.costs.least_s(search.minibatch_size, search.cluster.devices)
 
 
 def comparison_record(comparison: Comparison) -> dict[str, object]:
@@ -160,6 +157,6 @@ def comparison_record(comparison: Comparison) -> dict[str, object]:
         "chosen": comparison.chosen.name if comparison.chosen else None,
         "certificate": asdict(comparison.certificate) if comparison.certificate else None,
         "noise": comparison.noise.model_dump() if comparison.noise else None,
-        "not_considered": list(NOT_CONSIDERED),
+        "not_considered": list(comparison.not_considered),
         "verdict": comparison.verdict,
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from partition.config import ExperimentConfig
+from partition.config import ChainConfig, ExperimentConfig
 from partition.costs.noise import Parts, estimate_noise
 from partition.costs.noise_file import LARGEST_FILE_BYTES, GradientNoise, noise_of_run, read_noise
 from partition.errors import PartitionError
@@ -53,6 +53,16 @@ def test_what_is_written_is_read_back(write: Callable[..., str], is_known: bool)
 
 def test_the_same_experiment_is_no_other() -> None:
     assert list(measured().differences(build_config())) == []
+
+
+def test_of_a_table_of_costs_nothing_can_be_said() -> None:
+    chain = ChainConfig.model_validate({
+        "name": "chain",
+        "model": {"costs": "chain.csv", "microbatch_size": 4},
+        "training": {"minibatch_size": 8},
+        "cluster": {"devices": ({"kind": "simulated", "memory_bytes": 2**20},)},
+    })  # fmt: skip
+    assert list(measured().differences(chain)) == []
 
 
 def test_another_experiment_is_told_apart_by_its_keys() -> None:
