@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from partition.cli import (
     checking,
     checkpoint,
+    curvature,
     doctor,
     evaluation,
     memory,
@@ -92,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         memory,
         training,
         evaluation,
+        curvature,
         checkpoint,
         splitting,
         scheduling,

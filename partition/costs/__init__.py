@@ -2,6 +2,7 @@
 
 from partition.costs.allocator import AllocatorRules, DeviceRoom
 from partition.costs.chain import ChainCosts, relative_seconds
+from partition.costs.curvature import CurvatureCostModel, step_flop
 from partition.costs.experiment import build_costs
 from partition.costs.hardware import Cluster, Device, build_cluster
 from partition.costs.noise import NoiseEstimate
@@ -21,6 +22,7 @@ __all__ = [
     "CostModel",
     "CostSource",
     "CostsFile",
+    "CurvatureCostModel",
     "Device",
     "DeviceRoom",
     "GradientNoise",
@@ -37,4 +39,5 @@ __all__ = [
     "read_costs",
     "read_noise",
     "relative_seconds",
+    "step_flop",
 ]

@@ -268,6 +268,8 @@ def rank_static_bytes(stages: Sequence[StageCost], num_microbatches: int) -> Cou
 class CostModel:
     """Stage costs of a network, each computed once; stages of equal layers share theirs."""
 
+    stage_cost: type[NetworkStageCost] = NetworkStageCost
+    """Of what the stages do: a step of training."""
     microbatch_rows: int | None = None
     """Any number of examples can be priced."""
     splits_backward = True
@@ -302,8 +304,10 @@ class CostModel:
         is_last = last_layer == self.network.num_layers - 1
         key = (first_layer == 0, is_last, self._shapes[first_layer : last_layer + 1])
         if key not in self._stages:
-            self._stages[key] = NetworkStageCost(self.network, self.optimizer, self.itemsize, first_layer,
-                                                 last_layer, self.rules, has_noise=self.has_noise)  # fmt: skip
+            self._stages[key] = self.stage_cost(
+                self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules,
+                has_noise=self.has_noise,
+            )  # fmt: skip
         return self._stages[key]
 
     def least_s(self, num_examples: int, devices: Sequence[Device]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from partition.costs.hardware import Device
+from partition.costs.second_order import pair_key, pair_work
 from partition.graph import Layer, LossRecord, Program
 from partition.graph.program import (
     Activate,
@@ -18,6 +19,7 @@ from partition.graph.program import (
     WeightGrad,
     operators,
 )
+from partition.graph.second_order import PairOperator
 
 
 class Work(NamedTuple):
@@ -29,6 +31,8 @@ class Work(NamedTuple):
 
 def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord) -> Work:
     """The work of one operator on `rows` examples."""
+    if isinstance(operator, PairOperator):
+        return Work(*pair_work(operator, rows, itemsize, loss))
     match operator:
         case Load(into):
             return Work(0, 2 * into.num_bytes(rows, itemsize))
@@ -55,6 +59,8 @@ def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord
 
 def operator_key(operator: Operator, loss: LossRecord) -> str:
     """What a measured costs file knows an operator by: what it does, and on what shape besides the examples."""
+    if isinstance(operator, PairOperator):
+        return pair_key(operator, loss)
     match operator:
         case Load(into):
             return f"load {'class' if into.is_index else into.columns}"

@@ -4,6 +4,7 @@ from partition.graph.activations import ACTIVATION_RECORDS, ActivationRecord, Ke
 from partition.graph.losses import LOSS_RECORDS, LossRecord
 from partition.graph.network import Layer, Network, build_network
 from partition.graph.program import Category, Program, StageProgram, Variable, build_module_program, build_stage_program
+from partition.graph.second_order import build_second_order_program
 
 __all__ = [
     "ACTIVATION_RECORDS",
@@ -19,5 +20,6 @@ __all__ = [
     "Variable",
     "build_module_program",
     "build_network",
+    "build_second_order_program",
     "build_stage_program",
 ]

@@ -26,10 +26,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from partition.graph.activations import Keeps
 from partition.graph.network import Layer, Network
+
+if TYPE_CHECKING:
+    from partition.graph.second_order import PairOperator
 
 
 class Category(StrEnum):
@@ -145,9 +148,11 @@ class LossAndGrad(NamedTuple):
     loss: Variable
 
 
-Operator = Load | Affine | Activate | ActivationGrad | InputGrad | WeightGrad | ExampleNorms | LossAndGrad
-Instruction = Take | Give | Operator
-Program = tuple[Instruction, ...]
+Operator: TypeAlias = (
+    "Load | Affine | Activate | ActivationGrad | InputGrad | WeightGrad | ExampleNorms | LossAndGrad | PairOperator"
+)
+Instruction: TypeAlias = "Take | Give | Operator"
+Program: TypeAlias = "tuple[Instruction, ...]"
 
 
 @dataclass(frozen=True, kw_only=True)

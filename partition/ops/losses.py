@@ -47,6 +47,32 @@ class LossForward(Protocol):
         """
 
 
+class LossHessian(Protocol):
+    """The Hessian of a loss in its outputs, as an expression that autograd can differentiate."""
+
+    def __call__(self, grad_o_Bq: Tensor, targets: Tensor, weight: float, u_Bq: Tensor) -> Tensor:
+        """H u, (B, q), for a direction u and the gradient that `LossForward` has left: o itself is not needed."""
+
+
+class LossTangent(Protocol):
+    """The same product from the outputs, on buffers that the caller gives."""
+
+    def __call__(
+        self,
+        o_Bq: Tensor,
+        targets: Tensor,
+        weight: float,
+        tangent_Bq: Tensor,
+        workspace_Bq: Tensor | None,
+        workspace_B1: Tensor | None,
+        number: Tensor,
+    ) -> None:
+        """Overwrite a direction in o with H times it; `o_Bq` is left as it is.
+
+        Workspaces are overwritten: `partition.graph.LOSS_RECORDS` says which there are. `number` has one element.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loss:
     """What a loss computes; which buffers it needs is in `partition.graph.LOSS_RECORDS`.
@@ -56,6 +82,8 @@ class Loss:
 
     name: str
     forward: LossForward
+    hessian: LossHessian
+    tangent: LossTangent
 
 
 def cross_entropy(
@@ -105,12 +133,69 @@ def mean_squared_error(
     grad_o_Bq.mul_(scale)
 
 
+def cross_entropy_hessian(grad_o_Bq: Tensor, targets: Tensor, weight: float, u_Bq: Tensor) -> Tensor:
+    """H u = weight * p ⊙ (u - p·u) for each example, with p = grad_o / weight + onehot(y): (B, q), (B, q) -> (B, q)."""
+    index_B1 = targets.unsqueeze(1)
+    p_Bq = (grad_o_Bq / weight).scatter_add(1, index_B1, torch.ones_like(index_B1, dtype=grad_o_Bq.dtype))
+    return weight * p_Bq * (u_Bq - (p_Bq * u_Bq).sum(1, keepdim=True))
+
+
+def cross_entropy_tangent(
+    o_Bq: Tensor,
+    targets: Tensor,
+    weight: float,
+    tangent_Bq: Tensor,
+    workspace_Bq: Tensor | None,
+    workspace_B1: Tensor | None,
+    number: Tensor,
+) -> None:
+    """Overwrites u with H u = weight * (p ⊙ u - (p·u) p) per example, with p = softmax(o), whatever the targets."""
+    del targets
+    assert workspace_Bq is not None, "the Hessian of cross_entropy needs a workspace for the probabilities"
+    assert workspace_B1 is not None, "the Hessian of cross_entropy needs a workspace of one column"
+    torch.softmax(o_Bq, 1, out=workspace_Bq)
+    tangent_Bq.mul_(workspace_Bq)
+    torch.sum(tangent_Bq, 1, keepdim=True, out=workspace_B1)
+    tangent_Bq.addcmul_(workspace_Bq, workspace_B1, value=-1)
+    tangent_Bq.mul_(number.fill_(weight))
+
+
+def mean_squared_error_hessian(grad_o_Bq: Tensor, targets: Tensor, weight: float, u_Bq: Tensor) -> Tensor:
+    """H u = 2 weight/q * u: (B, q) -> (B, q), wherever the outputs are."""
+    del targets
+    return u_Bq * (2.0 * weight / grad_o_Bq.shape[1])
+
+
+def mean_squared_error_tangent(
+    o_Bq: Tensor,
+    targets: Tensor,
+    weight: float,
+    tangent_Bq: Tensor,
+    workspace_Bq: Tensor | None,
+    workspace_B1: Tensor | None,
+    number: Tensor,
+) -> None:
+    """Overwrites u with H u = 2 weight/q * u; no workspace is needed."""
+    del targets, workspace_Bq, workspace_B1
+    tangent_Bq.mul_(number.fill_(2.0 * weight / o_Bq.shape[1]))
+
+
 LOSSES: Mapping[str, Loss] = MappingProxyType(
     {
         loss.name: loss
         for loss in (
-            Loss(name="cross_entropy", forward=cross_entropy),
-            Loss(name="mse", forward=mean_squared_error),
+            Loss(
+                name="cross_entropy",
+                forward=cross_entropy,
+                hessian=cross_entropy_hessian,
+                tangent=cross_entropy_tangent,
+            ),
+            Loss(
+                name="mse",
+                forward=mean_squared_error,
+                hessian=mean_squared_error_hessian,
+                tangent=mean_squared_error_tangent,
+            ),
         )
     }
 )

@@ -210,7 +210,7 @@ def _summary(
         final=final,
         per_device=tuple(
             DeviceBytes(device=names[rank], predicted_peak_bytes=predicted[rank], measured_peak_bytes=measured)
-            for rank, measured in enumerate(_peaks(fleet))
+            for rank, measured in enumerate(shared_peaks(fleet))
         ),
         step_time=StepTime(
             predicted_s=candidate.predicted.step_s,
@@ -221,7 +221,7 @@ def _summary(
     )
 
 
-def _peaks(fleet: Trainee) -> list[int | None]:
+def shared_peaks(fleet: Trainee) -> list[int | None]:
     """The measured peak of every rank, None where nothing measures it."""
     mine = {rank: -1 if peak is None else peak for rank, peak in fleet.peak_bytes().items()}
     every = share_all(fleet.world, {rank: np.array([peak], dtype=np.float64) for rank, peak in mine.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from partition.costs.noise import StepNoise
 from partition.data.rows import Examples
 from partition.data.stores import free_bytes as host_free_bytes
 from partition.errors import DeviceMemoryError, RunError
-from partition.graph import Category, build_stage_program
+from partition.graph import Category, StageProgram, build_stage_program
 from partition.plan import Candidate, Layout, Search, StagePlan
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.prediction import MOST_IN_ONE_PASS, prediction_schedule, prediction_sizes
@@ -36,8 +37,9 @@ from partition.units import format_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a worker is made of; a profile puts in ones that take the time."""
+    """What a worker is made of; a profile puts in ones that take the time, a curvature those of second order."""
 
+    program: Callable[..., StageProgram] = build_stage_program
     stage: Callable[..., Stage] = Stage
     update: Callable[..., Update] = Update
     observe: Observer | None = None
@@ -68,8 +70,10 @@ class Worker:
         self.clock: Clock = SimulatedClock() if is_simulated else WallClock()
 
     def _add_stage(self, search: Search, candidate: Candidate, plan: StagePlan) -> None:
-        has_noise = search.model.has_noise
-        program = build_stage_program(search.network, plan.first_layer, plan.last_layer, has_noise=has_noise)
+        build = self._parts.program
+        if search.model.has_noise:
+            build = partial(build, has_noise=True)
+        program = build(search.network, plan.first_layer, plan.last_layer)
         layers = {layer.index: take_parameters(layer, self.device) for layer in program.layers}
         initialise(program.layers, layers, search.config.training.seed)
         # The penalty enters the sum over replicas once.
@@ -137,21 +141,7 @@ class Fleet:
         if learning_rate is not None:
             self._set_learning_rate(learning_rate)
         start_s = self._align_clocks() if self._ended_s is None else self._ended_s
-        runs: list[Run] = []
-        num_losses: dict[int, int] = {}
-        for replica, part in self._parts(examples):
-            layout, costs = self._priced_layout(replica, len(part))
-            num_losses[replica] = layout.num_microbatches
-            step = Step(
-                sizes=layout.sizes,
-                weight=1.0 / len(examples),
-                feed=MinibatchFeed(x, y, part, layout.sizes),
-                seconds=costs.seconds_of,
-            )
-            runs += self.runs(replica, layout.schedule, step, _transfers(costs))
-        run_in_turn(runs)
-        for worker in self.workers:
-            worker.device.synchronize()
+        num_losses = self.run_minibatch(x, y, examples, 1.0 / len(examples))
         numbers = {
             worker.rank: self._numbers(worker, num_losses[worker.replica], stop_signal) for worker in self.workers
         }
@@ -165,6 +155,28 @@ class Fleet:
             stop_signal=totals.stop_signal,
             noise=_step_noise(totals, len(examples)),
         )
+
+    def run_minibatch(self, x: Examples, y: Examples, examples: NDArray[np.int64], weight: float) -> dict[int, int]:
+        """Run the candidate's schedule on at most a minibatch of examples, each of the given weight.
+
+        Gives the number of microbatches, and so of losses, of every replica that lives here.
+        """
+        runs: list[Run] = []
+        num_losses: dict[int, int] = {}
+        for replica, part in self._parts(examples):
+            layout, costs = self._priced_layout(replica, len(part))
+            num_losses[replica] = layout.num_microbatches
+            step = Step(
+                sizes=layout.sizes,
+                weight=weight,
+                feed=MinibatchFeed(x, y, part, layout.sizes),
+                seconds=costs.seconds_of,
+            )
+            runs += self.runs(replica, layout.schedule, step, _transfers(costs))
+        run_in_turn(runs)
+        for worker in self.workers:
+            worker.device.synchronize()
+        return num_losses
 
     def _set_learning_rate(self, learning_rate: float) -> None:
         for worker in self.workers:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from partition.graph import LOSS_RECORDS
+from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS
 from partition.ops import (
     ACTIVATIONS,
     LOSSES,
@@ -35,6 +35,7 @@ def make_buffers(B: int, I: int, O: int, dtype: torch.dtype) -> Buffers:  # noqa
     return Buffers(
         x_BI=normal(B, I), weight_OI=normal(O, I), bias_O=normal(O), z_BO=normal(B, O), h_BO=normal(B, O),
         grad_z_BO=normal(B, O), grad_x_BI=normal(B, I), grad_weight_OI=normal(O, I), grad_bias_O=normal(O),
+        second_BO=normal(B, O), third_BO=normal(B, O), sum_BO=normal(B, O),
         workspace_O=normal(O), workspace_B1=normal(B, 1), workspace_B=normal(B), norms_B=normal(B), one=normal(),
         piece=normal(min(O, 100) * I), loss=normal(), classes_B=torch.randint(O, (B,)),
     )  # fmt: skip
@@ -49,6 +50,18 @@ def run_loss(name: str, b: Buffers) -> None:
 
 def run_weight_grad(l2_penalty: float, is_first: bool, b: Buffers) -> None:
     affine_weight_grad(b.x_BI, b.grad_z_BO, b.weight_OI, l2_penalty, is_first, b.grad_weight_OI)
+
+
+def run_second(name: str, b: Buffers) -> None:
+    second = ACTIVATIONS[name].second
+    assert second is not None
+    workspaces = [b.second_BO, b.third_BO][: ACTIVATION_RECORDS[name].second_workspaces]
+    second.add(b.grad_z_BO, b.z_BO, b.h_BO, b.sum_BO, workspaces, b.loss)
+
+
+def run_tangent(name: str, b: Buffers) -> None:
+    targets = b.classes_B if LOSS_RECORDS[name].has_class_targets else b.h_BO
+    LOSSES[name].tangent(b.z_BO, targets, 0.01, b.grad_z_BO, b.second_BO, b.workspace_B1, b.loss)
 
 
 PAIRS: dict[str, Callable[[Buffers], None]] = {
@@ -68,6 +81,8 @@ PAIRS: dict[str, Callable[[Buffers], None]] = {
     **{name: lambda b, a=a: a.forward(b.z_BO, b.h_BO) for name, a in ACTIVATIONS.items()},
     **{f"{name} in place": lambda b, a=a: a.forward(b.z_BO, b.z_BO) for name, a in ACTIVATIONS.items()},
     **{f"{name} backward": lambda b, a=a: a.backward(b.grad_z_BO, b.z_BO) for name, a in ACTIVATIONS.items()},
+    **{f"{name} second": lambda b, n=name: run_second(n, b) for name, a in ACTIVATIONS.items() if a.second},
+    **{f"{name} tangent": lambda b, n=name: run_tangent(n, b) for name in LOSSES},
 }
 
 
