@@ -123,12 +123,16 @@ class TrainingConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
     timeout_s: Annotated[float, Field(ge=1, le=10**6, allow_inf_nan=False)] = 60.0
     """How long a rank waits for another, with all that this one may have to do first."""
+    noise: bool = False
+    """Measure the noise of the gradient at every step, which a minibatch of at least two examples can tell."""
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
         """Epochs and steps both say when to end."""
         if given.get("epochs") is not None and given.get("steps") is not None:
             yield Conflict("steps", "and epochs are both given; keep one of them")
+        if given.get("noise") is True and given.get("minibatch_size") == 1:
+            yield Conflict("noise", "is measured by how examples of a minibatch differ, this has 1; take at least 2")
 
     @model_validator(mode="before")
     @classmethod
@@ -209,6 +213,8 @@ class PlannerConfig(Section):
     minibatch_sizes: Annotated[tuple[Examples, ...], *_SomeOf] | None = None
     costs: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """A file of measured costs, which `partition profile` writes; None: rates of data sheets, or assumed ones."""
+    noise: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """A file of measured gradient noise, which a run with training.noise writes; None: it is not known."""
 
 
 class ExperimentConfig(Section):

@@ -5,6 +5,8 @@ from partition.costs.chain import ChainCosts, relative_seconds
 from partition.costs.curvature import CurvatureCostModel, step_flop
 from partition.costs.experiment import build_costs
 from partition.costs.hardware import Cluster, Device, build_cluster
+from partition.costs.noise import NoiseEstimate
+from partition.costs.noise_file import GradientNoise, read_noise
 from partition.costs.optimizer import OptimizerRecord, optimizer_record
 from partition.costs.profile import CostsFile, Profile, read_costs
 from partition.costs.source import ActionCost, CostSource, MicrobatchCost, StageCost
@@ -23,8 +25,10 @@ __all__ = [
     "CurvatureCostModel",
     "Device",
     "DeviceRoom",
+    "GradientNoise",
     "LayerCost",
     "MicrobatchCost",
+    "NoiseEstimate",
     "OptimizerRecord",
     "Profile",
     "StageCost",
@@ -33,6 +37,7 @@ __all__ = [
     "optimizer_record",
     "read_chain",
     "read_costs",
+    "read_noise",
     "relative_seconds",
     "step_flop",
 ]

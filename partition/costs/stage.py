@@ -14,6 +14,7 @@ from partition.costs.optimizer import OptimizerRecord
 from partition.costs.source import MicrobatchCost, StageCost
 from partition.costs.work import Work, operator_key, program_work, seconds_on
 from partition.graph import Category, LossRecord, Network, Program, StageProgram, build_stage_program
+from partition.graph.pieces import piece_elements
 from partition.graph.program import Take, Variable, operators
 
 
@@ -107,8 +108,11 @@ class NetworkStageCost:
         first_layer: int,
         last_layer: int,
         rules: AllocatorRules = EXACT,
+        *,
+        has_noise: bool = False,
     ) -> None:
         self.network = network
+        self.has_noise = has_noise
         self.optimizer = optimizer
         self.itemsize = itemsize
         self.rules = rules
@@ -119,7 +123,8 @@ class NetworkStageCost:
     @cached_property
     def program(self) -> StageProgram:
         """The programs of the stage; its parameters and its optimizer step are priced without them."""
-        return build_stage_program(self.network, self.layers[0].index, self.layers[-1].index)
+        first, last = self.layers[0].index, self.layers[-1].index
+        return build_stage_program(self.network, first, last, has_noise=self.has_noise)
 
     @cached_property
     def _actions(self) -> dict[str, PricedProgram]:
@@ -158,8 +163,10 @@ class NetworkStageCost:
 
         What libraries take is of the rank: where it has several stages, it counts once for all (`shared_bytes`).
         """
-        # The 1 that a backward starts from; the last stage keeps the loss of every microbatch of a step beside it.
-        numbers = (1, num_microbatches if self.is_last else 0)
+        # The 1 that a backward starts from; the last stage keeps the loss of every microbatch of a step beside it, and
+        # a stage that measures noise a norm for each of its layers and microbatches.
+        num_norms = len(self.layers) * num_microbatches if self.has_noise else 0
+        numbers = (1, num_microbatches if self.is_last else 0, num_norms)
         workspace = sum(self.rules.block_bytes(count * self.itemsize) for count in numbers)
         return {
             Category.PARAMETERS: self.parameter_bytes,
@@ -209,10 +216,11 @@ class NetworkStageCost:
     def step(self) -> StepCost:
         """The optimizer step: the norms of the gradients, the penalty where there is one, the update."""
         # The norms are read back before the update runs, so the two workspaces are never alive together.
-        norms = MemoryStep(0, self.num_norms * self.itemsize, Category.WORKSPACE)
-        update = MemoryStep(0, self.optimizer.workspace_bytes, Category.WORKSPACE)
-        taken_and_given = [(one, one._replace(other_bytes=-one.other_bytes)) for one in (norms, update)]
-        effect = memory_effect([step for pair in taken_and_given for step in pair], 1, self.rules)
+        norms, piece, update = (
+            (MemoryStep(0, num_bytes, Category.WORKSPACE), MemoryStep(0, -num_bytes, Category.WORKSPACE))
+            for num_bytes in (self.num_norms * self.itemsize, self.piece_bytes, self.optimizer.workspace_bytes)
+        )
+        effect = memory_effect([norms[0], *piece, norms[1], *update], 1, self.rules)
         return StepCost(
             memory=effect, kernels=(self._norm_work(), self._update_work()), elements=self.parameter_elements
         )
@@ -220,11 +228,23 @@ class NetworkStageCost:
     @cached_property
     def num_norms(self) -> int:
         """Numbers that the step reads back: a norm for each row of a gradient, and of a weight that is penalised."""
-        return sum(layer.out_features * (2 if self.network.l2_penalty else 1) + layer.has_bias for layer in self.layers)
+        per_row = 1 + bool(self.network.l2_penalty) + self.is_penalty_removed
+        return sum(layer.out_features * per_row + layer.has_bias for layer in self.layers)
+
+    @property
+    def is_penalty_removed(self) -> bool:
+        """Whether the step takes the norms of the gradients without the penalty too, which has no noise."""
+        return self.has_noise and self.network.l2_penalty != 0
+
+    @cached_property
+    def piece_bytes(self) -> int:
+        """The workspace in which the penalty is taken off the gradients, piece by piece."""
+        return piece_elements(self.layers) * self.itemsize if self.is_penalty_removed else 0
 
     def _norm_work(self) -> Work:
-        weights = sum(layer.weight_elements for layer in self.layers) if self.network.l2_penalty else 0
-        elements = self.parameter_elements + weights
+        weights = sum(layer.weight_elements for layer in self.layers)
+        elements = self.parameter_elements + (weights if self.network.l2_penalty else 0)
+        elements += 2 * weights if self.is_penalty_removed else 0
         return Work(2 * elements, elements * self.itemsize)
 
     def _update_work(self) -> Work:
@@ -255,9 +275,17 @@ class CostModel:
     splits_backward = True
 
     def __init__(
-        self, network: Network, optimizer: OptimizerRecord, itemsize: int, rules: AllocatorRules = EXACT
+        self,
+        network: Network,
+        optimizer: OptimizerRecord,
+        itemsize: int,
+        rules: AllocatorRules = EXACT,
+        *,
+        has_noise: bool = False,
     ) -> None:
         self.network = network
+        self.has_noise = has_noise
+        """Whether a step measures the noise of the gradient besides."""
         self.optimizer = optimizer
         self.itemsize = itemsize
         self.rules = rules
@@ -277,8 +305,9 @@ class CostModel:
         key = (first_layer == 0, is_last, self._shapes[first_layer : last_layer + 1])
         if key not in self._stages:
             self._stages[key] = self.stage_cost(
-                self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules
-            )
+                self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules,
+                has_noise=self.has_noise,
+            )  # fmt: skip
         return self._stages[key]
 
     def least_s(self, num_examples: int, devices: Sequence[Device]) -> float:

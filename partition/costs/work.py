@@ -11,6 +11,7 @@ from partition.graph.program import (
     Activate,
     ActivationGrad,
     Affine,
+    ExampleNorms,
     InputGrad,
     Load,
     LossAndGrad,
@@ -42,6 +43,9 @@ def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord
             # The gradient is read (or the weight, for the penalty) and written.
             elements = rows * (layer.in_features + layer.out_features) + 2 * layer.parameter_elements
             return Work(2 * rows * layer.weight_elements + rows * layer.bias_elements, elements * itemsize)
+        case ExampleNorms(layer, _, _, _, _):
+            elements = rows * (layer.in_features + layer.out_features)
+            return Work(2 * elements, elements * itemsize)
         case Activate(layer, _, _):
             elements = rows * layer.out_features
             return Work(layer.activation.forward_flop * elements, 2 * elements * itemsize)
@@ -66,6 +70,8 @@ def operator_key(operator: Operator, loss: LossRecord) -> str:
             return f"input gradient {layer.in_features}x{layer.out_features}"
         case WeightGrad(layer, _, _, _):
             return f"weight gradient {_shape(layer)}"
+        case ExampleNorms(layer, _, _, _, _):
+            return f"example norms {_shape(layer)}"
         case Activate(layer, z, h):
             return f"{layer.activation.name} {layer.out_features}{' in place' if z is h else ''}"
         case ActivationGrad(layer, _, _):

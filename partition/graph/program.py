@@ -17,6 +17,7 @@ Exactly one tensor per layer stands between F and B, and two (input and g) betwe
     F    x -> z0 -> [h0] -> z1 -> [h1] -> ... -> o -> loss and g{last}
     I    g{l} *= phi'(z{l});  z{l} <- phi(z{l}) where z was kept;  g{l-1} = g{l} @ weight{l}
     W    grad_weight{l} += g{l}.T @ input{l};  give input{l} and g{l} back
+         (where noise is measured, the norms of every example's gradient before that, from the rows of both)
     B    the same operators as I and W, W of layer l+1 as soon as its input is recovered
 """
 
@@ -126,6 +127,17 @@ class WeightGrad(NamedTuple):
     workspace: Variable | None
 
 
+class ExampleNorms(NamedTuple):
+    """Norm of the gradients of this layer of all examples: the root of the sum of |g_n|^2 |(x_n, 1)|^2."""
+
+    layer: Layer
+    x: Variable
+    grad_z: Variable
+    workspace: Variable
+    into: Variable
+    """A number for each layer and microbatch that the stage provides."""
+
+
 class LossAndGrad(NamedTuple):
     """Loss = weighted sum of l(o, y) over the microbatch, and its gradient in o."""
 
@@ -136,7 +148,9 @@ class LossAndGrad(NamedTuple):
     loss: Variable
 
 
-Operator: TypeAlias = "Load | Affine | Activate | ActivationGrad | InputGrad | WeightGrad | LossAndGrad | PairOperator"
+Operator: TypeAlias = (
+    "Load | Affine | Activate | ActivationGrad | InputGrad | WeightGrad | ExampleNorms | LossAndGrad | PairOperator"
+)
 Instruction: TypeAlias = "Take | Give | Operator"
 Program: TypeAlias = "tuple[Instruction, ...]"
 
@@ -162,6 +176,8 @@ class StageProgram:
     input_grad: Program
     weight_grad: Program
     predict: Program
+    has_noise: bool = False
+    """W takes the norms of every example's gradient."""
 
     @property
     def is_first(self) -> bool:
@@ -174,13 +190,16 @@ class StageProgram:
         return self.grad_output is None
 
 
-def build_stage_program(network: Network, first_layer: int, last_layer: int) -> StageProgram:
+def build_stage_program(
+    network: Network, first_layer: int, last_layer: int, *, has_noise: bool = False
+) -> StageProgram:
     """The programs of the stage of layers first_layer..last_layer, inclusive.
 
     The stage of the first layer loads the inputs and computes no input gradient; that of the last computes the loss.
+    With `has_noise` its W takes the norms of every example's gradient besides, and changes nothing else.
     """
-    is_last = last_layer == network.num_layers - 1
-    return _Builder(network, first_layer, last_layer, is_first=first_layer == 0, is_last=is_last).build()
+    is_first, is_last = first_layer == 0, last_layer == network.num_layers - 1
+    return _Builder(network, first_layer, last_layer, is_first=is_first, is_last=is_last, has_noise=has_noise).build()
 
 
 def build_module_program(network: Network) -> StageProgram:
@@ -191,7 +210,17 @@ def build_module_program(network: Network) -> StageProgram:
 class _Builder:
     """Names the variables of one stage once and lists its instructions."""
 
-    def __init__(self, network: Network, first_layer: int, last_layer: int, *, is_first: bool, is_last: bool) -> None:
+    def __init__(
+        self,
+        network: Network,
+        first_layer: int,
+        last_layer: int,
+        *,
+        is_first: bool,
+        is_last: bool,
+        has_noise: bool = False,
+    ) -> None:
+        self.has_noise = has_noise
         self.layers = network.layers[first_layer : last_layer + 1]
         self.first, self.last = first_layer, last_layer
         self.is_first, self.is_last = is_first, is_last
@@ -227,6 +256,7 @@ class _Builder:
             input_grad=tuple(self._backward(is_split=True)),
             weight_grad=tuple(step for layer in reversed(self.layers) for step in self._weight_grad(layer)),
             predict=tuple(self._predict()),
+            has_noise=self.has_noise,
         )
 
     def _output_of(self, layer: Layer) -> Variable:
@@ -306,7 +336,16 @@ class _Builder:
         if not is_split:
             yield from self._weight_grad(self.layers[0])
 
+    def _example_norms(self, layer: Layer) -> Iterator[Instruction]:
+        workspace = Variable(f"norm_workspace{layer.index}", Category.WORKSPACE, columns=2)
+        norms = Variable(f"example_norms{layer.index}", Category.WORKSPACE, has_rows=False)
+        yield Take(workspace)
+        yield ExampleNorms(layer, self._input_of(layer), self.g[layer.index], workspace, norms)
+        yield Give(workspace)
+
     def _weight_grad(self, layer: Layer) -> Iterator[Instruction]:
+        if self.has_noise:
+            yield from self._example_norms(layer)
         workspace = None
         if layer.has_bias:
             workspace = Variable(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from partition.costs.noise import StepNoise
 from partition.data.rows import Examples
 from partition.data.stores import free_bytes as host_free_bytes
 from partition.errors import DeviceMemoryError, RunError
-from partition.graph import Category, Network, StageProgram, build_stage_program
+from partition.graph import Category, StageProgram, build_stage_program
 from partition.plan import Candidate, Layout, Search, StagePlan
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.prediction import MOST_IN_ONE_PASS, prediction_schedule, prediction_sizes
@@ -26,7 +28,7 @@ from partition.runtime.feed import MinibatchFeed
 from partition.runtime.optimizer import build_optimizer
 from partition.runtime.parameters import initialise
 from partition.runtime.stage import Parameters, Stage, take_parameters
-from partition.runtime.tally import Tally
+from partition.runtime.tally import Tally, Totals
 from partition.runtime.update import Update
 from partition.runtime.world import LocalWorld, Numbers, World, share_all
 from partition.schedule import ReplayCosts, Schedule
@@ -37,7 +39,7 @@ from partition.units import format_bytes
 class Parts:
     """What a worker is made of; a profile puts in ones that take the time, a curvature those of second order."""
 
-    program: Callable[[Network, int, int], StageProgram] = build_stage_program
+    program: Callable[..., StageProgram] = build_stage_program
     stage: Callable[..., Stage] = Stage
     update: Callable[..., Update] = Update
     observe: Observer | None = None
@@ -68,7 +70,10 @@ class Worker:
         self.clock: Clock = SimulatedClock() if is_simulated else WallClock()
 
     def _add_stage(self, search: Search, candidate: Candidate, plan: StagePlan) -> None:
-        program = self._parts.program(search.network, plan.first_layer, plan.last_layer)
+        build = self._parts.program
+        if search.model.has_noise:
+            build = partial(build, has_noise=True)
+        program = build(search.network, plan.first_layer, plan.last_layer)
         layers = {layer.index: take_parameters(layer, self.device) for layer in program.layers}
         initialise(program.layers, layers, search.config.training.seed)
         # The penalty enters the sum over replicas once.
@@ -100,6 +105,8 @@ class StepResult:
     """Since the end of the step before, on this process's clock."""
     stop_signal: int
     """The signal that asks some rank to stop; 0 where none does."""
+    noise: StepNoise | None = None
+    """What the gradients of the examples came to; None where noise is not measured."""
 
 
 class Fleet:
@@ -112,7 +119,7 @@ class Fleet:
         self.candidate = candidate
         self._observe = parts.observe if parts else None
         self.world = world or LocalWorld(candidate.num_replicas, candidate.num_devices // candidate.num_replicas)
-        self.tally = Tally(search.network, candidate)
+        self.tally = Tally(search.network, candidate, has_noise=search.model.has_noise)
         self.workers = [_build_worker(search, candidate, rank, self.world, parts) for rank in self.world.ranks]
         self._priced: dict[tuple[int, int], tuple[Layout, ReplayCosts]] = {}
         self._ended_s: float | None = None
@@ -146,6 +153,7 @@ class Fleet:
             grad_norm=totals.grad_norm,
             step_s=self._ended_s - start_s,
             stop_signal=totals.stop_signal,
+            noise=_step_noise(totals, len(examples)),
         )
 
     def run_minibatch(self, x: Examples, y: Examples, examples: NDArray[np.int64], weight: float) -> dict[int, int]:
@@ -217,7 +225,10 @@ class Fleet:
         """What a rank tells the others of a step; of the losses that it has room for only those of this step."""
         last = worker.stages.get(self.candidate.num_stages - 1)
         losses = [] if last is None else last.losses_M[:num_losses].tolist()
-        return self.tally.pack(worker.rank, worker.updates, losses, stop_signal)
+        squares = {index: stage.example_squares(num_losses) for index, stage in worker.stages.items()}
+        return self.tally.pack(
+            worker.rank, worker.updates, losses, stop_signal, squares if self.search.model.has_noise else None
+        )
 
     def _align_clocks(self) -> float:
         """A step is over when its last rank is done, and the next begins then."""
@@ -275,6 +286,17 @@ class Fleet:
     def parameters(self) -> list[Tensor]:
         """All parameters that live here in canonical order: layer by layer, weight before bias."""
         return [tensor for of in self.layers().values() for tensor in of.tensors]
+
+
+def _step_noise(totals: Totals, num_examples: int) -> StepNoise | None:
+    """Per example: the gradients of the stages carry 1/N of the minibatch's mean."""
+    if totals.example_square_sum is None or totals.data_grad_square is None:
+        return None
+    return StepNoise(
+        num_examples=num_examples,
+        example_square=num_examples * totals.example_square_sum,
+        mean_square=totals.data_grad_square,
+    )
 
 
 def _transfers(costs: ReplayCosts) -> Callable[[MessageKey], float]:
