@@ -1,0 +1,112 @@
+"""Running sums over the layers of a chain, from which every stage's seconds follow, as arrays.
+
+A stage costs what its layers cost alone and what each pair of neighbours adds (an activation computed again for the
+weight gradient of the next layer), so with alone[j] the sum over layers 0..j-1 and added[j] that over pairs up to j
+
+    stage(first, last) = ends[last + 1] - starts[first]         ends[j] = alone[j] + added[j - 1]
+                                                                starts[i] = alone[i] + added[i]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partition.costs import ChainCosts, CostSource, Device, MicrobatchCost
+
+Floats = NDArray[np.float64]
+
+_PATH = {False: ("forward", "backward"), True: ("forward", "input_grad")}
+
+
+class Sums(NamedTuple):
+    """Seconds of all stages of one kind of device and one microbatch size."""
+
+    ends: Floats
+    """[last layer + 1]; the first entry is of no stage"""
+    starts: Floats
+    """[first layer]"""
+
+    @property
+    def is_increasing(self) -> bool:
+        """Whether a stage never takes less for having a layer more, on either side."""
+        return bool((np.diff(self.starts) >= 0).all() and (np.diff(self.ends[1:]) >= 0).all())
+
+    @property
+    def lists(self) -> tuple[list[float], list[float]]:
+        """Ends and starts."""
+        return self.ends.tolist(), self.starts.tolist()
+
+    @property
+    def whole_s(self) -> float:
+        """All layers as one stage."""
+        return float(self.ends[-1] - self.starts[0])
+
+    def cut_s(self, num_stages: int) -> float:
+        """What all layers cannot be below in so many stages: a cut saves what the layers beside it add."""
+        saved = np.sort(self.starts[1:] - self.ends[1:-1])[::-1][: num_stages - 1]
+        return self.whole_s - float(saved.sum())
+
+    @property
+    def largest_s(self) -> float:
+        """The layer that takes longest."""
+        return float((self.ends[1:] - self.starts).max())
+
+
+def _seconds(cost: MicrobatchCost, device: Device, is_path: bool) -> float:
+    return sum(getattr(cost, name).seconds(device) for name in _PATH[is_path])
+
+
+class LayerSums:
+    """The running sums of a chain; layers that are alike are priced once."""
+
+    def __init__(self, model: CostSource) -> None:
+        self.model = model
+        self._known: dict[object, Sums] = {}
+
+    def of(self, rows: int, device: Device, *, is_path: bool = False) -> Sums:
+        """The sums for microbatches of so many examples: of forward and backward.
+
+        With `is_path` of forward and input gradient, which is what one microbatch goes through from its first action
+        to the one that the stage before waits for.
+        """
+        key = (rows, device.rates, is_path)
+        if key not in self._known:
+            make = self._of_table if isinstance(self.model, ChainCosts) else self._of_stages
+            self._known[key] = make(rows, device, is_path)
+        return self._known[key]
+
+    def _of_table(self, rows: int, device: Device, is_path: bool) -> Sums:
+        """Layers of a table add nothing to one another."""
+        assert isinstance(self.model, ChainCosts)
+        assert rows == self.model.microbatch_rows, "a table has one size"
+        total = sum(np.array(self.model.running_sums(name)) for name in _PATH[is_path]) * self.model.slowdown(device)
+        return Sums(total, total[:-1])
+
+    def _of_stages(self, rows: int, device: Device, is_path: bool) -> Sums:
+        distinct, index = self._stages
+        values = np.array([_seconds(self.model.stage(*of).microbatch(rows), device, is_path) for of in distinct])
+        layers = self.model.num_layers
+        alone, pairs = values[index[:layers]], values[index[layers:]]
+        added = np.concatenate(([0.0], np.cumsum(pairs - alone[:-1] - alone[1:])))
+        total = np.concatenate(([0.0], np.cumsum(alone)))
+        return Sums(np.concatenate(([0.0], total[1:] + added)), total[:-1] + added)
+
+    @cached_property
+    def _stages(self) -> tuple[list[tuple[int, int]], NDArray[np.intp]]:
+        """Every single layer and every pair of neighbours: those that differ, and which each one is."""
+        count, found = self.model.num_layers, dict[object, int]()
+        distinct: list[tuple[int, int]] = []
+        index = []
+        for first, last in (*((at, at) for at in range(count)), *((at, at + 1) for at in range(count - 1))):
+            stage = self.model.stage(first, last)
+            if stage not in found:
+                found[stage] = len(distinct)
+                distinct.append((first, last))
+            index.append(found[stage])
+        return distinct, np.array(index, dtype=np.intp)
+
