@@ -89,6 +89,16 @@ class Cluster:
         link = self.links.between(source, destination)
         return link.latency_s + num_bytes / link.bytes_per_s
 
+    def link_kind(self, source: int, destination: int) -> tuple[int, int]:
+        """The first pair of devices between which a message takes as long as between these."""
+        if self._profile is not None:
+            return source, destination
+        per_node = self.links.devices_per_node
+        if self.links.inter_node is None or per_node is None:
+            return 0, 1
+        is_same_node = source // per_node == destination // per_node
+        return (0, 1) if is_same_node and per_node > 1 else (0, per_node)
+
     def sum_s(self, devices: Sequence[int], tensor_bytes: Sequence[int]) -> float:
         """Seconds to add up tensors that each of the devices has, around a ring (Patarasuk and Yuan 2009)."""
         count, num_bytes = len(devices), sum(tensor_bytes)

@@ -292,7 +292,17 @@ class CostModel:
         self._shapes = tuple(
             (layer.in_features, layer.out_features, layer.has_bias, layer.activation.name) for layer in network.layers
         )
+        self._run_ends = _run_ends(self._shapes)
         self._stages: dict[object, NetworkStageCost] = {}
+
+    def _runs(self, first_layer: int, last_layer: int) -> tuple[object, ...]:
+        """The layers as runs of equal ones, each with its length: thousands of equal layers make a short key."""
+        found: list[object] = []
+        while first_layer <= last_layer:
+            end = min(self._run_ends[first_layer], last_layer)
+            found += (self._shapes[first_layer], end + 1 - first_layer)
+            first_layer = end + 1
+        return tuple(found)
 
     @property
     def num_layers(self) -> int:
@@ -302,7 +312,7 @@ class CostModel:
     def stage(self, first_layer: int, last_layer: int) -> NetworkStageCost:
         """The costs of layers first_layer..last_layer, inclusive, as one stage."""
         is_last = last_layer == self.network.num_layers - 1
-        key = (first_layer == 0, is_last, self._shapes[first_layer : last_layer + 1])
+        key = (first_layer == 0, is_last, self._runs(first_layer, last_layer))
         if key not in self._stages:
             self._stages[key] = self.stage_cost(
                 self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules,
@@ -318,3 +328,12 @@ class CostModel:
     def origin(self, cluster: Cluster) -> str:
         """The rates of the devices, and the links."""
         return cluster.cost_source
+
+
+def _run_ends(shapes: Sequence[object]) -> list[int]:
+    """For each layer the last one of the run of equal layers that it is in."""
+    ends = list(range(len(shapes)))
+    for index in range(len(shapes) - 2, -1, -1):
+        if shapes[index] == shapes[index + 1]:
+            ends[index] = ends[index + 1]
+    return ends

@@ -143,20 +143,21 @@ class ArraySearch:
             first = self._firsts[id(sums)][1:]
             has = first > 0
             found = min(found, float((sums.ends[ends[has]] - sums.starts[first[has] - 1]).min(initial=math.inf)))
-        devices = range(len(self.problem.sums))
-        for device in devices:
-            for following in devices[device + 1 :]:
-                if not self._is_cut(device, following):
-                    continue
-                cut_s = self.problem.cut_s(device, following)[1:-1]
-                found = min(found, float(cut_s[cut_s > self.bound].min(initial=math.inf)))
+        for cut_s in self._cuts():
+            found = min(found, float(cut_s[cut_s > self.bound].min(initial=math.inf)))
         return found
 
-    def _is_cut(self, device: int, following: int) -> bool:
-        """Whether a stage on the one device may be followed by one on the other."""
-        spare = len(self.problem.sums) - self.problem.num_stages
-        alike = self.problem.first_alike
-        return following - device <= spare + 1 and (following == device + 1 or following == alike[following])
+    def _cuts(self) -> list[Floats]:
+        """The seconds of all cuts between two devices of which the one may follow the other."""
+        problem, alike = self.problem, self.problem.first_alike
+        spare = len(problem.sums) - problem.num_stages
+        found = {}
+        for device in range(len(problem.sums) - 1):
+            for following in range(device + 1, min(device + spare + 2, len(problem.sums))):
+                if following == device + 1 or following == alike[following]:
+                    cut_s = problem.cut_s(device, following)
+                    found[id(cut_s)] = cut_s[1:-1]
+        return list(found.values())
 
     def found(self) -> State:
         """The state of least sum; there is one."""
@@ -204,9 +205,7 @@ class ArraySearch:
             ranges.append((low, most[stage]))
         return ranges[::-1]
 
-    def _place(
-        self, stage: int, device: int, ranges: list[tuple[int, int]], before: dict[int, _Reached]
-    ) -> _Reached:
+    def _place(self, stage: int, device: int, ranges: list[tuple[int, int]], before: dict[int, _Reached]) -> _Reached:
         """Every way to end a stage on a device."""
         sums, (low, high) = self.problem.sums[device], ranges[stage]
         first = self._firsts[id(sums)][low : high + 1]
@@ -223,9 +222,7 @@ class ArraySearch:
         stops = np.minimum(np.arange(low, high + 1), until + 1) - since
         return _Reached(sums.ends[low : high + 1] + _window_minima(sum_s, starts, stops), sum_s, previous)
 
-    def _begin(
-        self, device: int, since: int, until: int, before: dict[int, _Reached]
-    ) -> tuple[Floats, Integers]:
+    def _begin(self, device: int, since: int, until: int, before: dict[int, _Reached]) -> tuple[Floats, Integers]:
         """The least sum before a stage on a device, its cut included, and the device of the stage before."""
         best, previous = np.full(until + 1 - since, math.inf), np.full(until + 1 - since, -1, dtype=np.intp)
         for other, reached in before.items():

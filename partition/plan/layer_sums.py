@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from partition.costs import ChainCosts, CostSource, Device, MicrobatchCost
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 _PATH = {False: ("forward", "backward"), True: ("forward", "input_grad")}
 
@@ -58,7 +59,8 @@ class Sums(NamedTuple):
 
 
 def _seconds(cost: MicrobatchCost, device: Device, is_path: bool) -> float:
-    return sum(getattr(cost, name).seconds(device) for name in _PATH[is_path])
+    seconds: list[float] = [getattr(cost, name).seconds(device) for name in _PATH[is_path]]
+    return sum(seconds)
 
 
 class LayerSums:
@@ -67,6 +69,7 @@ class LayerSums:
     def __init__(self, model: CostSource) -> None:
         self.model = model
         self._known: dict[object, Sums] = {}
+        self._known_bytes: dict[int, tuple[Integers, Integers]] = {}
 
     def of(self, rows: int, device: Device, *, is_path: bool = False) -> Sums:
         """The sums for microbatches of so many examples: of forward and backward.
@@ -80,11 +83,29 @@ class LayerSums:
             self._known[key] = make(rows, device, is_path)
         return self._known[key]
 
+    def over_cuts(self, rows: int, seconds: Callable[[int], float]) -> Floats:
+        """What a cut takes, of the bytes that it carries forward, by the number of layers before it.
+
+        At both ends of the chain nothing is sent, which is not asked for.
+        """
+        if rows not in self._known_bytes:
+            self._known_bytes[rows] = np.unique(np.array(self._sent_bytes(rows), dtype=np.int64), return_inverse=True)
+        distinct, index = self._known_bytes[rows]
+        inner: Floats = np.array([seconds(num_bytes) for num_bytes in distinct.tolist()], dtype=np.float64)[index]
+        return np.concatenate(([0.0], inner, [0.0]))
+
+    def _sent_bytes(self, rows: int) -> list[int]:
+        if isinstance(self.model, ChainCosts):
+            return [layer.activation_bytes for layer in self.model.chain.layers[:-1]]
+        layers = range(self.model.num_layers - 1)
+        return [self.model.stage(layer, layer).microbatch(rows).output_bytes for layer in layers]
+
     def _of_table(self, rows: int, device: Device, is_path: bool) -> Sums:
         """Layers of a table add nothing to one another."""
         assert isinstance(self.model, ChainCosts)
         assert rows == self.model.microbatch_rows, "a table has one size"
-        total = sum(np.array(self.model.running_sums(name)) for name in _PATH[is_path]) * self.model.slowdown(device)
+        forward, backward = (np.array(self.model.running_sums(name), dtype=np.float64) for name in _PATH[is_path])
+        total: Floats = (forward + backward) * self.model.slowdown(device)
         return Sums(total, total[:-1])
 
     def _of_stages(self, rows: int, device: Device, is_path: bool) -> Sums:
@@ -109,4 +130,3 @@ class LayerSums:
                 distinct.append((first, last))
             index.append(found[stage])
         return distinct, np.array(index, dtype=np.intp)
-

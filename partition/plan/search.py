@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING
 
 from partition.config import AnyConfig, ExperimentConfig
 from partition.costs import Cluster, CostModel, build_costs, read_noise
@@ -21,6 +22,9 @@ from partition.plan.split import Segment
 from partition.plan.splitter import Splitter
 from partition.schedule import GENERATORS, ReplayCosts
 from partition.units import format_bytes
+
+if TYPE_CHECKING:
+    from partition.plan.layer_sums import LayerSums
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv")
 _SPLIT_SCHEDULES = tuple(name for name in SCHEDULES if GENERATORS[name].splits_backward)
@@ -280,7 +284,14 @@ class Search:
 
     def _make_splitter(self, num_replicas: int, num_ranks: int) -> Splitter:
         share = -(-self.minibatch_size // num_replicas)
-        return Splitter(self.replica_cluster(num_replicas, num_ranks), self.costs, share)
+        return Splitter(self.replica_cluster(num_replicas, num_ranks), self.costs, share, self.sums)
+
+    @cached_property
+    def sums(self) -> LayerSums:
+        """Running sums over the layers."""
+        from partition.plan.layer_sums import LayerSums  # of NumPy, for which few verbs should wait
+
+        return LayerSums(self.costs)
 
     def replica_cluster(self, num_replicas: int, num_ranks: int) -> Cluster:
         """The devices that any replica has: of each position the least memory and the slowest rates of all."""

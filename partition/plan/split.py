@@ -72,8 +72,10 @@ _ROUNDING = 1e-12
 class BoundedSearch(Protocol):
     """The splits whose bottleneck is at most a bound."""
 
-    next_bound: float
-    """After `best`: no bottleneck lies between the bound and this."""
+    @property
+    def next_bound(self) -> float:
+        """After `best`: no bottleneck lies between the bound and this."""
+        ...
 
     def best(self, criterion: Criterion) -> State | None:
         """The state of all stages with the least sum, or the least bottleneck; None where no split fits."""

@@ -13,12 +13,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import accumulate, combinations, pairwise
+from itertools import combinations, pairwise
+from typing import TYPE_CHECKING
 
-from partition.costs import Cluster, CostSource, Device, StageCost
+from partition.costs import Cluster, CostSource, StageCost
 from partition.plan.estimate import Layout
 from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
+
+if TYPE_CHECKING:
+    from partition.plan.layer_sums import Floats, LayerSums
 
 MOST_SPLITS_TRIED = 100
 """Where several stages share a device, so few splits are all tried."""
@@ -27,14 +31,16 @@ MOST_SPLITS_TRIED = 100
 class Splitter:
     """Finds splits of a model over the devices of one replica."""
 
-    def __init__(self, cluster: Cluster, model: CostSource, minibatch_size: int) -> None:
+    def __init__(self, cluster: Cluster, model: CostSource, minibatch_size: int, sums: LayerSums | None = None) -> None:
         self.cluster = cluster
+        self._sums = sums
         self.model = model
         self.minibatch_size = minibatch_size
         self.num_layers = model.num_layers
         # Neither depends on the schedule, so all of a shape's schedules share them.
         self._seconds = cache(self._stage_seconds)
         self._fastest = cache(self._fastest_split)
+        self._cuts = cache(self._cut_seconds)
 
     def splits(self, layout: Layout) -> list[tuple[Segment, ...]]:
         """The segments of every stage, in order: the best split, or two of which only a replay can tell the better."""
@@ -75,20 +81,56 @@ class Splitter:
     def _fastest_split(self, num_stages: int, num_microbatches: int) -> tuple[Segment, ...]:
         """The split of least step, whether or not it fits."""
         rows = -(-self.minibatch_size // num_microbatches)
-        split = optimal_split(self._problem(num_stages, num_microbatches, rows))
-        assert split is not None, "a chain with enough layers always has a split"
-        return split.segments
+        return self._least_step(range(len(self.cluster.devices)), num_stages, num_microbatches, rows)
+
+    def _least_step(
+        self, devices: Sequence[int], num_stages: int, num_microbatches: int, rows: int
+    ) -> tuple[Segment, ...]:
+        """The split of least step on devices in a given order, of which some may stand twice; memory is not looked at.
+
+        The devices of the segments are positions in that order.
+        """
+        from partition.plan.array_split import ArrayProblem, array_split  # of NumPy, for which few verbs should wait
+
+        is_in_order = devices == range(len(self.cluster.devices))
+        problem = ArrayProblem(
+            num_layers=self.num_layers,
+            num_stages=num_stages,
+            num_microbatches=num_microbatches,
+            sums=tuple(self.sums.of(rows, self.cluster.devices[device]) for device in devices),
+            cut_s=lambda here, there: self._cuts(devices[here], devices[there], rows),
+            once_s=lambda device, last: self._once_s(0, devices[device], 0, last),
+            first_alike=self.cluster.first_alike if is_in_order else tuple(range(len(devices))),
+        )
+        return array_split(problem).segments
+
+    @property
+    def sums(self) -> LayerSums:
+        """Running sums over the layers, shared by all splitters of a search."""
+        if self._sums is None:
+            from partition.plan.layer_sums import LayerSums
+
+            self._sums = LayerSums(self.model)
+        return self._sums
+
+    def _cut_seconds(self, device: int, following: int, rows: int) -> Floats:
+        """Seconds of both messages over a cut between two devices, by the number of layers before it."""
+        transfer_s = self.cluster.transfer_s
+        if device == following:
+            return self.sums.over_cuts(rows, lambda _: 0.0)
+        link = self.cluster.link_kind(device, following)
+        if link != (device, following):
+            return self._cuts(*link, rows)
+        return self.sums.over_cuts(
+            rows, lambda each: transfer_s(device, following, each) + transfer_s(following, device, each)
+        )
 
     # Several stages a rank
 
     def _several_stages_a_rank(self, layout: Layout) -> list[tuple[Segment, ...]]:
         placement, rows = layout.schedule.placement, layout.distinct_sizes[0]
         stages_per_rank = len(placement) // layout.schedule.num_ranks
-        of_devices, seconds = self._problem(1, 1, rows), self._seconds(rows)
-
-        def cut_s(device: int, following: int, layer: int) -> float:
-            here, there = placement[device], placement[following]
-            return 0.0 if here == there else of_devices.cut_s(here, there, layer)
+        seconds = self._seconds(rows)
 
         def bytes_alone(index: int, device: int, first: int, last: int) -> float:
             stage = self.model.stage(first, last)
@@ -97,18 +139,7 @@ class Splitter:
             of = layout.occupancy(stage)
             return max(map(of.bytes_at, own)) / self.cluster.devices[placement[device]].memory_bytes
 
-        # A device of its own for every stage: which one, the schedule says.
-        problem = replace(
-            of_devices,
-            num_stages=len(placement),
-            num_microbatches=stages_per_rank * (layout.num_microbatches - 1) + 1,
-            stage_s=cache(lambda index, device, first, last: seconds(index, placement[device], first, last)),
-            cut_s=cache(cut_s),
-            once_s=cache(lambda index, device, first, last: self._once_s(index, placement[device], first, last)),
-            first_alike=tuple(range(len(placement))),
-        )
-        fastest = optimal_split(problem)
-        assert fastest is not None, "a chain with enough layers always has a split"
+        fastest = self._least_step(placement, len(placement), stages_per_rank * (layout.num_microbatches - 1) + 1, rows)
         occupancy = cache(layout.occupancy)
 
         def fits(segments: Sequence[Segment]) -> bool:
@@ -121,13 +152,25 @@ class Splitter:
                 busy_s[placement[index]] += seconds(index, *segment)
             return sorted(busy_s, reverse=True)
 
-        start = _placed(fastest.segments, placement)
+        start = _placed(fastest, placement)
         if not fits(start):
-            start = _placed(_closest(replace(problem, stage_s=cache(bytes_alone))), placement)
+            start = _placed(_closest(self._placed_problem(placement, cache(bytes_alone))), placement)
         if not fits(start):
             fitting = filter(fits, few_splits(self.num_layers, placement))
             start = min(fitting, key=rank_seconds, default=start)
         return list(dict.fromkeys((start, _improve(start, rank_seconds, fits)))) if fits(start) else [start]
+
+    def _placed_problem(self, placement: Sequence[int], stage_s: StageSeconds) -> SplitProblem:
+        """A device of its own for every stage: which one, the schedule says."""
+        return SplitProblem(
+            num_layers=self.num_layers,
+            num_stages=len(placement),
+            num_microbatches=1,
+            stage_s=stage_s,
+            cut_s=_no_seconds,
+            once_s=_no_seconds,
+            first_alike=tuple(range(len(placement))),
+        )
 
     def _overflow_bytes(
         self, layout: Layout, segments: Sequence[Segment], occupancy: Callable[[StageCost], StageOccupancy]
@@ -143,29 +186,14 @@ class Splitter:
     # Costs
 
     def _stage_seconds(self, rows: int) -> StageSeconds:
-        """Seconds of forward and backward of one microbatch, whether or not the stage fits its device.
-
-        A stage costs what its layers cost alone and what each pair of neighbours adds (an activation recomputed for
-        the weight gradient of the next layer), so two running sums per kind of device price every stage.
-        """
-        devices, last_layer = self.cluster.devices, self.num_layers - 1
-
-        def both_s(device: Device, first: int, last: int) -> float:
-            cost = self.model.stage(first, last).microbatch(rows)
-            return cost.forward.seconds(device) + cost.backward.seconds(device)
-
-        def running_sums(device: Device) -> tuple[list[float], list[float]]:
-            alone = [both_s(device, layer, layer) for layer in range(last_layer + 1)]
-            added = [both_s(device, layer, layer + 1) - alone[layer] - alone[layer + 1] for layer in range(last_layer)]
-            return [0.0, *accumulate(alone)], [0.0, *accumulate(added)]
-
-        first_alike = self.cluster.first_alike
-        sums = {device: running_sums(devices[device]) for device in set(first_alike)}
+        """Seconds of forward and backward of one microbatch, whether or not the stage fits its device."""
+        first_alike, devices = self.cluster.first_alike, self.cluster.devices
+        sums = {device: self.sums.of(rows, devices[device]).lists for device in set(first_alike)}
 
         def seconds(index: int, device: int, first: int, last: int) -> float:
             del index
-            alone, added = sums[first_alike[device]]
-            return alone[last + 1] - alone[first] + added[last] - added[first]
+            ends, starts = sums[first_alike[device]]
+            return ends[last + 1] - starts[first]
 
         return seconds
 
