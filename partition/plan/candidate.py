@@ -108,6 +108,11 @@ class Candidate:
         return self.num_devices // self.num_replicas
 
 
+def is_out_of_reach(candidate: Candidate) -> bool:
+    """Whether this machine cannot stand in for what it takes: a sharded model needs devices that are there."""
+    return candidate.sharding is not None and any(stage.device.startswith("simulated") for stage in candidate.stages)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RankLoad:
     """What one device has to hold."""

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 
 from partition.config import AnyConfig
 from partition.costs import GradientNoise
-from partition.plan.candidate import Candidate
+from partition.plan.candidate import Candidate, is_out_of_reach
+from partition.plan.pruned import PrunedSearch, Unpriced
 from partition.plan.search import Search
 from partition.plan.verdict import verdict
 
@@ -49,6 +50,8 @@ class Comparison:
     certificate: Certificate | None
     verdict: str
     not_considered: tuple[str, ...] = NOT_CONSIDERED
+    unpriced: tuple[Unpriced, ...] = ()
+    """Ways that were not priced, as their bounds show that they are not the best of their kind."""
     noise: GradientNoise | None = None
     """What planner.noise holds."""
 
@@ -57,19 +60,20 @@ class Comparison:
         return next((candidate for candidate in self.candidates if candidate.name == name), None)
 
 
-def compare(config: AnyConfig) -> Comparison:
-    """Price every way to train an experiment and choose.
+def compare(config: AnyConfig, *, is_complete: bool = False) -> Comparison:
+    """Price the ways to train an experiment and choose; `is_complete`: also those that cannot be best of their kind.
 
     Example: ``compare(load_config("configs/mnist.yaml")).verdict``.
     """
-    return compare_with(Search(config))
+    return compare_with(Search(config), is_complete=is_complete)
 
 
-def compare_with(search: Search) -> Comparison:
+def compare_with(search: Search, *, is_complete: bool = False) -> Comparison:
     """The comparison of a search that is there already, with what it has priced."""
     config = search.settings
     objective = config.planner.objective
-    candidates = tuple(sorted(search.candidates(), key=_ranking))
+    found, unpriced = (search.candidates(), ()) if is_complete else PrunedSearch(search=search).run()
+    candidates = tuple(sorted(found, key=_ranking))
     chosen = choose(candidates, objective)
     return Comparison(
         config=config,
@@ -79,6 +83,7 @@ def compare_with(search: Search) -> Comparison:
         verdict=verdict(candidates, chosen),
         noise=search.noise,
         not_considered=(*NOT_CONSIDERED, *search.left_out),
+        unpriced=unpriced,
     )
 
 
@@ -102,14 +107,9 @@ def choose(candidates: Sequence[Candidate], objective: str) -> Candidate | None:
 
 def _eligible(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
     """The feasible exact candidates; where the fewest devices are asked for, those alone."""
-    exact = [one for one in candidates if one.feasible and one.exact_gradient and not _is_out_of_reach(one)]
+    exact = [one for one in candidates if one.feasible and one.exact_gradient and not is_out_of_reach(one)]
     fewest = min((candidate.num_devices for candidate in exact), default=0)
     return [candidate for candidate in exact if objective != "fewest_devices" or candidate.num_devices == fewest]
-
-
-def _is_out_of_reach(candidate: Candidate) -> bool:
-    """Whether this machine cannot stand in for what it takes: a sharded model needs devices that are there."""
-    return candidate.sharding is not None and any(stage.device.startswith("simulated") for stage in candidate.stages)
 
 
 def _value(candidate: Candidate, objective: str) -> float:
@@ -157,6 +157,7 @@ def comparison_record(comparison: Comparison) -> dict[str, object]:
         "chosen": comparison.chosen.name if comparison.chosen else None,
         "certificate": asdict(comparison.certificate) if comparison.certificate else None,
         "noise": comparison.noise.model_dump() if comparison.noise else None,
+        "unpriced": [asdict(way) for way in comparison.unpriced],
         "not_considered": list(comparison.not_considered),
         "verdict": comparison.verdict,
     }

@@ -21,6 +21,7 @@ from partition.plan.sizes import AnySizes, Sizes, Steps, WholeMicrobatches, powe
 from partition.plan.split import Segment
 from partition.plan.splitter import Splitter
 from partition.schedule import GENERATORS, ReplayCosts
+from partition.schedule.generators import outline
 from partition.units import format_bytes
 
 if TYPE_CHECKING:
@@ -156,14 +157,56 @@ class Search:
     def candidates(self) -> tuple[Candidate, ...]:
         """All candidates that the experiment's planner section admits, in a fixed order."""
         found: list[Candidate] = []
-        for device in self.distinct_devices():
-            found += [self._on_one_device(shape, device) for shape in self._one_device_shapes(device)]
-        if "pipeline" in self._admitted:
-            found += [self._pipeline(shape) for shape in self._pipeline_shapes(1)]
-        found += [self._pipeline(shape) for shape in self._replicated_shapes()]
-        if "sharded" in self._admitted and isinstance(self.costs, CostModel):
-            found += [self.price_sharded(count) for count in self._sizes.replicas(len(self.cluster.devices))]
+        for offer in self.offers():
+            found += self.price_all(offer) if isinstance(offer, Shape) else [offer]
         return tuple(found)
+
+    def offers(self) -> Iterator[Candidate | Shape]:
+        """The candidates of one device and the sharded ones, priced, and the shapes of all others, which take longer."""
+        for device in self.distinct_devices():
+            yield from (self._on_one_device(shape, device) for shape in self._one_device_shapes(device))
+        if "pipeline" in self._admitted:
+            yield from self._pipeline_shapes(1)
+        yield from self._replicated_shapes()
+        if "sharded" in self._admitted and isinstance(self.costs, CostModel):
+            yield from map(self.price_sharded, self._sizes.replicas(len(self.cluster.devices)))
+
+    def price_all(self, shape: Shape) -> list[Candidate]:
+        """The candidates of one shape over several devices."""
+        return [self._pipeline(shape)]
+
+    # Bounds
+
+    def least_step_s(self, shape: Shape) -> float:
+        """What no candidate of a shape over several devices can be below, whatever its split."""
+        from partition.plan.bounds import any_split_bound_s
+
+        if not self._is_bounded(shape):
+            return 0.0
+        cluster = self.replica_cluster(shape.num_replicas, shape.num_ranks)
+        return any_split_bound_s(
+            shape.schedule, _placement(shape), shape.sizes[-1], cluster, self.costs, self.sums, shape.num_replicas
+        )
+
+    def least_step_on_split_s(self, shape: Shape) -> float:
+        """The same on the split that the shape would be priced on; 0 where only memory can tell which that is."""
+        from partition.plan.bounds import StepBound
+
+        if not self._is_bounded(shape):
+            return 0.0
+        placement, sizes, replicas = _placement(shape), shape.sizes[0], shape.num_replicas
+        splits = self._splitter(replicas, shape.num_ranks).unlimited(placement, sizes)
+        cluster = self.replica_cluster(replicas, shape.num_ranks)
+        bounds = [StepBound.of(shape.schedule, placement, sizes, split, cluster, self.costs, replicas)
+                  for split in splits]  # fmt: skip
+        return min((bound.seconds for bound in bounds), default=0.0)
+
+    def _is_bounded(self, shape: Shape) -> bool:
+        """Whether costs are known not to fall as microbatches grow, as measured ones may, or all are of one size."""
+        if shape.num_ranks == 1 or self._no_layout(shape):
+            return False
+        is_measured = self.cluster.devices[0].profile is not None
+        return not is_measured or len({size for sizes in shape.sizes for size in sizes}) == 1
 
     # One device
 
@@ -455,6 +498,13 @@ def segments_of(stages: Sequence[StagePlan]) -> list[Segment]:
     return [
         Segment(stage.device_index, stage.first_layer, stage.last_layer) for stage in stages if stage.replica_index == 0
     ]
+
+
+def _placement(shape: Shape) -> tuple[int, ...]:
+    """The rank of each stage of a replica."""
+    return outline(
+        shape.schedule, num_ranks=shape.num_ranks, num_microbatches=shape.num_microbatches, num_stages=shape.num_stages
+    ).placement
 
 
 def _shifted(segments: Sequence[Segment], num_devices: int) -> list[Segment]:

@@ -24,6 +24,8 @@ from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_sp
 if TYPE_CHECKING:
     from partition.plan.layer_sums import Floats, LayerSums
 
+RankSeconds = Callable[[Sequence[Segment]], list[float]]
+Fits = Callable[[Sequence[Segment]], bool]
 MOST_SPLITS_TRIED = 100
 """Where several stages share a device, so few splits are all tried."""
 
@@ -48,6 +50,42 @@ class Splitter:
         if placement == tuple(range(len(placement))):
             return [self._one_stage_a_rank(layout)]
         return self._several_stages_a_rank(layout)
+
+    def unlimited(self, placement: Sequence[int], sizes: Sequence[int]) -> list[tuple[Segment, ...]]:
+        """What `splits` gives for any schedule so placed where all stages fit with all microbatches in flight.
+
+        Empty where they might not, and only the schedule can tell.
+        """
+        surely_fits, doubts = self._surely_fits(sizes), list[Sequence[Segment]]()
+
+        def fits(segments: Sequence[Segment]) -> bool:
+            if not surely_fits(segments):
+                doubts.append(segments)
+            return True
+
+        if tuple(placement) == tuple(range(len(placement))):
+            found = [self._fastest(len(placement), len(sizes))]
+            fits(found[0])
+        else:
+            found = self._improved(placement, len(sizes), max(sizes), fits)
+        return [] if doubts else found
+
+    def _surely_fits(self, sizes: Sequence[int]) -> Fits:
+        """Whether all stages fit, whatever is in flight."""
+        distinct = tuple(sorted(set(sizes)))
+
+        @cache
+        def most_bytes(stage: StageCost) -> int:
+            return StageOccupancy(stage, distinct, len(sizes)).most_bytes
+
+        def fits(segments: Sequence[Segment]) -> bool:
+            held: dict[int, int] = {}
+            for segment in segments:
+                stage = self.model.stage(segment.first_layer, segment.last_layer)
+                held[segment.device] = held.get(segment.device, 0) + most_bytes(stage)
+            return all(of <= self.cluster.devices[device].memory_bytes for device, of in held.items())
+
+        return fits
 
     # One stage a rank
 
@@ -129,8 +167,6 @@ class Splitter:
 
     def _several_stages_a_rank(self, layout: Layout) -> list[tuple[Segment, ...]]:
         placement, rows = layout.schedule.placement, layout.distinct_sizes[0]
-        stages_per_rank = len(placement) // layout.schedule.num_ranks
-        seconds = self._seconds(rows)
 
         def bytes_alone(index: int, device: int, first: int, last: int) -> float:
             stage = self.model.stage(first, last)
@@ -139,26 +175,41 @@ class Splitter:
             of = layout.occupancy(stage)
             return max(map(of.bytes_at, own)) / self.cluster.devices[placement[device]].memory_bytes
 
-        fastest = self._least_step(placement, len(placement), stages_per_rank * (layout.num_microbatches - 1) + 1, rows)
         occupancy = cache(layout.occupancy)
 
         def fits(segments: Sequence[Segment]) -> bool:
             return self._overflow_bytes(layout, segments, occupancy) <= 0
 
+        found = self._improved(placement, layout.num_microbatches, rows, fits)
+        if found:
+            return found
+        rank_seconds = self._rank_seconds(placement, rows)
+        start = _placed(_closest(self._placed_problem(placement, cache(bytes_alone))), placement)
+        if not fits(start):
+            fitting = filter(fits, few_splits(self.num_layers, placement))
+            start = min(fitting, key=rank_seconds, default=start)
+        return _with_improved(start, rank_seconds, fits) if fits(start) else [start]
+
+    def _improved(
+        self, placement: Sequence[int], num_microbatches: int, rows: int, fits: Fits
+    ) -> list[tuple[Segment, ...]]:
+        """The fastest split and a better balanced one; nothing where the fastest does not fit."""
+        stages_per_rank = len(placement) // (max(placement) + 1)
+        repeats = stages_per_rank * (num_microbatches - 1)
+        start = _placed(self._least_step(placement, len(placement), repeats + 1, rows), placement)
+        return _with_improved(start, self._rank_seconds(placement, rows), fits) if fits(start) else []
+
+    def _rank_seconds(self, placement: Sequence[int], rows: int) -> RankSeconds:
+        seconds = self._seconds(rows)
+
         def rank_seconds(segments: Sequence[Segment]) -> list[float]:
             """Of every rank, the busiest first."""
-            busy_s = [0.0] * layout.schedule.num_ranks
+            busy_s = [0.0] * (max(placement) + 1)
             for index, segment in enumerate(segments):
                 busy_s[placement[index]] += seconds(index, *segment)
             return sorted(busy_s, reverse=True)
 
-        start = _placed(fastest, placement)
-        if not fits(start):
-            start = _placed(_closest(self._placed_problem(placement, cache(bytes_alone))), placement)
-        if not fits(start):
-            fitting = filter(fits, few_splits(self.num_layers, placement))
-            start = min(fitting, key=rank_seconds, default=start)
-        return list(dict.fromkeys((start, _improve(start, rank_seconds, fits)))) if fits(start) else [start]
+        return rank_seconds
 
     def _placed_problem(self, placement: Sequence[int], stage_s: StageSeconds) -> SplitProblem:
         """A device of its own for every stage: which one, the schedule says."""
@@ -227,10 +278,15 @@ def _closest(problem: SplitProblem) -> tuple[Segment, ...]:
     return split.segments
 
 
+def _with_improved(
+    start: tuple[Segment, ...], rank_seconds: RankSeconds, fits: Fits
+) -> list[tuple[Segment, ...]]:
+    """A split and, where it is another, the one that it is improved to."""
+    return list(dict.fromkeys((start, _improve(start, rank_seconds, fits))))
+
+
 def _improve(
-    segments: tuple[Segment, ...],
-    rank_seconds: Callable[[Sequence[Segment]], list[float]],
-    fits: Callable[[Sequence[Segment]], bool],
+    segments: tuple[Segment, ...], rank_seconds: RankSeconds, fits: Fits
 ) -> tuple[Segment, ...]:
     """Move layers over cuts, one at a time, while that relieves the busiest rank, or the next one, and still fits."""
     best_s = rank_seconds(segments)
