@@ -22,7 +22,7 @@ from itertools import accumulate, pairwise
 
 from partition.costs import Cluster, CostSource
 from partition.plan.array_split import floor_of
-from partition.plan.layer_sums import LayerSums
+from partition.plan.layer_sums import BOTH, PATH, LayerSums
 from partition.plan.split import Segment
 from partition.schedule.generators import GENERATORS
 from partition.schedule.rows import Shape as ScheduleShape
@@ -66,31 +66,31 @@ class StepBound:
         sizes: Sequence[int],
         segments: Sequence[Segment],
         cluster: Cluster,
-        model: CostSource,
+        sums: LayerSums,
         num_replicas: int,
     ) -> StepBound:
         """The figures of the first replica, whose segments these are."""
         rows, num_ranks = min(sizes), max(placement) + 1
-        costs = [model.stage(segment.first_layer, segment.last_layer) for segment in segments]
         splits_backward = GENERATORS[schedule].splits_backward
         found = []
-        for index, (segment, cost) in enumerate(zip(segments, costs, strict=True)):
-            device, of = cluster.devices[segment.device], cost.microbatch(rows)
-            forward_s, backward_s = of.forward.seconds(device), of.backward.seconds(device)
-            input_grad_s = of.input_grad.seconds(device) if splits_backward else 0.0
-            halves_s = input_grad_s + of.weight_grad.seconds(device) if splits_backward else backward_s
-            neighbours = [_other(segments, placement, index, index + side) for side in (1, -1)]
-            send_s, send_back_s = (
-                0.0 if other is None else cluster.transfer_s(segment.device, other, num_bytes)
-                for other, num_bytes in zip(neighbours, (of.output_bytes, of.grad_input_bytes), strict=True)
+        for index, segment in enumerate(segments):
+            device, first, last = cluster.devices[segment.device], segment.first_layer, segment.last_layer
+            forward_s, path_s, weight_s = (
+                sums.of(rows, device, (action,)).stage_s(first, last)
+                for action in ("forward", *(("input_grad", "weight_grad") if splits_backward else ("backward",) * 2))
             )
+            send_s, send_back_s = (
+                _message_s(segments, placement, index, index + side, cluster, sums.sent_bytes(rows, cut))
+                for side, cut in ((1, last + 1), (-1, first))
+            )
+            cost = sums.model.stage(first, last)
             column = [segment.device + replica * num_ranks for replica in range(num_replicas)]
             found.append(
                 _StageFigures(
                     rank=placement[index],
                     forward_s=forward_s,
-                    path_s=input_grad_s if splits_backward else backward_s,
-                    work_s=forward_s + halves_s,
+                    path_s=path_s,
+                    work_s=forward_s + path_s + (weight_s if splits_backward else 0.0),
                     send_s=send_s,
                     send_back_s=send_back_s,
                     sum_s=cluster.sum_s(column, cost.tensor_bytes) if num_replicas > 1 else 0.0,
@@ -183,11 +183,13 @@ class StepBound:
         return found
 
 
-def _other(segments: Sequence[Segment], placement: Sequence[int], here: int, there: int) -> int | None:
-    """The device of a neighbouring stage; None where there is none, or it is on the same rank."""
+def _message_s(
+    segments: Sequence[Segment], placement: Sequence[int], here: int, there: int, cluster: Cluster, num_bytes: int
+) -> float:
+    """Seconds of a message to a neighbouring stage; 0 where there is none, or it is on the same rank."""
     if not 0 <= there < len(segments) or placement[here] == placement[there]:
-        return None
-    return segments[there].device
+        return 0.0
+    return cluster.transfer_s(segments[here].device, segments[there].device, num_bytes)
 
 
 def any_split_bound_s(
@@ -213,8 +215,8 @@ def any_split_bound_s(
         even_s = max(even_s, floor_of(tuple(of_kinds.values()), num_ranks))
     else:
         even_s = max(even_s, min(of.largest_s for of in of_kinds.values()))
-    is_path = GENERATORS[schedule].splits_backward
-    path_s = min(sums.of(rows, device, is_path=is_path).cut_s(len(placement)) for device in kinds.values())
+    splits_backward = GENERATORS[schedule].splits_backward
+    path_s = min(sums.of(rows, device, PATH if splits_backward else BOTH).cut_s(len(placement)) for device in kinds.values())
     found = [count * even_s, path_s]
     if len(kinds) == 1 and cluster.devices[0].profile is None:
         whole = model.stage(0, model.num_layers - 1)

@@ -258,7 +258,9 @@ def predict(
 ) -> Prediction:
     """Replay the layouts of all replicas and read their figures."""
     pairs = [(layout.schedule, of) for layout, of in zip(layouts, costs, strict=True)]
-    replicas = replay_replicas(pairs, has_step_barrier=has_step_barrier)
+    distinct, which = _distinct(pairs)
+    replayed = replay_replicas(distinct, has_step_barrier=has_step_barrier)
+    replicas = [replayed[index] for index in which]
     loads = rank_loads(stages)
     step_s = max(of.makespan_s for of in replicas)
     busy_s = sum(rank.busy_s for of in replicas for rank in of.ranks)
@@ -274,3 +276,15 @@ def predict(
         reserved_bytes=tuple(load.reserved_bytes for load in loads),
         context_bytes=tuple(load.context_bytes for load in loads),
     )
+
+
+def _distinct(pairs: Sequence[tuple[Schedule, ReplayCosts]]) -> tuple[list[tuple[Schedule, ReplayCosts]], list[int]]:
+    """Replicas that do the same at the same cost are at every moment as far as one another: they are replayed once."""
+    found: list[tuple[Schedule, ReplayCosts]] = []
+    which = []
+    for schedule, costs in pairs:
+        index = next((at for at, (of, other) in enumerate(found) if of is schedule and other == costs), len(found))
+        if index == len(found):
+            found.append((schedule, costs))
+        which.append(index)
+    return found, which

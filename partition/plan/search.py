@@ -138,15 +138,6 @@ class Search:
 
     def _check_size(self) -> None:
         """Refuse what makes no sense to search, and what could only be searched in minutes."""
-        layers, devices = self.costs.num_layers, len(self.cluster.devices)
-        admitted = self._admitted
-        work = layers * layers * devices * len(set(self.cluster.first_alike))
-        if {"pipeline", "hybrid"} & set(admitted) and devices > 1 and work > MOST_SPLIT_WORK:
-            raise PartitionError(
-                f"model and cluster: the splits of {layers} layers over {devices} devices are too many to search "
-                f"(layers² x devices x runs of equal devices is {work:,}, at most {MOST_SPLIT_WORK:,}); take fewer "
-                "layers or devices, or leave pipeline and hybrid out of planner.strategies"
-            )
         largest = max(self.settings.planner.minibatch_sizes or (0,))
         if largest >= self.minibatch_size:
             raise PartitionError(
@@ -197,7 +188,7 @@ class Search:
         placement, sizes, replicas = _placement(shape), shape.sizes[0], shape.num_replicas
         splits = self._splitter(replicas, shape.num_ranks).unlimited(placement, sizes)
         cluster = self.replica_cluster(replicas, shape.num_ranks)
-        bounds = [StepBound.of(shape.schedule, placement, sizes, split, cluster, self.costs, replicas)
+        bounds = [StepBound.of(shape.schedule, placement, sizes, split, cluster, self.sums, replicas)
                   for split in splits]  # fmt: skip
         return min((bound.seconds for bound in bounds), default=0.0)
 

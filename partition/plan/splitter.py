@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cmp_to_key
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ class Splitter:
         self._seconds = cache(self._stage_seconds)
         self._fastest = cache(self._fastest_split)
         self._cuts = cache(self._cut_seconds)
+        self.unlimited = cache(self._unlimited_splits)
 
     def splits(self, layout: Layout) -> list[tuple[Segment, ...]]:
         """The segments of every stage, in order: the best split, or two of which only a replay can tell the better."""
@@ -51,7 +52,7 @@ class Splitter:
             return [self._one_stage_a_rank(layout)]
         return self._several_stages_a_rank(layout)
 
-    def unlimited(self, placement: Sequence[int], sizes: Sequence[int]) -> list[tuple[Segment, ...]]:
+    def _unlimited_splits(self, placement: tuple[int, ...], sizes: tuple[int, ...]) -> list[tuple[Segment, ...]]:
         """What `splits` gives for any schedule so placed where all stages fit with all microbatches in flight.
 
         Empty where they might not, and only the schedule can tell.
@@ -63,7 +64,7 @@ class Splitter:
                 doubts.append(segments)
             return True
 
-        if tuple(placement) == tuple(range(len(placement))):
+        if placement == tuple(range(len(placement))):
             found = [self._fastest(len(placement), len(sizes))]
             fits(found[0])
         else:
@@ -74,11 +75,20 @@ class Splitter:
         """Whether all stages fit, whatever is in flight."""
         distinct = tuple(sorted(set(sizes)))
 
+        def apart(segments: Sequence[Segment]) -> dict[int, int]:
+            """No less than what follows, without a look at what the stages do."""
+            before, held = self.sums.most_bytes(distinct, len(sizes)), dict[int, int]()
+            for device, first, last in (segment[:3] for segment in segments):
+                held[device] = held.get(device, 0) + int(before[last + 1] - before[first])
+            return held
+
         @cache
         def most_bytes(stage: StageCost) -> int:
             return StageOccupancy(stage, distinct, len(sizes)).most_bytes
 
         def fits(segments: Sequence[Segment]) -> bool:
+            if all(of <= self.cluster.devices[device].memory_bytes for device, of in apart(segments).items()):
+                return True
             held: dict[int, int] = {}
             for segment in segments:
                 stage = self.model.stage(segment.first_layer, segment.last_layer)
@@ -167,6 +177,9 @@ class Splitter:
 
     def _several_stages_a_rank(self, layout: Layout) -> list[tuple[Segment, ...]]:
         placement, rows = layout.schedule.placement, layout.distinct_sizes[0]
+        unlimited = self.unlimited(placement, layout.sizes)
+        if unlimited:
+            return unlimited
 
         def bytes_alone(index: int, device: int, first: int, last: int) -> float:
             stage = self.model.stage(first, last)
@@ -188,7 +201,7 @@ class Splitter:
         if not fits(start):
             fitting = filter(fits, few_splits(self.num_layers, placement))
             start = min(fitting, key=rank_seconds, default=start)
-        return _with_improved(start, rank_seconds, fits) if fits(start) else [start]
+        return _with_improved(start, placement, self._seconds(rows), fits) if fits(start) else [start]
 
     def _improved(
         self, placement: Sequence[int], num_microbatches: int, rows: int, fits: Fits
@@ -197,7 +210,7 @@ class Splitter:
         stages_per_rank = len(placement) // (max(placement) + 1)
         repeats = stages_per_rank * (num_microbatches - 1)
         start = _placed(self._least_step(placement, len(placement), repeats + 1, rows), placement)
-        return _with_improved(start, self._rank_seconds(placement, rows), fits) if fits(start) else []
+        return _with_improved(start, placement, self._seconds(rows), fits) if fits(start) else []
 
     def _rank_seconds(self, placement: Sequence[int], rows: int) -> RankSeconds:
         seconds = self._seconds(rows)
@@ -279,33 +292,78 @@ def _closest(problem: SplitProblem) -> tuple[Segment, ...]:
 
 
 def _with_improved(
-    start: tuple[Segment, ...], rank_seconds: RankSeconds, fits: Fits
+    start: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds, fits: Fits
 ) -> list[tuple[Segment, ...]]:
     """A split and, where it is another, the one that it is improved to."""
-    return list(dict.fromkeys((start, _improve(start, rank_seconds, fits))))
+    return list(dict.fromkeys((start, _improve(start, placement, seconds, fits))))
 
 
 def _improve(
-    segments: tuple[Segment, ...], rank_seconds: RankSeconds, fits: Fits
+    segments: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds, fits: Fits
 ) -> tuple[Segment, ...]:
     """Move layers over cuts, one at a time, while that relieves the busiest rank, or the next one, and still fits."""
-    best_s = rank_seconds(segments)
     while True:
-        found = [(rank_seconds(moved), moved) for moved in neighbours(segments)]
-        better = sorted(pair for pair in found if pair[0] < best_s)
-        taken = next((pair for pair in better if fits(pair[1])), None)
+        moves = _Moves(segments, placement, seconds)
+        taken = next((moved for moved in moves.better() if fits(moved)), None)
         if taken is None:
             return segments
-        best_s, segments = taken
+        segments = taken
+
+
+class _Moves:
+    """The moves of one layer over a cut, by what they do to the two ranks beside it.
+
+    Of two splits the better one has the less busy busiest rank, of equals the less busy next one, and so on; where two
+    ranks change, that is decided by these two, as all others are the same.
+    """
+
+    def __init__(self, segments: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds) -> None:
+        self.segments, self.placement, self.seconds = segments, placement, seconds
+        self.busy_s = [0.0] * (max(placement) + 1)
+        for index, segment in enumerate(segments):
+            self.busy_s[placement[index]] += seconds(index, *segment[:3])
+
+    def better(self) -> Iterator[tuple[Segment, ...]]:
+        """The splits that a better move leads to, the best first."""
+        found = []
+        for index, moved in _moved_pairs(self.segments):
+            before, after = self._change(index, moved)
+            if after < before:
+                found.append((before, after, index, moved))
+        for _, _, index, moved in sorted(found, key=cmp_to_key(_compare)):
+            yield (*self.segments[:index], *moved, *self.segments[index + 2 :])
+
+    def _change(self, index: int, moved: tuple[Segment, Segment]) -> tuple[list[float], list[float]]:
+        """What the ranks of two neighbouring stages are busy before a move and after it, the busier one first."""
+        after: dict[int, float] = {}
+        for at, segment in enumerate(moved, start=index):
+            rank = self.placement[at]
+            change_s = self.seconds(at, *segment[:3]) - self.seconds(at, *self.segments[at][:3])
+            after[rank] = after.get(rank, self.busy_s[rank]) + change_s
+        return sorted((self.busy_s[rank] for rank in after), reverse=True), sorted(after.values(), reverse=True)
+
+
+_Move = tuple[list[float], list[float], int, tuple[Segment, Segment]]
+
+
+def _compare(one: _Move, other: _Move) -> int:
+    """Which of two moves leads to the better split: what the one changes counts as it was in the other."""
+    ours, theirs = sorted((*one[1], *other[0]), reverse=True), sorted((*other[1], *one[0]), reverse=True)
+    return (ours > theirs) - (ours < theirs) or one[2] - other[2]
+
+
+def _moved_pairs(segments: Sequence[Segment]) -> Iterator[tuple[int, tuple[Segment, Segment]]]:
+    """The two stages at a cut that has moved by one layer, after the index of the first."""
+    for index, (before, after) in enumerate(pairwise(segments)):
+        for cut in (before.last_layer - 1, before.last_layer + 1):
+            if before.first_layer <= cut < after.last_layer:
+                yield index, (before._replace(last_layer=cut), after._replace(first_layer=cut + 1))
 
 
 def neighbours(segments: Sequence[Segment]) -> Iterator[tuple[Segment, ...]]:
     """The splits with one cut moved by one layer."""
-    for index, (before, after) in enumerate(pairwise(segments)):
-        for cut in (before.last_layer - 1, before.last_layer + 1):
-            if before.first_layer <= cut < after.last_layer:
-                moved = (before._replace(last_layer=cut), after._replace(first_layer=cut + 1))
-                yield (*segments[:index], *moved, *segments[index + 2 :])
+    for index, moved in _moved_pairs(segments):
+        yield (*segments[:index], *moved, *segments[index + 2 :])
 
 
 def _placed(segments: Sequence[Segment], placement: Sequence[int]) -> tuple[Segment, ...]:
