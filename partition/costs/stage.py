@@ -323,11 +323,17 @@ class CostModel:
     def least_s(self, num_examples: int, devices: Sequence[Device]) -> float:
         """Seconds that the operators of so many examples take on all devices at their best rates together."""
         whole = self.stage(0, self.num_layers - 1)
-        return 1 / sum(1 / whole.least_s(num_examples, device) for device in devices)
+        kinds = {device.rates: whole.least_s(num_examples, device) for device in distinct_rates(devices)}
+        return 1 / sum(1 / kinds[device.rates] for device in devices)
 
     def origin(self, cluster: Cluster) -> str:
         """The rates of the devices, and the links."""
         return cluster.cost_source
+
+
+def distinct_rates(devices: Sequence[Device]) -> list[Device]:
+    """One device of every speed."""
+    return list({device.rates: device for device in devices}.values())
 
 
 def _run_ends(shapes: Sequence[object]) -> list[int]:

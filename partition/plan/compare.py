@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from partition.config import AnyConfig
 from partition.costs import GradientNoise
 from partition.plan.candidate import Candidate, is_out_of_reach
-from partition.plan.pruned import PrunedSearch, Unpriced
+from partition.plan.pruned import Unpriced, find_candidates
 from partition.plan.search import Search
 from partition.plan.verdict import verdict
 
@@ -72,7 +72,7 @@ def compare_with(search: Search, *, is_complete: bool = False) -> Comparison:
     """The comparison of a search that is there already, with what it has priced."""
     config = search.settings
     objective = config.planner.objective
-    found, unpriced = (search.candidates(), ()) if is_complete else PrunedSearch(search=search).run()
+    found, unpriced = find_candidates(search, is_complete=is_complete)
     candidates = tuple(sorted(found, key=_ranking))
     chosen = choose(candidates, objective)
     return Comparison(

@@ -16,6 +16,10 @@ from typing import NamedTuple
 from partition.plan.candidate import Candidate, is_out_of_reach
 from partition.plan.search import Search, Shape
 
+MOST_ACTIONS = 60_000
+"""Computations of all schedules of a search of which every way is priced: a second."""
+MOST_FIGURES = 10_000
+"""Layers times devices of a search that finds the best of every kind."""
 TIED = 1 + 4e-6
 """Steps within this of one another are priced, so that ties are settled as they are in the full search."""
 
@@ -41,11 +45,26 @@ class _Waiting(NamedTuple):
     """The bound is that of the split that the way would be priced on."""
 
 
+def find_candidates(search: Search, *, is_complete: bool) -> tuple[tuple[Candidate, ...], tuple[Unpriced, ...]]:
+    """Every candidate of a small search, and what matters of a larger one unless all are asked for."""
+    if is_complete or sum(map(_num_actions, search.shapes())) <= MOST_ACTIONS:
+        return search.candidates(), ()
+    has_kinds = search.costs.num_layers * len(search.cluster.devices) <= MOST_FIGURES
+    return PrunedSearch(search=search, has_kinds=has_kinds).run()
+
+
+def _num_actions(shape: Shape) -> int:
+    """Computations of one replica's schedule, forward and backward."""
+    return 2 * shape.num_stages * shape.num_microbatches
+
+
 @dataclass(kw_only=True)
 class PrunedSearch:
     """One search, most promising first."""
 
     search: Search
+    has_kinds: bool = True
+    """The best of every kind is found, not the first two of all alone."""
     found: list[Candidate] = field(default_factory=list)
     unpriced: list[Unpriced] = field(default_factory=list)
     _best: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -105,6 +124,6 @@ class PrunedSearch:
     def _may_matter(self, shape: Shape, bound_s: float) -> bool:
         """Whether it may be the best of its kind, or one of the first two of all."""
         num_devices, least_s = shape.num_ranks * shape.num_replicas, bound_s / TIED
-        if least_s <= self._best.get((shape.strategy, num_devices), math.inf):
+        if self.has_kinds and least_s <= self._best.get((shape.strategy, num_devices), math.inf):
             return True
         return len(self._first) < 2 or self._rank(least_s, num_devices) <= self._first[1]

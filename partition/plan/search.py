@@ -156,11 +156,15 @@ class Search:
         """The candidates of one device and the sharded ones, priced, and the shapes of all others, which take longer."""
         for device in self.distinct_devices():
             yield from (self._on_one_device(shape, device) for shape in self._one_device_shapes(device))
+        yield from self.shapes()
+        if "sharded" in self._admitted and isinstance(self.costs, CostModel):
+            yield from map(self.price_sharded, self._sizes.replicas(len(self.cluster.devices)))
+
+    def shapes(self) -> Iterator[Shape]:
+        """The shapes over several devices."""
         if "pipeline" in self._admitted:
             yield from self._pipeline_shapes(1)
         yield from self._replicated_shapes()
-        if "sharded" in self._admitted and isinstance(self.costs, CostModel):
-            yield from map(self.price_sharded, self._sizes.replicas(len(self.cluster.devices)))
 
     def price_all(self, shape: Shape) -> list[Candidate]:
         """The candidates of one shape over several devices."""
