@@ -13,7 +13,7 @@ from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect, memo
 from partition.costs.optimizer import OptimizerRecord
 from partition.costs.source import MicrobatchCost, StageCost
 from partition.costs.work import Work, operator_key, program_work, seconds_on
-from partition.graph import Category, LossRecord, Network, Program, StageProgram, build_stage_program
+from partition.graph import Category, LossRecord, Network, Program, Spans, StageProgram, build_stage_program, recomputed
 from partition.graph.program import Take, Variable, operators
 
 
@@ -107,11 +107,13 @@ class NetworkStageCost:
         first_layer: int,
         last_layer: int,
         rules: AllocatorRules = EXACT,
+        recompute: Spans = (),
     ) -> None:
         self.network = network
         self.optimizer = optimizer
         self.itemsize = itemsize
         self.rules = rules
+        self.recompute = recompute
         self.layers = network.layers[first_layer : last_layer + 1]
         self.is_last = last_layer == network.num_layers - 1
         self._microbatches: dict[int, MicrobatchCost] = {}
@@ -119,7 +121,13 @@ class NetworkStageCost:
     @cached_property
     def program(self) -> StageProgram:
         """The programs of the stage; its parameters and its optimizer step are priced without them."""
-        return build_stage_program(self.network, self.layers[0].index, self.layers[-1].index)
+        program = build_stage_program(self.network, self.layers[0].index, self.layers[-1].index)
+        return recomputed(program, self.recompute)
+
+    @property
+    def has_recomputation(self) -> bool:
+        """Whether R runs before its backwards."""
+        return bool(self.recompute and self.program.recompute)
 
     @cached_property
     def _actions(self) -> dict[str, PricedProgram]:
@@ -130,6 +138,7 @@ class NetworkStageCost:
             "backward": self._priced(program.backward),
             "input_grad": self._priced(program.input_grad),
             "weight_grad": self._priced(program.weight_grad),
+            "recompute": self._priced(program.recompute),
             "receive_forward": self._priced((Take(received),) if received else ()),
             "receive_backward": self._priced((Take(program.grad_output),) if program.grad_output else ()),
         }
@@ -251,6 +260,7 @@ class CostModel:
     microbatch_rows: int | None = None
     """Any number of examples can be priced."""
     splits_backward = True
+    can_recompute = True
 
     def __init__(
         self, network: Network, optimizer: OptimizerRecord, itemsize: int, rules: AllocatorRules = EXACT
@@ -269,13 +279,14 @@ class CostModel:
         """Number of affine layers."""
         return self.network.num_layers
 
-    def stage(self, first_layer: int, last_layer: int) -> NetworkStageCost:
-        """The costs of layers first_layer..last_layer, inclusive, as one stage."""
+    def stage(self, first_layer: int, last_layer: int, recompute: Spans = ()) -> NetworkStageCost:
+        """The costs of layers first_layer..last_layer, inclusive, as one stage that recomputes some of them."""
         is_last = last_layer == self.network.num_layers - 1
-        key = (first_layer == 0, is_last, self._shapes[first_layer : last_layer + 1])
+        spans = tuple((first - first_layer, last - first_layer) for first, last in recompute)
+        key = (first_layer == 0, is_last, self._shapes[first_layer : last_layer + 1], spans)
         if key not in self._stages:
             self._stages[key] = NetworkStageCost(
-                self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules
+                self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules, recompute
             )
         return self._stages[key]
 

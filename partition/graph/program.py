@@ -159,6 +159,8 @@ class StageProgram:
     input_grad: Program
     weight_grad: Program
     predict: Program
+    recompute: Program = ()
+    """R: makes again, before the backward, what F has given back (see `partition.graph.recompute`)."""
 
     @property
     def is_first(self) -> bool:

@@ -14,7 +14,7 @@ from partition.plan.candidate import Prediction, StageMemory, StagePlan, rank_lo
 from partition.plan.microbatches import short_minibatch_sizes, size_classes
 from partition.plan.occupancy import RankMoment, StageOccupancy, rank_moments, rank_peak
 from partition.plan.split import Segment
-from partition.schedule import Action, Kind, ReplayCosts, Schedule, generate, lower, replay_replicas
+from partition.schedule import Action, Kind, ReplayCosts, Schedule, generate, lower, replay_replicas, with_recomputation
 from partition.schedule.actions import NO_MICROBATCH, SENDS
 from partition.schedule.replay_costs import SecondsTable
 
@@ -22,7 +22,13 @@ RECEIVES_AHEAD = 2
 """Computations before which a receive is posted: the sender must know of it before it has something to send, or the
 message waits for that news, which on slow links queues behind the messages of the other direction."""
 
-_COMPUTE = {Kind.F: "forward", Kind.B: "backward", Kind.I: "input_grad", Kind.W: "weight_grad"}
+_COMPUTE = {
+    Kind.F: "forward",
+    Kind.B: "backward",
+    Kind.I: "input_grad",
+    Kind.W: "weight_grad",
+    Kind.R: "recompute",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,11 @@ class Layout:
     def num_microbatches(self) -> int:
         """Microbatches of a step."""
         return len(self.sizes)
+
+    def recomputing(self, segments: Sequence[Segment], model: CostSource) -> Layout:
+        """The layout with R in the rows of the stages that need it on a split; all else stands where it stood."""
+        stages = [index for index, segment in enumerate(segments) if model.stage(*segment.layers).has_recomputation]
+        return replace(self, schedule=with_recomputation(self.schedule, stages)) if stages else self
 
     def short(self, num_examples: int) -> Layout:
         """What a short minibatch needs: the last microbatches, the first of them cut, in the same rows.
@@ -130,7 +141,7 @@ def stage_plans(
     memory: dict[int, StageMemory] = {}
     for rank in range(num_ranks):
         stages = layout.schedule.stages_of(rank)
-        costs = [model.stage(segments[stage].first_layer, segments[stage].last_layer) for stage in stages]
+        costs = [model.stage(*segments[stage].layers) for stage in stages]
         memory |= dict(zip(stages, _rank_memory(layout, rank, costs), strict=True))
     return tuple(
         StagePlan(
@@ -144,6 +155,7 @@ def stage_plans(
             limit_bytes=cluster.devices[segment.device].memory_bytes,
             memory=memory[index],
             room=cluster.devices[segment.device].room,
+            recompute=segment.recompute,
         )
         for index, segment in enumerate(segments)
     )
@@ -174,7 +186,7 @@ def replay_costs(
 
     `sum_devices` gives the devices over which the gradients of each stage are added, in order; empty without replicas.
     """
-    costs = [model.stage(segment.first_layer, segment.last_layer) for segment in segments]
+    costs = [model.stage(*segment.layers) for segment in segments]
     devices = [cluster.devices[segment.device] for segment in segments]
     sizes = layout.distinct_sizes
     seconds = {
@@ -238,7 +250,7 @@ def _postings(layout: Layout, costs: Sequence[StageCost], cluster: Cluster) -> d
 def communication_bytes(layouts: Sequence[Layout], segments: Sequence[Segment], model: CostSource) -> int:
     """Bytes that cross links in one step: activations and gradients between ranks, sums over replicas around a ring."""
     placement = layouts[0].schedule.placement
-    costs = [model.stage(segment.first_layer, segment.last_layer) for segment in segments]
+    costs = [model.stage(*segment.layers) for segment in segments]
     total = 2 * (len(layouts) - 1) * sum(sum(cost.tensor_bytes) for cost in costs)
     for layout in layouts:
         for rows, count in Counter(layout.sizes).items():

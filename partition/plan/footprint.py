@@ -100,7 +100,7 @@ def _layers(search: Search, candidate: Candidate) -> tuple[LayerMemory, ...]:
 
 
 def _layers_of(search: Search, plan: StagePlan, rows: int) -> list[LayerMemory]:
-    cost = search.model.stage(plan.first_layer, plan.last_layer)
+    cost = search.model.stage(*plan.layers)
     program, item = cost.program, search.model.itemsize
     kept = kept_by_layer(program, rows, item)
     found = []
@@ -184,7 +184,7 @@ def _instants(search: Search, candidate: Candidate) -> list[tuple[Action | None,
     found = []
     for replica, layout in enumerate(search.layouts(candidate)):
         plans = [plan for plan in candidate.stages if plan.replica_index == replica]
-        stages = [search.model.stage(plan.first_layer, plan.last_layer) for plan in plans]
+        stages = [search.model.stage(*plan.layers) for plan in plans]
         found += [_instant(layout, stages, rank) for rank in range(layout.schedule.num_ranks)]
     return found
 

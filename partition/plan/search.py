@@ -83,6 +83,7 @@ class Search:
             self._check_schedule(schedule)
         self._splitter = cache(self._make_splitter)
         self._shapes_layouts = cache(self._make_layouts)
+        self._recomputing: dict[object, tuple[Layout, ...]] = {}
 
     @property
     def config(self) -> ExperimentConfig:
@@ -316,7 +317,17 @@ class Search:
 
     def layouts(self, candidate: Candidate) -> tuple[Layout, ...]:
         """What each replica of a candidate runs in a step."""
-        return self._shapes_layouts(Shape.of(candidate))
+        return self.layouts_on(Shape.of(candidate), segments_of(candidate.stages))
+
+    def layouts_on(self, shape: Shape, segments: Sequence[Segment]) -> tuple[Layout, ...]:
+        """What each replica of a shape runs in a step on given segments, those of its first replica."""
+        plain = self._shapes_layouts(shape)
+        if not any(segment.recompute for segment in segments):
+            return plain
+        key = (shape, tuple(segment.layers for segment in segments))
+        if key not in self._recomputing:
+            self._recomputing[key] = tuple(layout.recomputing(segments, self.costs) for layout in plain)
+        return self._recomputing[key]
 
     def _make_layouts(self, shape: Shape) -> tuple[Layout, ...]:
         self._check_schedule(shape.schedule)
@@ -342,7 +353,7 @@ class Search:
         """The stages of all replicas of a shape, with their bytes; `segments` are those of its first replica."""
         return tuple(
             stage
-            for replica, layout in enumerate(self._shapes_layouts(shape))
+            for replica, layout in enumerate(self.layouts_on(shape, segments))
             for stage in stage_plans(
                 layout, _shifted(segments, replica * shape.num_ranks), self.cluster, self.costs, replica
             )
@@ -350,7 +361,7 @@ class Search:
 
     def price(self, shape: Shape, segments: Sequence[Segment]) -> Candidate:
         """The candidate of a shape on given segments, those of its first replica."""
-        layouts, num_replicas = self._shapes_layouts(shape), shape.num_replicas
+        layouts, num_replicas = self.layouts_on(shape, segments), shape.num_replicas
         costs = [self._costs(layout, segments, replica, num_replicas) for replica, layout in enumerate(layouts)]
         stages = self.stages_of(shape, segments)
         candidate = self._without_layout(shape, "")
@@ -359,6 +370,7 @@ class Search:
             candidate,
             feasible=not overflow,
             reason=overflow or _fit(stages),
+            recompute=tuple(span for segment in segments for span in segment.recompute),
             stages=stages,
             predicted=predict(
                 layouts,
@@ -416,7 +428,7 @@ class Search:
             microbatch_size=shape.sizes[0][0] if shape.sizes and shape.sizes[0] else 1,
             num_microbatches=shape.num_microbatches,
             schedule=shape.schedule,
-            recompute=False,
+            recompute=(),
             sharding=None,
             learning_rate=self._learning_rate(shape.minibatch_size),
             cost_source=self.costs.origin(self.cluster),
@@ -438,9 +450,7 @@ class Search:
 
 def segments_of(stages: Sequence[StagePlan]) -> list[Segment]:
     """The segments of the first replica."""
-    return [
-        Segment(stage.device_index, stage.first_layer, stage.last_layer) for stage in stages if stage.replica_index == 0
-    ]
+    return [Segment(stage.device_index, *stage.layers) for stage in stages if stage.replica_index == 0]
 
 
 def _shifted(segments: Sequence[Segment], num_devices: int) -> list[Segment]:

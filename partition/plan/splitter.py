@@ -59,7 +59,7 @@ class Splitter:
         def fill(index: int, device: int, first: int, last: int) -> float:
             return peak_bytes(index, self.model.stage(first, last)) / self.cluster.devices[device].memory_bytes
 
-        if all(fill(index, *segment) <= 1 for index, segment in enumerate(fastest)):
+        if all(fill(index, *segment[:3]) <= 1 for index, segment in enumerate(fastest)):
             return fastest
         rows = layout.distinct_sizes[0]
         seconds = self._seconds(rows)
@@ -118,7 +118,7 @@ class Splitter:
             """Of every rank, the busiest first."""
             busy_s = [0.0] * layout.schedule.num_ranks
             for index, segment in enumerate(segments):
-                busy_s[placement[index]] += seconds(index, *segment)
+                busy_s[placement[index]] += seconds(index, *segment[:3])
             return sorted(busy_s, reverse=True)
 
         start = _placed(fastest.segments, placement)
@@ -136,7 +136,7 @@ class Splitter:
         found = []
         for rank in range(layout.schedule.num_ranks):
             own = [segments[stage] for stage in layout.schedule.stages_of(rank)]
-            stages = [occupancy(self.model.stage(of.first_layer, of.last_layer)) for of in own]
+            stages = [occupancy(self.model.stage(*of.layers)) for of in own]
             found.append(rank_peak(stages, layout.moments[rank])[0] - self.cluster.devices[own[0].device].memory_bytes)
         return max(found)
 

@@ -12,6 +12,7 @@ _KINDS = {
     Kind.B: "backward",
     Kind.I: "input gradient",
     Kind.W: "weight gradient",
+    Kind.R: "recomputation",
     Kind.RECV_F: "receiving activations",
     Kind.RECV_B: "receiving gradients",
     Kind.STEP: "optimizer step",

@@ -143,6 +143,11 @@ class Executor:
         self.clock.work(self.step.seconds(action))
         return iter(())
 
+    def _recompute(self, action: Action) -> Iterator[None]:
+        self.stages[action.stage].recompute(self._frame(action))
+        self.clock.work(self.step.seconds(action))
+        return iter(())
+
     def _frame(self, action: Action) -> Frame:
         return self._frame_of(action.stage, action.microbatch)
 
@@ -285,6 +290,7 @@ _METHODS: dict[Kind, Callable[[Executor, Action], Iterable[None]]] = {
     Kind.B: Executor._backward,
     Kind.I: Executor._backward,
     Kind.W: Executor._weight_grad,
+    Kind.R: Executor._recompute,
     Kind.SEND_F: Executor._send,
     Kind.SEND_B: Executor._send,
     Kind.RECV_F: Executor._receive,

@@ -57,7 +57,7 @@ def with_postings(messages: Messages, config: ExperimentConfig, world: ProcessWo
 
 def _typical_bytes(search: Search, segments: Sequence[Segment], rows: int) -> int:
     """Of a message between these stages, in the middle."""
-    cuts = [search.model.stage(of.first_layer, of.last_layer).microbatch(rows).output_bytes for of in segments[:-1]]
+    cuts = [search.model.stage(*of.layers).microbatch(rows).output_bytes for of in segments[:-1]]
     return int(statistics.median(cuts))
 
 

@@ -146,6 +146,11 @@ class Stage:
             x = frame.tensors[self.program.input.name]
             torch.autograd.grad((edge,), (x,), (grad_y,))
 
+    def recompute(self, frame: Frame) -> None:
+        """R: what F has not kept, from what it has, just as F made it."""
+        with torch.no_grad():
+            self.run(self.program.recompute, frame)
+
     def weight_grad(self, frame: Frame) -> None:
         """W: the weight gradients that I left, in one go."""
         with torch.no_grad():

@@ -14,7 +14,7 @@ from torch import Tensor
 from partition.data.rows import Examples
 from partition.data.stores import free_bytes as host_free_bytes
 from partition.errors import DeviceMemoryError, RunError
-from partition.graph import Category, build_stage_program
+from partition.graph import Category, build_stage_program, recomputed
 from partition.plan import Candidate, Layout, Search, StagePlan
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.prediction import MOST_IN_ONE_PASS, prediction_schedule, prediction_sizes
@@ -68,6 +68,7 @@ class Worker:
 
     def _add_stage(self, search: Search, candidate: Candidate, plan: StagePlan) -> None:
         program = build_stage_program(search.network, plan.first_layer, plan.last_layer)
+        program = recomputed(program, plan.recompute)
         layers = {layer.index: take_parameters(layer, self.device) for layer in program.layers}
         initialise(program.layers, layers, search.config.training.seed)
         # The penalty enters the sum over replicas once.

@@ -1,0 +1,235 @@
+"""Recomputation: what a forward keeps of some layers is given back at once, and computed again for the backward.
+
+A pass over the programs of a stage, whatever its operators are. Of a run of layers a..b, a *span*, F gives back each
+kept tensor after its last use; the operators that make them again, from what is still kept, run just before the
+backward first needs one of them:
+
+    kept, all       x  z0  z1  z2  z3  z4              F  takes z0 .. z4
+    spans (1, 2)    x  z0  .   .   z3  z4              F  gives z1 and z2 back, B makes both again before it needs z2
+    spans (3, 4)    x  z0  z1  z2  .   .               F  gives z3 and z4 back, R makes both again before B begins
+
+Where the first operator of the backward needs them, they are made by R, an action of its own: it needs no gradient and
+can run while one is awaited. Other spans are made within B or I, whose programs then hold those operators too. The same
+operators on the same operands give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from partition.graph.program import (
+    Activate,
+    ActivationGrad,
+    Affine,
+    Category,
+    Give,
+    InputGrad,
+    Instruction,
+    Load,
+    LossAndGrad,
+    Operator,
+    Program,
+    StageProgram,
+    Take,
+    Variable,
+    WeightGrad,
+    operators,
+)
+
+Spans = tuple[tuple[int, int], ...]
+"""First and last layer, inclusive, of each run of layers that is computed again; no two of a stage are adjacent."""
+
+_WRITTEN: Mapping[type, tuple[str, ...]] = {
+    Load: ("into",),
+    Affine: ("z",),
+    Activate: ("h",),
+    ActivationGrad: ("grad",),
+    InputGrad: ("grad_x",),
+    WeightGrad: (),
+    LossAndGrad: ("grad_o", "loss"),
+}
+"""Fields that an operator writes; it reads the others."""
+
+
+class _Span(NamedTuple):
+    """Kept variables of a run of layers, and the program that makes them again."""
+
+    names: tuple[str, ...]
+    made: Program
+
+
+def recomputed(program: StageProgram, spans: Spans) -> StageProgram:
+    """The programs of the stage with what it keeps of these layers computed again; prediction and W are the same."""
+    dropped = dropped_by_span(program, spans)
+    names = {name for of_span in dropped.values() for name in of_span}
+    if not names:
+        return program
+    made = [_Span(tuple(of), _span_program(program, names, of)) for of in dropped.values()]
+    at_once = [span for span in made if _first_use(program.backward, span.names) == 0]
+    within = [span for span in made if span not in at_once]
+    is_output_dropped = program.is_output_kept and program.output.name in names
+    forward, output = _without(program.forward, names - {program.output.name}), program.output
+    if is_output_dropped:
+        # Under way it has a name of its own: R may take the variable anew before the message has gone.
+        output = output._replace(name=f"{output.name}_sent", category=Category.BOUNDARY)
+        forward = tuple(_renamed(instruction, program.output, output) for instruction in forward)
+    return replace(
+        program,
+        forward=forward,
+        backward=_woven(program.backward, within),
+        input_grad=_woven(program.input_grad, within),
+        recompute=tuple(instruction for span in at_once for instruction in span.made),
+        output=output,
+        is_output_kept=program.is_output_kept and not is_output_dropped,
+    )
+
+
+def kept_variables(program: StageProgram) -> dict[str, Variable]:
+    """What stands between F and B of a microbatch besides the stage's input and what is only sent, by name."""
+    alive: dict[str, Variable] = {}
+    for instruction in program.forward:
+        match instruction:
+            case Take(variable):
+                alive[variable.name] = variable
+            case Give(variable):
+                del alive[variable.name]
+    is_sent = not (program.is_last or program.is_output_kept)
+    return {
+        name: variable
+        for name, variable in alive.items()
+        if name != program.input.name and not (is_sent and name == program.output.name)
+    }
+
+
+def layers_of_variables(program: StageProgram) -> dict[str, int]:
+    """The layer whose forward first writes each variable; the gradient of the loss belongs to the last layer."""
+    found: dict[str, int] = {}
+    for operator in operators(program.forward):
+        for variable in written(operator):
+            found.setdefault(variable.name, layer_of(operator, program))
+    return found
+
+
+def layer_of(operator: Operator, program: StageProgram) -> int:
+    """The layer that an operator belongs to: inputs are loaded by the first, the loss is the last one's."""
+    if isinstance(operator, Load | LossAndGrad):
+        is_input = isinstance(operator, Load) and operator.into.name == program.input.name
+        return program.layers[0 if is_input else -1].index
+    return operator.layer.index
+
+
+def dropped_by_span(program: StageProgram, spans: Spans) -> dict[tuple[int, int], list[str]]:
+    """The kept variables of the layers of each span, last span first; spans of layers that keep nothing are left out.
+
+    >>> dropped_by_span(program, ((1, 2),))
+    {(1, 2): ["z1", "z2"]}
+    """
+    owners, kept = layers_of_variables(program), kept_variables(program)
+    found = {
+        (first, last): [name for name in kept if first <= owners[name] <= last] for first, last in sorted(spans)[::-1]
+    }
+    return {span: names for span, names in found.items() if names}
+
+
+def written(operator: Operator) -> list[Variable]:
+    """The variables that an operator writes."""
+    return [getattr(operator, field) for field in _WRITTEN[type(operator)]]
+
+
+def read(operator: Operator) -> list[Variable]:
+    """The variables that an operator reads, or works in."""
+    fields = zip(operator._fields, operator, strict=True)
+    return [value for name, value in fields if isinstance(value, Variable) and name not in _WRITTEN[type(operator)]]
+
+
+def touched(instruction: Instruction) -> list[Variable]:
+    """The variables that an instruction names."""
+    return [value for value in instruction if isinstance(value, Variable)]
+
+
+def _span_program(program: StageProgram, dropped: Iterable[str], wanted: Sequence[str]) -> Program:
+    """The operators of the forward that make the wanted variables again, from what is kept, with their buffers."""
+    available = (kept_variables(program).keys() | {program.input.name}) - set(dropped)
+    needed, chosen, later = set(wanted), list[Operator](), set[str]()
+    for operator in reversed(list(operators(program.forward))):
+        outputs, inputs = [one.name for one in written(operator)], [one.name for one in read(operator)]
+        if needed.intersection(outputs):
+            assert not available.intersection(outputs), f"{operator} would make what is kept"
+            assert not later & available.intersection(inputs), f"{operator} needs what is written over later"
+            chosen.append(operator)
+            needed.difference_update(outputs)
+            needed.update(set(inputs) - available)
+        later.update(outputs)
+    return tuple(_with_buffers(chosen[::-1], _taken(program.forward) - available, set(wanted)))
+
+
+def _taken(program: Program) -> set[str]:
+    return {instruction.variable.name for instruction in program if isinstance(instruction, Take)}
+
+
+def _with_buffers(chosen: Sequence[Operator], own: set[str], wanted: set[str]) -> Iterator[Instruction]:
+    """Take each variable before its first use, give those that are not wanted back after their last."""
+    last_use = {variable.name: place for place, operator in enumerate(chosen) for variable in touched(operator)}
+    taken: set[str] = set()
+    for place, operator in enumerate(chosen):
+        for variable in touched(operator):
+            if variable.name in own - taken:
+                taken.add(variable.name)
+                yield Take(variable)
+        yield operator
+        for variable in dict.fromkeys(touched(operator)):
+            if variable.name in own - wanted and last_use[variable.name] == place:
+                yield Give(variable)
+
+
+def _without(forward: Program, dropped: set[str]) -> Program:
+    """The forward with these variables given back after their last use."""
+    last_use = {variable.name: place for place, instruction in enumerate(forward) for variable in touched(instruction)}
+    found: list[Instruction] = []
+    for place, instruction in enumerate(forward):
+        found.append(instruction)
+        for variable in dict.fromkeys(touched(instruction)):
+            if variable.name in dropped and last_use[variable.name] == place:
+                found.append(Give(variable))
+    return tuple(found)
+
+
+def _woven(backward: Program, spans: Sequence[_Span]) -> Program:
+    """A backward with what makes the variables of each span before what first needs one of them."""
+    inserted: dict[int, list[Instruction]] = {}
+    for span in spans:
+        place = _first_use(backward, span.names)
+        _check_unchanged(backward[:place], span.made)
+        inserted.setdefault(place, []).extend(span.made)
+    woven = [one for place, instruction in enumerate(backward) for one in (*inserted.get(place, ()), instruction)]
+    return (*woven, *inserted.get(len(backward), ()))
+
+
+def _first_use(program: Program, names: Collection[str]) -> int:
+    """Where one of the variables is needed first, before the buffers that are taken for that; else the end.
+
+    I does not need what W alone does, and leaves it to W all the same.
+    """
+    uses = (any(variable.name in names for variable in touched(instruction)) for instruction in program)
+    place = next((place for place, is_used in enumerate(uses) if is_used), len(program))
+    while 0 < place < len(program) and isinstance(program[place - 1], Take):
+        place -= 1
+    return place
+
+
+def _check_unchanged(before: Program, made: Program) -> None:
+    """What is computed from must be as the forward left it."""
+    own, used = _taken(made), {variable.name for instruction in made for variable in touched(instruction)}
+    for instruction in before:
+        outputs = [] if isinstance(instruction, Take) else touched(instruction)
+        if not isinstance(instruction, Take | Give):
+            outputs = written(instruction)
+        assert not (used - own).intersection(one.name for one in outputs), f"{instruction} comes too early"
+
+
+def _renamed(instruction: Instruction, before: Variable, after: Variable) -> Instruction:
+    values: list[Any] = [after if value == before else value for value in instruction]
+    renamed: Instruction = type(instruction)(*values)
+    return renamed
