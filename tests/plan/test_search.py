@@ -193,7 +193,7 @@ def test_slower_devices_get_fewer_layers(table: Path) -> None:
 
 
 def test_split_and_plan_count_the_same_microbatches_in_flight() -> None:
-    """What `split` counts is what 1F1B holds but for what is inside an action."""
+    """What `split` counts is what 1F1B holds but for what is inside an action, and receives that are posted early."""
     for seed in range(20):
         chain = random_chain(random.Random(seed), 8)
         problem = alike_problem(chain, 3, 12, limit_bytes=10**9)
@@ -203,4 +203,6 @@ def test_split_and_plan_count_the_same_microbatches_in_flight() -> None:
             peak, _ = rank_peak([layout.occupancy(costs.stage(first, last))], layout.moments[stage])
             counted = stage_bytes(problem, stage, first, last)
             inside = 2 * max(layer.activation_bytes for layer in chain.layers)
-            assert abs(peak - counted) <= inside, seed
+            cuts = [cut for cut in (first - 1, last) if 0 <= cut < len(chain.layers) - 1]
+            early = sum(chain.layers[cut].activation_bytes for cut in cuts)
+            assert -inside <= peak - counted <= inside + early, seed
