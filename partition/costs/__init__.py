@@ -6,7 +6,7 @@ from partition.costs.experiment import build_costs
 from partition.costs.hardware import Cluster, Device, build_cluster
 from partition.costs.optimizer import OptimizerRecord, optimizer_record
 from partition.costs.profile import CostsFile, Profile, read_costs
-from partition.costs.source import ActionCost, CostSource, MicrobatchCost, StageCost
+from partition.costs.source import ActionCost, CostSource, MicrobatchCost, StageCost, StageSource
 from partition.costs.stage import CostModel
 from partition.costs.table import Chain, LayerCost, read_chain
 
@@ -26,6 +26,7 @@ __all__ = [
     "OptimizerRecord",
     "Profile",
     "StageCost",
+    "StageSource",
     "build_cluster",
     "build_costs",
     "optimizer_record",

@@ -91,13 +91,21 @@ class StageCost(Protocol):
         ...
 
 
-class CostSource(Protocol):
-    """The costs of a chain of layers."""
+class StageSource(Protocol):
+    """The costs of any run of layers of a chain."""
 
     @property
     def num_layers(self) -> int:
         """Layers, between any two of which a cut may be."""
         ...
+
+    def stage(self, first_layer: int, last_layer: int, recompute: Spans = ()) -> StageCost:
+        """The costs of layers first_layer..last_layer, inclusive, as one stage that recomputes some of them."""
+        ...
+
+
+class CostSource(StageSource, Protocol):
+    """The costs of a chain of layers."""
 
     @property
     def microbatch_rows(self) -> int | None:
@@ -112,10 +120,6 @@ class CostSource(Protocol):
     @property
     def can_recompute(self) -> bool:
         """Whether there are costs of recomputation."""
-        ...
-
-    def stage(self, first_layer: int, last_layer: int, recompute: Spans = ()) -> StageCost:
-        """The costs of layers first_layer..last_layer, inclusive, as one stage that recomputes some of them."""
         ...
 
     def least_s(self, num_examples: int, devices: Sequence[Device]) -> float:

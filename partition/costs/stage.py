@@ -134,16 +134,17 @@ class NetworkStageCost:
         program = self.program
         received = None if program.is_first else program.input
         return {
-            "forward": self._priced(program.forward),
-            "backward": self._priced(program.backward),
-            "input_grad": self._priced(program.input_grad),
-            "weight_grad": self._priced(program.weight_grad),
-            "recompute": self._priced(program.recompute),
-            "receive_forward": self._priced((Take(received),) if received else ()),
-            "receive_backward": self._priced((Take(program.grad_output),) if program.grad_output else ()),
+            "forward": self.priced(program.forward),
+            "backward": self.priced(program.backward),
+            "input_grad": self.priced(program.input_grad),
+            "weight_grad": self.priced(program.weight_grad),
+            "recompute": self.priced(program.recompute),
+            "receive_forward": self.priced((Take(received),) if received else ()),
+            "receive_backward": self.priced((Take(program.grad_output),) if program.grad_output else ()),
         }
 
-    def _priced(self, program: Program) -> PricedProgram:
+    def priced(self, program: Program) -> PricedProgram:
+        """A program of these layers."""
         return PricedProgram(program, self.itemsize, self.network.loss, self.rules)
 
     @cached_property

@@ -66,8 +66,8 @@ def recomputed(program: StageProgram, spans: Spans) -> StageProgram:
     names = {name for of_span in dropped.values() for name in of_span}
     if not names:
         return program
-    made = [_Span(tuple(of), _span_program(program, names, of)) for of in dropped.values()]
-    at_once = [span for span in made if _first_use(program.backward, span.names) == 0]
+    made = [_Span(tuple(of), span_program(program, names, of)) for of in dropped.values()]
+    at_once = [span for span in made if first_use(program.backward, span.names) == 0]
     within = [span for span in made if span not in at_once]
     is_output_dropped = program.is_output_kept and program.output.name in names
     forward, output = _without(program.forward, names - {program.output.name}), program.output
@@ -149,11 +149,18 @@ def touched(instruction: Instruction) -> list[Variable]:
     return [value for value in instruction if isinstance(value, Variable)]
 
 
-def _span_program(program: StageProgram, dropped: Iterable[str], wanted: Sequence[str]) -> Program:
+def last_uses(program: Sequence[Instruction]) -> dict[str, int]:
+    """Where each variable is named last."""
+    return {variable.name: place for place, instruction in enumerate(program) for variable in touched(instruction)}
+
+
+def span_program(program: StageProgram, dropped: Iterable[str], wanted: Sequence[str]) -> Program:
     """The operators of the forward that make the wanted variables again, from what is kept, with their buffers."""
     available = (kept_variables(program).keys() | {program.input.name}) - set(dropped)
     needed, chosen, later = set(wanted), list[Operator](), set[str]()
     for operator in reversed(list(operators(program.forward))):
+        if not needed:
+            break
         outputs, inputs = [one.name for one in written(operator)], [one.name for one in read(operator)]
         if needed.intersection(outputs):
             assert not available.intersection(outputs), f"{operator} would make what is kept"
@@ -171,7 +178,7 @@ def _taken(program: Program) -> set[str]:
 
 def _with_buffers(chosen: Sequence[Operator], own: set[str], wanted: set[str]) -> Iterator[Instruction]:
     """Take each variable before its first use, give those that are not wanted back after their last."""
-    last_use = {variable.name: place for place, operator in enumerate(chosen) for variable in touched(operator)}
+    last_use = last_uses(chosen)
     taken: set[str] = set()
     for place, operator in enumerate(chosen):
         for variable in touched(operator):
@@ -186,7 +193,7 @@ def _with_buffers(chosen: Sequence[Operator], own: set[str], wanted: set[str]) -
 
 def _without(forward: Program, dropped: set[str]) -> Program:
     """The forward with these variables given back after their last use."""
-    last_use = {variable.name: place for place, instruction in enumerate(forward) for variable in touched(instruction)}
+    last_use = last_uses(forward)
     found: list[Instruction] = []
     for place, instruction in enumerate(forward):
         found.append(instruction)
@@ -200,14 +207,14 @@ def _woven(backward: Program, spans: Sequence[_Span]) -> Program:
     """A backward with what makes the variables of each span before what first needs one of them."""
     inserted: dict[int, list[Instruction]] = {}
     for span in spans:
-        place = _first_use(backward, span.names)
+        place = first_use(backward, span.names)
         _check_unchanged(backward[:place], span.made)
         inserted.setdefault(place, []).extend(span.made)
     woven = [one for place, instruction in enumerate(backward) for one in (*inserted.get(place, ()), instruction)]
     return (*woven, *inserted.get(len(backward), ()))
 
 
-def _first_use(program: Program, names: Collection[str]) -> int:
+def first_use(program: Program, names: Collection[str]) -> int:
     """Where one of the variables is needed first, before the buffers that are taken for that; else the end.
 
     I does not need what W alone does, and leaves it to W all the same.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
 
-from partition.costs import Cluster, CostSource, StageCost
-from partition.graph import Category
+from partition.costs import Cluster, CostSource, StageCost, StageSource
+from partition.graph import Category, Spans
 from partition.plan.candidate import Prediction, StageMemory, StagePlan, rank_loads
 from partition.plan.microbatches import short_minibatch_sizes, size_classes
 from partition.plan.occupancy import RankMoment, StageOccupancy, rank_moments, rank_peak
@@ -73,6 +73,11 @@ class Layout:
         stages = [index for index, segment in enumerate(segments) if model.stage(*segment.layers).has_recomputation]
         return replace(self, schedule=with_recomputation(self.schedule, stages)) if stages else self
 
+    @cached_property
+    def recomputing_everywhere(self) -> Layout:
+        """The layout with R in the rows of all stages."""
+        return replace(self, schedule=with_recomputation(self.schedule, range(self.schedule.num_stages)))
+
     def short(self, num_examples: int) -> Layout:
         """What a short minibatch needs: the last microbatches, the first of them cut, in the same rows.
 
@@ -112,6 +117,23 @@ class Layout:
     def occupancy(self, stage: StageCost) -> StageOccupancy:
         """The bytes of a stage under this layout."""
         return StageOccupancy(stage, self.distinct_sizes, self.num_microbatches)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recomputing:
+    """Costs of stages that keep nothing of what they compute."""
+
+    kept: StageSource
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the chain."""
+        return self.kept.num_layers
+
+    def stage(self, first_layer: int, last_layer: int, recompute: Spans = ()) -> StageCost:
+        """The costs of layers first_layer..last_layer, inclusive, all of which are computed again."""
+        assert not recompute, "all layers are computed again"
+        return self.kept.stage(first_layer, last_layer, ((first_layer, last_layer),))
 
 
 def with_reductions(lowered: Schedule) -> Schedule:

@@ -10,13 +10,14 @@ that relieves the busiest rank and still fits.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import accumulate, combinations, pairwise
 
-from partition.costs import Cluster, CostSource, Device, StageCost
-from partition.plan.estimate import Layout
+from partition.costs import Cluster, Device, StageCost, StageSource
+from partition.plan.estimate import Layout, Recomputing
 from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
 
@@ -27,7 +28,7 @@ MOST_SPLITS_TRIED = 100
 class Splitter:
     """Finds splits of a model over the devices of one replica."""
 
-    def __init__(self, cluster: Cluster, model: CostSource, minibatch_size: int) -> None:
+    def __init__(self, cluster: Cluster, model: StageSource, minibatch_size: int) -> None:
         self.cluster = cluster
         self.model = model
         self.minibatch_size = minibatch_size
@@ -43,22 +44,23 @@ class Splitter:
             return [self._one_stage_a_rank(layout)]
         return self._several_stages_a_rank(layout)
 
+    def recomputing_splits(self, layout: Layout) -> list[tuple[Segment, ...]]:
+        """The segments of splits that recompute, for a layout whose best split does not fit, or is not the fastest.
+
+        With one stage a rank there are none where no stage need recompute, or none fits; else all stages do.
+        """
+        placement = layout.schedule.placement
+        if placement == tuple(range(len(placement))):
+            return self._recomputing(layout)
+        splits = self._again.splits(layout.recomputing_everywhere)
+        return [tuple(map(_recomputing_all, split)) for split in splits]
+
     # One stage a rank
 
     def _one_stage_a_rank(self, layout: Layout) -> tuple[Segment, ...]:
         num_stages, num_microbatches = layout.schedule.num_stages, layout.num_microbatches
         fastest = self._fastest(num_stages, num_microbatches)
-        # Stages of equal layers share their costs, and a stage its occupancy at every position.
-        occupancy = cache(layout.occupancy)
-
-        @cache
-        def peak_bytes(index: int, stage: StageCost) -> int:
-            of = occupancy(stage)
-            return max(of.bytes_at(moment) for (moment,) in layout.moments[index])
-
-        def fill(index: int, device: int, first: int, last: int) -> float:
-            return peak_bytes(index, self.model.stage(first, last)) / self.cluster.devices[device].memory_bytes
-
+        fill = self._fill(layout)
         if all(fill(index, *segment[:3]) <= 1 for index, segment in enumerate(fastest)):
             return fastest
         rows = layout.distinct_sizes[0]
@@ -71,6 +73,66 @@ class Splitter:
         problem = self._problem(num_stages, num_microbatches, rows)
         fitting = optimal_split(replace(problem, stage_s=seconds_if_it_fits))
         return fitting.segments if fitting is not None else _closest(replace(problem, stage_s=cache(fill)))
+
+    def _fill(self, layout: Layout) -> StageSeconds:
+        """The share of its device's memory that a stage takes at its peak."""
+        # Stages of equal layers share their costs, and a stage its occupancy at every position.
+        occupancy = cache(layout.occupancy)
+
+        @cache
+        def peak_bytes(index: int, stage: StageCost) -> int:
+            of = occupancy(stage)
+            return max(of.bytes_at(moment) for (moment,) in layout.moments[index])
+
+        def fill(index: int, device: int, first: int, last: int) -> float:
+            return peak_bytes(index, self.model.stage(first, last)) / self.cluster.devices[device].memory_bytes
+
+        return fill
+
+    def _recomputing(self, layout: Layout) -> list[tuple[Segment, ...]]:
+        """Of the splits whose stages keep everything where that fits, and else nothing, the fastest."""
+        num_stages, num_microbatches = layout.schedule.num_stages, layout.num_microbatches
+        fill, fill_again = self._fill(layout), self._again._fill(layout.recomputing_everywhere)
+        if all(fill(index, *of[:3]) <= 1 for index, of in enumerate(self._fastest(num_stages, num_microbatches))):
+            return []
+        rows = layout.distinct_sizes[0]
+        seconds, longer = self._seconds(rows), self._again._seconds(rows)
+
+        @cache
+        def least_s(index: int, device: int, first: int, last: int) -> float:
+            stage = (index, device, first, last)
+            if fill(*stage) <= 1:
+                return seconds(*stage)
+            return longer(*stage) if fill_again(*stage) <= 1 else math.inf
+
+        split = optimal_split(replace(self._problem(num_stages, num_microbatches, rows), stage_s=least_s))
+        if split is None:
+            return []
+        return [
+            tuple(
+                of if fill(index, *of[:3]) <= 1 else self._keeping_most(layout, index, of)
+                for index, of in enumerate(split.segments)
+            )
+        ]
+
+    def _keeping_most(self, layout: Layout, index: int, segment: Segment) -> Segment:
+        """The segment with as many of its first layers kept as fit; with none, it is known to."""
+
+        def fits(num_kept: int) -> bool:
+            spans = ((segment.first_layer + num_kept, segment.last_layer),)
+            stage = self.model.stage(segment.first_layer, segment.last_layer, spans)
+            moments = (layout.recomputing_everywhere if stage.has_recomputation else layout).moments[index]
+            of, limit_bytes = layout.occupancy(stage), self.cluster.devices[segment.device].memory_bytes
+            return all(of.bytes_at(moment) <= limit_bytes for (moment,) in moments)
+
+        layers = segment.last_layer - segment.first_layer + 1
+        num_kept = bisect_left(range(1, layers), True, key=lambda count: not fits(count))
+        return segment._replace(recompute=((segment.first_layer + num_kept, segment.last_layer),))
+
+    @cached_property
+    def _again(self) -> Splitter:
+        """The splits of stages that keep nothing."""
+        return Splitter(self.cluster, Recomputing(kept=self.model), self.minibatch_size)
 
     def _fastest_split(self, num_stages: int, num_microbatches: int) -> tuple[Segment, ...]:
         """The split of least step, whether or not it fits."""
@@ -143,7 +205,7 @@ class Splitter:
     # Costs
 
     def _stage_seconds(self, rows: int) -> StageSeconds:
-        """Seconds of forward and backward of one microbatch, whether or not the stage fits its device.
+        """Seconds of forward, recomputation and backward of one microbatch, whether or not the stage fits its device.
 
         A stage costs what its layers cost alone and what each pair of neighbours adds (an activation recomputed for
         the weight gradient of the next layer), so two running sums per kind of device price every stage.
@@ -152,7 +214,8 @@ class Splitter:
 
         def both_s(device: Device, first: int, last: int) -> float:
             cost = self.model.stage(first, last).microbatch(rows)
-            return cost.forward.seconds(device) + cost.backward.seconds(device)
+            again_s = cost.recompute.seconds(device) if self.model.stage(first, last).has_recomputation else 0.0
+            return cost.forward.seconds(device) + again_s + cost.backward.seconds(device)
 
         def running_sums(device: Device) -> tuple[list[float], list[float]]:
             alone = [both_s(device, layer, layer) for layer in range(last_layer + 1)]
@@ -189,6 +252,10 @@ class Splitter:
             once_s=self._once_s,
             first_alike=self.cluster.first_alike,
         )
+
+
+def _recomputing_all(segment: Segment) -> Segment:
+    return segment._replace(recompute=((segment.first_layer, segment.last_layer),))
 
 
 def _closest(problem: SplitProblem) -> tuple[Segment, ...]:
