@@ -38,7 +38,16 @@ def least_recomputation(stage: NetworkStageCost, device: Device, rows: int, limi
     Of a stage that runs one microbatch of `rows` examples at a time, the bytes besides what lives as long as the
     stage. None where not even all recomputations are enough.
     """
+    if stage.step.memory.peak_bytes > limit_bytes:
+        return None
     return _Search(_tables(stage, device, rows)).best(limit_bytes)
+
+
+def can_recompute_within(stage: NetworkStageCost, device: Device, rows: int, limit_bytes: int) -> bool:
+    """Whether recomputation keeps one microbatch within so many bytes besides what lives as long as the stage."""
+    if stage.step.memory.peak_bytes > limit_bytes:
+        return False
+    return _Search(_tables(stage, device, rows)).is_possible(limit_bytes)
 
 
 def tightest_recomputation(stage: NetworkStageCost, device: Device, rows: int) -> Spans:

@@ -111,7 +111,7 @@ class Search:
         return isinstance(self.settings, ExperimentConfig) and self.settings.optimizer.max_grad_norm is not None
 
     @property
-    def _is_recomputing(self) -> bool:
+    def is_recomputing(self) -> bool:
         """Whether recomputation is to be considered, and can be priced."""
         return "recompute" in self._admitted and self.costs.can_recompute
 
@@ -160,11 +160,11 @@ class Search:
         found: list[Candidate] = []
         for device in self.distinct_devices():
             found += [self._on_one_device(shape, device) for shape in self._one_device_shapes(device)]
-            found += self._recomputing_alone(device) if self._is_recomputing else []
+            found += self._recomputing_alone(device) if self.is_recomputing else []
         shapes = list(self._pipeline_shapes(1)) if "pipeline" in self._admitted else []
         for shape in (*shapes, *self._replicated_shapes()):
             found.append(self._pipeline(shape))
-            found += self._recomputing(found[-1]) if self._is_recomputing else []
+            found += self._recomputing(found[-1]) if self.is_recomputing else []
         if "sharded" in self._admitted and isinstance(self.costs, CostModel):
             found += [self.price_sharded(count) for count in self._sizes.replicas(len(self.cluster.devices))]
         return tuple(found)

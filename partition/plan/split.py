@@ -56,6 +56,15 @@ class Segment(NamedTuple):
         """What costs are asked of."""
         return self[1:]
 
+    def recomputing_all(self) -> Segment:
+        """The segment keeping nothing."""
+        return self._replace(recompute=((self.first_layer, self.last_layer),))
+
+    def covering(self, first_layer: int, last_layer: int) -> Segment:
+        """Other layers on the same device; all of them are computed again where some of these are."""
+        moved = Segment(self.device, first_layer, last_layer)
+        return moved.recomputing_all() if self.recompute else moved
+
 
 @dataclass(frozen=True, kw_only=True)
 class Split:

@@ -53,7 +53,7 @@ class Splitter:
         if placement == tuple(range(len(placement))):
             return self._recomputing(layout)
         splits = self._again.splits(layout.recomputing_everywhere)
-        return [tuple(map(_recomputing_all, split)) for split in splits]
+        return [tuple(segment.recomputing_all() for segment in split) for split in splits]
 
     # One stage a rank
 
@@ -254,10 +254,6 @@ class Splitter:
         )
 
 
-def _recomputing_all(segment: Segment) -> Segment:
-    return segment._replace(recompute=((segment.first_layer, segment.last_layer),))
-
-
 def _closest(problem: SplitProblem) -> tuple[Segment, ...]:
     """The split of the least largest `stage_s`, here shares of memory; the least sum of them among equals."""
     # So large a number makes the largest share decide.
@@ -287,7 +283,7 @@ def neighbours(segments: Sequence[Segment]) -> Iterator[tuple[Segment, ...]]:
     for index, (before, after) in enumerate(pairwise(segments)):
         for cut in (before.last_layer - 1, before.last_layer + 1):
             if before.first_layer <= cut < after.last_layer:
-                moved = (before._replace(last_layer=cut), after._replace(first_layer=cut + 1))
+                moved = (before.covering(before.first_layer, cut), after.covering(cut + 1, after.last_layer))
                 yield (*segments[:index], *moved, *segments[index + 2 :])
 
 
