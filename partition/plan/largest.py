@@ -81,10 +81,12 @@ def largest_fitting(search: Search, num_microbatches: Sequence[int]) -> list[Lar
 
     One pass on one device, accumulation in so many microbatches and in microbatches of one example, pipelines of
     every number of devices and schedule, replicas, and replicas of pipelines. Fully sharded replicas are left out:
-    their bytes are estimates. Exact for the best split; with several stages a device and more than a hundred splits,
-    for the best that was found.
+    their bytes are estimates; so is recomputation where it does not help. Exact for the best split of stages that keep
+    everything or are computed again in either form; with several stages a device and more than a hundred splits, for
+    the best that was found.
     """
-    return [_largest(_Room(search, way)) for way in ways(search, num_microbatches)]
+    found = [_largest(_Room(search, way)) for way in ways(search, num_microbatches)]
+    return [fit for fit in found if not fit.is_recomputing or any(stage.recompute for stage in fit.stages)]
 
 
 class _Room:

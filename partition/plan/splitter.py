@@ -17,8 +17,10 @@ from functools import cache, cached_property
 from itertools import accumulate, combinations, pairwise
 
 from partition.costs import Cluster, Device, StageCost, StageSource
+from partition.graph import Spans
 from partition.plan.estimate import Layout, Recomputing
 from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.peaks import FORMS, Form, StagePeaks
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
 
 MOST_SPLITS_TRIED = 100
@@ -76,58 +78,57 @@ class Splitter:
 
     def _fill(self, layout: Layout) -> StageSeconds:
         """The share of its device's memory that a stage takes at its peak."""
-        # Stages of equal layers share their costs, and a stage its occupancy at every position.
-        occupancy = cache(layout.occupancy)
-
-        @cache
-        def peak_bytes(index: int, stage: StageCost) -> int:
-            of = occupancy(stage)
-            return max(of.bytes_at(moment) for (moment,) in layout.moments[index])
+        peaks = StagePeaks(layout, layout.occupancy, self.model)
 
         def fill(index: int, device: int, first: int, last: int) -> float:
-            return peak_bytes(index, self.model.stage(first, last)) / self.cluster.devices[device].memory_bytes
+            return peaks.plain(index, first, last) / self.cluster.devices[device].memory_bytes
 
         return fill
 
     def _recomputing(self, layout: Layout) -> list[tuple[Segment, ...]]:
-        """Of the splits whose stages keep everything where that fits, and else nothing, the fastest."""
+        """Of the splits whose stages keep everything where that fits, and else as little as need be, the fastest."""
         num_stages, num_microbatches = layout.schedule.num_stages, layout.num_microbatches
-        fill, fill_again = self._fill(layout), self._again._fill(layout.recomputing_everywhere)
-        if all(fill(index, *of[:3]) <= 1 for index, of in enumerate(self._fastest(num_stages, num_microbatches))):
-            return []
-        rows = layout.distinct_sizes[0]
+        peaks = StagePeaks(layout, layout.occupancy, self.model)
+        rows, limits = layout.distinct_sizes[0], [device.memory_bytes for device in self.cluster.devices]
         seconds, longer = self._seconds(rows), self._again._seconds(rows)
+
+        def keeps_all(index: int, device: int, first: int, last: int) -> bool:
+            return peaks.plain(index, first, last) <= limits[device]
+
+        if all(keeps_all(index, *of[:3]) for index, of in enumerate(self._fastest(num_stages, num_microbatches))):
+            return []
 
         @cache
         def least_s(index: int, device: int, first: int, last: int) -> float:
-            stage = (index, device, first, last)
-            if fill(*stage) <= 1:
-                return seconds(*stage)
-            return longer(*stage) if fill_again(*stage) <= 1 else math.inf
+            if keeps_all(index, device, first, last):
+                return seconds(index, device, first, last)
+            fits = peaks.recomputing(index, first, last) <= limits[device]
+            return longer(index, device, first, last) if fits else math.inf
 
         split = optimal_split(replace(self._problem(num_stages, num_microbatches, rows), stage_s=least_s))
         if split is None:
             return []
         return [
             tuple(
-                of if fill(index, *of[:3]) <= 1 else self._keeping_most(layout, index, of)
+                of if keeps_all(index, *of[:3]) else of._replace(recompute=self._fewest(peaks, index, of, rows))
                 for index, of in enumerate(split.segments)
             )
         ]
 
-    def _keeping_most(self, layout: Layout, index: int, segment: Segment) -> Segment:
-        """The segment with as many of its first layers kept as fit; with none, it is known to."""
+    def _fewest(self, peaks: StagePeaks, index: int, segment: Segment, rows: int) -> Spans:
+        """The fastest that fits: either form of recomputation, with as many first layers kept as can be."""
+        device, (first, last, _) = self.cluster.devices[segment.device], segment.layers
+        found: list[tuple[float, Spans]] = []
+        for form in FORMS:
 
-        def fits(num_kept: int) -> bool:
-            spans = ((segment.first_layer + num_kept, segment.last_layer),)
-            stage = self.model.stage(segment.first_layer, segment.last_layer, spans)
-            moments = (layout.recomputing_everywhere if stage.has_recomputation else layout).moments[index]
-            of, limit_bytes = layout.occupancy(stage), self.cluster.devices[segment.device].memory_bytes
-            return all(of.bytes_at(moment) <= limit_bytes for (moment,) in moments)
+            def fits(num_kept: int, form: Form = form) -> bool:
+                return peaks.of(index, first, last, form(first + num_kept, last)) <= device.memory_bytes
 
-        layers = segment.last_layer - segment.first_layer + 1
-        num_kept = bisect_left(range(1, layers), True, key=lambda count: not fits(count))
-        return segment._replace(recompute=((segment.first_layer + num_kept, segment.last_layer),))
+            if fits(0):
+                num_kept = bisect_left(range(1, last - first + 1), True, key=lambda count: not fits(count))
+                spans = form(first + num_kept, last)
+                found.append((work_seconds(self.model.stage(first, last, spans), rows, device), spans))
+        return min(found)[1]
 
     @cached_property
     def _again(self) -> Splitter:
@@ -213,9 +214,7 @@ class Splitter:
         devices, last_layer = self.cluster.devices, self.num_layers - 1
 
         def both_s(device: Device, first: int, last: int) -> float:
-            cost = self.model.stage(first, last).microbatch(rows)
-            again_s = cost.recompute.seconds(device) if self.model.stage(first, last).has_recomputation else 0.0
-            return cost.forward.seconds(device) + again_s + cost.backward.seconds(device)
+            return work_seconds(self.model.stage(first, last), rows, device)
 
         def running_sums(device: Device) -> tuple[list[float], list[float]]:
             alone = [both_s(device, layer, layer) for layer in range(last_layer + 1)]
@@ -252,6 +251,13 @@ class Splitter:
             once_s=self._once_s,
             first_alike=self.cluster.first_alike,
         )
+
+
+def work_seconds(stage: StageCost, rows: int, device: Device) -> float:
+    """Seconds of forward, recomputation and backward of one microbatch."""
+    cost = stage.microbatch(rows)
+    again_s = cost.recompute.seconds(device) if stage.has_recomputation else 0.0
+    return cost.forward.seconds(device) + again_s + cost.backward.seconds(device)
 
 
 def _closest(problem: SplitProblem) -> tuple[Segment, ...]:

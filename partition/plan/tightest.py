@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
-from partition.costs import Cluster, CostModel, StageCost
+from partition.costs import Cluster, CostModel
 from partition.plan.estimate import Layout
 from partition.plan.microbatches import size_classes
 from partition.plan.occupancy import StageOccupancy
+from partition.plan.peaks import StagePeaks
 
 
 def some_split_fits(
@@ -18,21 +18,14 @@ def some_split_fits(
 
     `layout` has the schedule and microbatches of the same pattern as `sizes`, the examples of each. Exact: for every
     number of layers covered, the first device on which stages can end is all that matters to those that follow. With
-    `is_recomputing` a stage may keep nothing and be computed again.
+    `is_recomputing` a stage may be computed again, in either form.
     """
     distinct = size_classes(tuple(sizes))[0]
-    occupancy = cache(lambda stage: StageOccupancy(stage, distinct, len(sizes)))
-
-    @cache
-    def peak_bytes(index: int, stage: StageCost, is_again: bool = False) -> int:
-        of, moments = occupancy(stage), (layout.recomputing_everywhere if is_again else layout).moments
-        return max(of.bytes_at(moment) for (moment,) in moments[index])
+    peaks = StagePeaks(layout, lambda stage: StageOccupancy(stage, distinct, len(sizes)), model)
 
     def needed_bytes(index: int, first: int, last: int) -> int:
-        needed = peak_bytes(index, model.stage(first, last))
-        if not is_recomputing:
-            return needed
-        return min(needed, peak_bytes(index, model.stage(first, last, ((first, last),)), True))
+        needed = peaks.plain(index, first, last)
+        return min(needed, peaks.recomputing(index, first, last)) if is_recomputing else needed
 
     layers, num_stages = model.network.num_layers, layout.schedule.num_stages
     ends: dict[int, int] = {0: -1}

@@ -14,6 +14,7 @@ from partition.errors import PartitionError
 from partition.plan import Candidate, Search, compare, comparison_record
 from partition.plan.compare import choose
 from partition.plan.plan_file import plan_record, read_plan
+from partition.plan.search import STRATEGIES
 
 from .conftest import build_config, with_memory
 
@@ -78,7 +79,8 @@ def test_accumulation_is_chosen_where_only_portions_fit(config: ExperimentConfig
 
 
 def test_pipeline_is_chosen_where_only_parts_of_the_graph_fit() -> None:
-    config = build_config(planner={"num_microbatches": (4,)})
+    strategies = tuple(strategy for strategy in STRATEGIES if strategy != "recompute")
+    config = build_config(planner={"num_microbatches": (4,), "strategies": strategies})
     limit = peak(config, "data_parallel-2x4") - 1
     comparison = compare(with_memory(config, limit, limit))
     assert comparison.chosen is not None

@@ -11,7 +11,7 @@ from partition.graph import Spans
 from partition.plan import Search
 from partition.plan.estimate import Layout
 from partition.plan.occupancy import rank_peak
-from partition.plan.recomputation import MOST_GROUPS, least_recomputation, tightest_recomputation
+from partition.plan.recomputation import least_recomputation, tightest_recomputation
 from tests.runtime.conftest import build_config
 
 ACTIVATIONS = ("identity", "relu", "gelu", "tanh")
