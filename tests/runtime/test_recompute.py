@@ -139,12 +139,12 @@ def limited(config: ExperimentConfig, limit_bytes: int) -> ExperimentConfig:
 
 
 def planned(changes: dict[str, Any]) -> list[Candidate]:
-    """What fits with recomputation, just under the memory that is needed without."""
+    """What fits with recomputation in nine tenths of the memory that is needed without."""
     config = build_config(features=(8, *(8,) * 12, 8), minibatch_size=64, **changes)
     search = Search(config)
     kept = [one for one in search.candidates() if one.predicted]
     least = min(max(one.predicted.peak_bytes) for one in kept if one.predicted)
-    tight = Search(limited(config, least - 1))
+    tight = Search(limited(config, least * 9 // 10))
     return [one for one in tight.candidates() if one.recompute and one.feasible]
 
 
