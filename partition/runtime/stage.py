@@ -29,6 +29,7 @@ from partition.graph.program import (
     Take,
     WeightGrad,
 )
+from partition.graph.recompute import layer_of, written
 from partition.ops import ACTIVATIONS, LOSSES, affine, affine_bias_grad, affine_input_grad, affine_weight_grad
 
 
@@ -156,10 +157,16 @@ class Stage:
         with torch.no_grad():
             self.run(self.program.weight_grad, frame)
 
-    def predict(self, frame: Frame) -> Tensor:
-        """Forward without keeping anything: the logits on the last stage, what to send elsewhere."""
+    def predict(self, frame: Frame, examine: Callable[[int, Tensor], None] | None = None) -> Tensor:
+        """Forward without keeping anything: the logits on the last stage, what to send elsewhere.
+
+        `examine` sees what every operator makes, with its layer; the inputs with -1.
+        """
         with torch.no_grad():
-            self.run(self.program.predict, frame)
+            if examine is None:
+                self.run(self.program.predict, frame)
+            else:
+                self._run_examined(frame, examine)
         return frame.tensors[self.program.prediction.name]
 
     def give_back(self, variable: Variable, frame: Frame) -> None:
@@ -170,6 +177,14 @@ class Stage:
         """Interpret a program on the tensors of a frame."""
         for instruction in program:
             INSTRUCTION_METHODS[type(instruction)](self, instruction, frame)
+
+    def _run_examined(self, frame: Frame, examine: Callable[[int, Tensor], None]) -> None:
+        for instruction in self.program.predict:
+            self.run((instruction,), frame)
+            if not isinstance(instruction, Take | Give):
+                layer = -1 if isinstance(instruction, Load) else layer_of(instruction, self.program)
+                for variable in written(instruction):
+                    examine(layer, frame.tensors[variable.name])
 
     # Instructions
 

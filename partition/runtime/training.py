@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +75,8 @@ def train(
 
     Without a `world` all ranks live in this process. Where `watch` sees a signal that asks this process to
     stop, all ranks end after the same step. With a `saver` the run goes on from where that says, and is saved when
-    that says, and where it is stopped. Raises DeviceMemoryError where a device runs out, RunError where the
-    loss is not finite.
+    that says, and where it is stopped. Raises DeviceMemoryError where a device runs out, RunError where loss or
+    gradient are not finite, naming the layer that was the first.
     """
     config = search.config
     fleet = build(search, candidate, world)
@@ -104,7 +105,7 @@ def train(
         if watch:
             watch.begin()
         metrics.append(_metrics(step, result, len(examples), rate))
-        _check_finite(metrics[-1])
+        _check_finite(metrics[-1], partial(fleet.find_fault, dataset.train_x, examples))
         if len(examples) == candidate.minibatch_size:
             whole_s.append(result.step_s)
         observe(metrics[-1])
@@ -156,13 +157,14 @@ def _metrics(step: int, result: StepResult, num_examples: int, learning_rate: fl
     )
 
 
-def _check_finite(metrics: Metrics) -> None:
+def _check_finite(metrics: Metrics, find_fault: Callable[[], str]) -> None:
+    """All ranks know the same figures of a step, and end after the same one."""
     for name in ("loss", "grad_norm"):
         value = getattr(metrics, name)
         if not math.isfinite(value):
             raise RunError(
-                f"step {metrics.step}: {name} is {value}; the learning rate is {metrics.learning_rate:g}, "
-                "try a tenth of it (optimizer.lr)"
+                f"step {metrics.step}: {name} is {value}: {find_fault()}; the learning rate is "
+                f"{metrics.learning_rate:g}, try a tenth of it (optimizer.lr)"
             )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -38,6 +40,11 @@ class Update:
         weights = [of.weight_OI for of in self.stage.layers.values()] if self.stage.network.l2_penalty else []
         squares = self._sums_of_squares([*grads, *weights])
         self.grad_squares, self.weight_squares = squares[: len(grads)], squares[len(grads) :]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the gradients that were measured are finite."""
+        return math.isfinite(sum(self.grad_squares))
 
     def apply(self, scale: float = 1.0) -> None:
         """Update the parameters with `scale` times the gradients."""

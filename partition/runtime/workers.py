@@ -22,6 +22,7 @@ from partition.runtime.channel import Channels, MessageKey
 from partition.runtime.clock import Clock, SimulatedClock, WallClock
 from partition.runtime.device import RuntimeDevice
 from partition.runtime.executor import Executor, Observer, Run, Step, run_in_turn
+from partition.runtime.fault import Findings, describe_fault
 from partition.runtime.feed import MinibatchFeed
 from partition.runtime.optimizer import build_optimizer
 from partition.runtime.parameters import initialise
@@ -232,7 +233,33 @@ class Fleet:
         for start in range(0, len(examples), most):
             yield from self._predict(x, examples[start : start + most], replica, rows)
 
-    def _predict(self, x: Examples, examples: NDArray[np.int64], replica: int, rows: int) -> list[NDArray[Any]]:
+    def find_fault(self, x: Examples, examples: NDArray[np.int64]) -> str:
+        """What first was not finite in the step just made on these examples; all ranks look for it together."""
+        findings = {worker.rank: Findings() for worker in self.workers}
+        for worker in self.workers:
+            for stage in worker.stages.values():
+                for layer, of in stage.layers.items():
+                    gradients = (of.grad_weight_OI, of.grad_bias_O)
+                    findings[worker.rank].gradients(layer, (one for one in gradients if one is not None))
+
+        def examine(rank: int, layer: int, tensor: Tensor) -> None:
+            findings[rank].output(layer, tensor)
+
+        for replica, part in self._parts(examples):
+            rows = max(self.search.layouts(self.candidate)[replica].sizes)
+            most = rows * MOST_IN_ONE_PASS
+            for start in range(0, len(part), most):
+                self._predict(x, part[start : start + most], replica, rows, examine)
+        return describe_fault(self.world, findings, self.candidate)
+
+    def _predict(
+        self,
+        x: Examples,
+        examples: NDArray[np.int64],
+        replica: int,
+        rows: int,
+        examine: Callable[[int, int, Tensor], None] | None = None,
+    ) -> list[NDArray[Any]]:
         sizes = prediction_sizes(len(examples), rows)
         found: dict[int, NDArray[Any]] = {}
 
@@ -240,7 +267,7 @@ class Fleet:
             found[microbatch] = logits.cpu().numpy().copy()
 
         feed = MinibatchFeed(x, x, examples, sizes)
-        step = Step(sizes=sizes, weight=1.0, feed=feed, seconds=_no_seconds, sink=keep)
+        step = Step(sizes=sizes, weight=1.0, feed=feed, seconds=_no_seconds, sink=keep, examine=examine)
         placement = self.search.layouts(self.candidate)[replica].schedule.placement
         run_in_turn(self.runs(replica, prediction_schedule(placement, len(sizes)), step, _no_seconds))
         return [found[microbatch] for microbatch in sorted(found)]
