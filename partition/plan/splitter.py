@@ -153,12 +153,17 @@ class Splitter:
             here, there = placement[device], placement[following]
             return 0.0 if here == there else of_devices.cut_s(here, there, layer)
 
+        occupancy = cache(layout.occupancy)
+
+        @cache
+        def peak_alone(index: int, stage: StageCost) -> int:
+            place = layout.schedule.stages_of(placement[index]).index(index)
+            own = dict.fromkeys(moment[place] for moment in layout.moments[placement[index]])
+            return max(map(occupancy(stage).bytes_at, own))
+
         def bytes_alone(index: int, device: int, first: int, last: int) -> float:
-            stage = self.model.stage(first, last)
-            own = [moment[layout.schedule.stages_of(placement[index]).index(index)]
-                   for moment in layout.moments[placement[index]]]  # fmt: skip
-            of = layout.occupancy(stage)
-            return max(map(of.bytes_at, own)) / self.cluster.devices[placement[device]].memory_bytes
+            limit_bytes = self.cluster.devices[placement[device]].memory_bytes
+            return peak_alone(index, self.model.stage(first, last)) / limit_bytes
 
         # A device of its own for every stage: which one, the schedule says.
         problem = replace(
@@ -172,7 +177,6 @@ class Splitter:
         )
         fastest = optimal_split(problem)
         assert fastest is not None, "a chain with enough layers always has a split"
-        occupancy = cache(layout.occupancy)
 
         def fits(segments: Sequence[Segment]) -> bool:
             return self._overflow_bytes(layout, segments, occupancy) <= 0
