@@ -217,27 +217,39 @@ class Search:
 
     def _recomputing_alone(self, device: int) -> list[Candidate]:
         """Microbatches that fit one device with recomputation alone; where none do, the smallest."""
-        found: list[Candidate] = []
         suffix = f"@{self.cluster.devices[device].name}" if len(self.distinct_devices()) > 1 else ""
-        for size, count in self._sizes.recomputations(partial(self._fits_alone, device)):
-            shape = Shape(name=f"recompute-{count}{suffix}", strategy="recompute", minibatch_size=size,
-                          num_microbatches=count)  # fmt: skip
-            found.append(self.price(shape, [self.recomputing_segment(shape, device)]))
-        return [one for one in found if one.feasible] or found[-1:]
+        shapes = [
+            Shape(name=f"recompute-{count}{suffix}", strategy="recompute", minibatch_size=size, num_microbatches=count)
+            for size, count in self._sizes.recomputations(partial(self._fits_alone, device))
+        ]
+        found = [(shape, self._least_recomputation(shape, device)) for shape in shapes]
+        fitting = [self.price(shape, [segment]) for shape, segment in found if segment]
+        return fitting or [self.price(shape, [self.recomputing_segment(shape, device)]) for shape in shapes[-1:]]
 
     def recomputing_segment(self, shape: Shape, device: int) -> Segment:
         """All layers on one device, those computed again that cost least to fit; else those that need least memory."""
+        least = self._least_recomputation(shape, device)
+        if least is not None:
+            return least
+        plain, rows = self.segment_alone(device), max(map(max, shape.sizes))
+        spans = tightest_recomputation(self.model.stage(*plain.layers), self.cluster.devices[device], rows)
+        return plain._replace(recompute=spans)
+
+    def _least_recomputation(self, shape: Shape, device: int) -> Segment | None:
+        """All layers on one device, those computed again that cost least to fit; None where none do."""
         plain, rows = self.segment_alone(device), max(map(max, shape.sizes))
         stage, on = self.model.stage(*plain.layers), self.cluster.devices[device]
         limit_bytes = on.memory_bytes - sum(stage.static_bytes(shape.num_microbatches).values())
         spans = least_recomputation(stage, on, rows, limit_bytes)
-        return plain._replace(recompute=tightest_recomputation(stage, on, rows) if spans is None else spans)
+        return None if spans is None else plain._replace(recompute=spans)
 
     def _recomputing(self, plain: Candidate) -> list[Candidate]:
         """The same way over several devices with recomputation, where that fits and is worth it."""
         shape = replace(Shape.of(plain), name=f"{plain.name}-recompute")
         has_one_stage_a_rank = shape.num_stages == shape.num_ranks
-        if self._no_layout(shape) or (plain.feasible and not has_one_stage_a_rank):
+        # GPipe is as idle as 1F1B, and keeps more: worth its seconds of search only where it is asked for.
+        is_needless = shape.schedule == "gpipe" and self.settings.planner.schedules is None
+        if is_needless or self._no_layout(shape) or (plain.feasible and not has_one_stage_a_rank):
             return []
         found = [self.price(shape, split) for split in self._recomputing_splits(plain, shape)]
         fitting = [candidate for candidate in found if candidate.feasible]

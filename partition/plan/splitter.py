@@ -38,6 +38,7 @@ class Splitter:
         # Neither depends on the schedule, so all of a shape's schedules share them.
         self._seconds = cache(self._stage_seconds)
         self._fastest = cache(self._fastest_split)
+        self._peaks: StagePeaks | None = None
 
     def splits(self, layout: Layout) -> list[tuple[Segment, ...]]:
         """The segments of every stage, in order: the best split, or two of which only a replay can tell the better."""
@@ -76,9 +77,15 @@ class Splitter:
         fitting = optimal_split(replace(problem, stage_s=seconds_if_it_fits))
         return fitting.segments if fitting is not None else _closest(replace(problem, stage_s=cache(fill)))
 
+    def _peaks_of(self, layout: Layout) -> StagePeaks:
+        """The peaks under a layout: those of the last one are kept, for it is often asked for twice."""
+        if self._peaks is None or self._peaks.layout is not layout:
+            self._peaks = StagePeaks(layout, layout.occupancy, self.model)
+        return self._peaks
+
     def _fill(self, layout: Layout) -> StageSeconds:
         """The share of its device's memory that a stage takes at its peak."""
-        peaks = StagePeaks(layout, layout.occupancy, self.model)
+        peaks = self._peaks_of(layout)
 
         def fill(index: int, device: int, first: int, last: int) -> float:
             return peaks.plain(index, first, last) / self.cluster.devices[device].memory_bytes
@@ -88,7 +95,7 @@ class Splitter:
     def _recomputing(self, layout: Layout) -> list[tuple[Segment, ...]]:
         """Of the splits whose stages keep everything where that fits, and else as little as need be, the fastest."""
         num_stages, num_microbatches = layout.schedule.num_stages, layout.num_microbatches
-        peaks = StagePeaks(layout, layout.occupancy, self.model)
+        peaks = self._peaks_of(layout)
         rows, limits = layout.distinct_sizes[0], [device.memory_bytes for device in self.cluster.devices]
         seconds, longer = self._seconds(rows), self._again._seconds(rows)
 
