@@ -8,7 +8,8 @@ backward; all else at that time is of l's surroundings. Of a run a..b that keeps
     backward   of each layer m of it: floor + K(a) + what layers a..m-1 of the run keep
 
 So a dynamic program over the layers, with the pairs (K, seconds) of which none is worse in both, finds the fewest
-seconds exactly: less K is never worse. Of more layers than it takes, neighbours are kept or dropped together.
+seconds exactly: less K is never worse. Between two runs a layer is kept. Where there are more layers than it takes,
+runs begin at every second, third, ... one, and end a layer before.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from partition.graph.program import Give, Instruction, Take
 from partition.graph.recompute import kept_variables, last_uses, layers_of_variables, span_program, touched
 
 MOST_GROUPS = 64
-"""Of layers, which are kept or computed again together."""
+"""Of layers: places where a run may begin."""
 MOST_STATES = 100
 """Of a boundary: of more, as networks of many widths have, some are left out."""
 
@@ -79,18 +79,18 @@ class _Tables:
 
 
 class _Step(NamedTuple):
-    """A group kept, or a run of groups made again: from one boundary to the next."""
+    """From one boundary to a later one: everything kept, or a run made again and only the last layer kept."""
 
     end: int
     need_bytes: int
     """Of the most alive, besides what is kept before."""
     kept_bytes: int
     seconds: float
-    is_run: bool
+    span: tuple[int, int] | None
 
 
 _State = tuple[int, float, Any]
-"""Bytes kept, seconds, and the step and state that led here."""
+"""Bytes kept, seconds, and the span and state that led here."""
 
 
 class _Search:
@@ -99,87 +99,78 @@ class _Search:
     def __init__(self, tables: _Tables) -> None:
         self.tables = tables
         count = len(tables.kept)
-        size = -(-count // MOST_GROUPS)
-        self.bounds = [*range(0, count, size), count]
-        self._kept_before = [0, *accumulate(tables.kept)]
+        self.bounds = [*range(0, count, -(-count // MOST_GROUPS)), count]
         self._steps = [[self._keep(place), *self._runs(place)] for place in range(len(self.bounds) - 1)]
 
     @property
     def most_bytes(self) -> int:
         """Enough for everything to be kept."""
         tables = self.tables
-        return self._kept_before[-1] + max(*tables.forward, *tables.backward, *tables.made)
+        return sum(tables.kept) + max(*tables.forward, *tables.backward, *tables.made)
 
     def _keep(self, place: int) -> _Step:
-        first, end = self.bounds[place : place + 2]
-        start, tables = self._kept_before[first], self.tables
-        needs = [
-            max(
-                tables.backward[layer] + self._kept_before[layer],
-                tables.forward[layer + 1] + self._kept_before[layer + 1],
-            )
-            for layer in range(first, end)
-        ]
-        return _Step(place + 1, max(needs) - start, self._kept_before[end] - start, 0.0, is_run=False)
+        tables, need, kept = self.tables, 0, 0
+        for layer in range(*self.bounds[place : place + 2]):
+            need = max(need, tables.backward[layer] + kept)
+            kept += tables.kept[layer]
+            need = max(need, tables.forward[layer + 1] + kept)
+        return _Step(place + 1, need, kept, 0.0, None)
 
     def _runs(self, place: int) -> Iterator[_Step]:
-        """The runs that begin at a boundary."""
+        """The runs that begin at a boundary and end a layer before a later one, or at the last."""
         first, tables = self.bounds[place], self.tables
+        ends = {end: following for following, end in enumerate(self.bounds) if following > place}
+        count = len(tables.kept)
         inside = made = kept = 0
         seconds = 0.0
-        for following in range(place + 1, len(self.bounds)):
-            end = self.bounds[following]
-            for layer in range(self.bounds[following - 1], end):
-                inside = max(inside, tables.backward[layer] + kept, tables.forward[layer + 1])
-                made = max(made, kept + tables.made[layer])
-                kept += tables.kept[layer]
-                seconds += tables.seconds[layer]
-            if end > first:
-                yield _Step(following, max(inside, tables.before[end - 1] + made), 0, seconds, is_run=True)
+        for layer in range(first, count):
+            inside = max(inside, tables.backward[layer] + kept, tables.forward[layer + 1])
+            made = max(made, kept + tables.made[layer])
+            kept += tables.kept[layer]
+            seconds += tables.seconds[layer]
+            need, after = max(inside, tables.before[layer] + made), layer + 1
+            if after + 1 in ends:
+                own = max(tables.backward[after], tables.forward[after + 1] + tables.kept[after])
+                yield _Step(ends[after + 1], max(need, own), tables.kept[after], seconds, (first, layer))
+            if after == count:
+                yield _Step(ends[after], need, 0, seconds, (first, layer))
 
     def best(self, limit_bytes: int) -> Spans | None:
         """The runs of least seconds within a limit; of equal ones those that keep least."""
-        if self.tables.forward[0] > limit_bytes:
-            return None
-        # Two kinds of states of a boundary: a run may follow what is kept, not another run.
-        kept: list[list[_State]] = [[] for _ in self.bounds]
-        after_run: list[list[_State]] = [[] for _ in self.bounds]
-        kept[0].append((0, 0.0, None))
+        states: list[list[_State]] = [[] for _ in self.bounds]
+        if self.tables.forward[0] <= limit_bytes:
+            states[0].append((0, 0.0, None))
         for place, steps in enumerate(self._steps):
-            of_run = _undominated(kept[place])
-            of_keep = _undominated(of_run + after_run[place])
+            open_states = _undominated(states[place])
             for step in steps:
-                reached = (after_run if step.is_run else kept)[step.end]
                 room = limit_bytes - step.need_bytes
-                for state in of_run if step.is_run else of_keep:
+                for state in open_states:
                     if state[0] > room:
                         break
-                    reached.append((state[0] + step.kept_bytes, state[1] + step.seconds, ((place, step), state)))
-        complete = [state for state in kept[-1] + after_run[-1] if self.tables.backward[-1] + state[0] <= limit_bytes]
-        return self._spans(min(complete, key=itemgetter(1, 0))) if complete else None
+                    reached = (state[0] + step.kept_bytes, state[1] + step.seconds, (step.span, state))
+                    states[step.end].append(reached)
+        complete = [state for state in states[-1] if self.tables.backward[-1] + state[0] <= limit_bytes]
+        return _spans(min(complete, key=itemgetter(1, 0))) if complete else None
 
     def is_possible(self, limit_bytes: int) -> bool:
         """Whether any runs keep within a limit: of the states of a boundary the one that keeps least decides."""
-        if self.tables.forward[0] > limit_bytes:
-            return False
-        kept, after_run = [math.inf] * len(self.bounds), [math.inf] * len(self.bounds)
-        kept[0] = 0
+        least = [math.inf] * len(self.bounds)
+        if self.tables.forward[0] <= limit_bytes:
+            least[0] = 0
         for place, steps in enumerate(self._steps):
             for step in steps:
-                least, reached = kept[place], after_run if step.is_run else kept
-                if not step.is_run:
-                    least = min(least, after_run[place])
-                if least + step.need_bytes <= limit_bytes:
-                    reached[step.end] = min(reached[step.end], least + step.kept_bytes)
-        return self.tables.backward[-1] + min(kept[-1], after_run[-1]) <= limit_bytes
+                if least[place] + step.need_bytes <= limit_bytes:
+                    least[step.end] = min(least[step.end], least[place] + step.kept_bytes)
+        return self.tables.backward[-1] + least[-1] <= limit_bytes
 
-    def _spans(self, state: _State) -> Spans:
-        found = []
-        while state[2] is not None:
-            (place, step), state = state[2]
-            if step.is_run:
-                found.append((self.bounds[place], self.bounds[step.end] - 1))
-        return tuple(reversed(found))
+
+def _spans(state: _State) -> Spans:
+    found: list[tuple[int, int]] = []
+    while state[2] is not None:
+        span, state = state[2]
+        if span is not None:
+            found.append(span)
+    return tuple(reversed(found))
 
 
 def _undominated(states: list[_State]) -> list[_State]:
