@@ -19,6 +19,7 @@ EXAMPLES = {
     "model.hidden_features.width": "1024",
     "model.hidden_features.depth": "6",
     "model.out_features": "10",
+    "model.class_weights": "[1.0, 2.5]",
     "precision": "{parameters: float32, compute: float32}",
     "data": "{source: mnist5k}",
     "data.source": "mnist5k",

@@ -30,8 +30,11 @@ __all__ = [
     "TrainingConfig",
 ]
 
-Activation = Literal["identity", "relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu"]
-Loss = Literal["cross_entropy", "mse"]
+Activation = Literal[
+    "identity", "relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu", "leaky_relu", "elu", "softplus", "sin"
+]
+Loss = Literal["cross_entropy", "mse", "huber", "binary_cross_entropy"]
+Init = Literal["he_normal", "he_uniform", "lecun_normal", "lecun_uniform", "xavier_normal", "xavier_uniform", "torch"]
 NumberFormat = Literal["float32", "float64"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
@@ -45,6 +48,7 @@ LARGEST_MINIBATCH = 2**30
 LARGEST_VALUE_COUNT = 2**50
 LARGEST_MICROBATCH_COUNT = 2**14
 LARGEST_PENALTY = 1e30
+LARGEST_CLASS_COUNT = 2**16
 
 Width = Annotated[int, Field(ge=1, le=LARGEST_WIDTH)]
 Examples = Annotated[int, Field(ge=1, le=LARGEST_MINIBATCH)]
@@ -65,6 +69,14 @@ class ModelConfig(Section):
     l2_penalty: Annotated[Weight, Field(le=LARGEST_PENALTY)] = 0.0
     """lambda of lambda/2 ‖W‖², over weights only, once per step."""
     loss: Loss = "cross_entropy"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    """Cross-entropy: the part of every target's probability that is spread evenly over all classes."""
+    class_weights: Annotated[tuple[Positive, ...], Field(max_length=LARGEST_CLASS_COUNT)] | None = None
+    """Cross-entropy: what an example of each class counts, a number for every output; None: all alike."""
+    huber_delta: Positive = 1.0
+    """Huber: the error beyond which it is linear."""
+    init: Init = "he_normal"
+    """How initial weights are drawn; all but torch's have biases of zero."""
 
     @property
     def features(self) -> tuple[int, ...]:
@@ -73,7 +85,8 @@ class ModelConfig(Section):
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
-        """Widths may each be admissible and their products not."""
+        """Widths may each be admissible and their products not; each loss has options of its own."""
+        yield from _options_of_other_losses(given)
         num_weights = sum(a * b for a, b in pairwise(_known_features(given)))
         if num_weights > LARGEST_VALUE_COUNT:
             yield Conflict(
@@ -226,6 +239,26 @@ class ExperimentConfig(Section):
         yield from _too_many_values(given)
         yield from _missing_rates(given)
         yield from _scaled_classes(given)
+
+
+LOSS_OF_OPTION = {
+    "label_smoothing": "cross_entropy",
+    "class_weights": "cross_entropy",
+    "huber_delta": "huber",
+}
+"""Keys of the model section that belong to one loss."""
+
+
+def _options_of_other_losses(model: Mapping[str, Any]) -> Iterator[Conflict]:
+    loss = model.get("loss", "cross_entropy")
+    for key, owner in LOSS_OF_OPTION.items():
+        if key in model and loss != owner:
+            yield Conflict(key, f"is for loss: {owner}, this is {loss}; remove it")
+    weights, num_outputs = _as_list(model.get("class_weights")), model.get("out_features")
+    if weights and isinstance(num_outputs, int) and len(weights) != num_outputs:
+        yield Conflict(
+            "class_weights", f"has {len(weights)} numbers and out_features is {num_outputs}; give one for every class"
+        )
 
 
 def _known_features(model: object) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import yaml
 from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
 from partition.config.data import KEYS_OF_SOURCE, DataConfig
 from partition.config.scalars import read_plain_scalar
-from partition.config.schema import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from partition.config.schema import LOSS_OF_OPTION, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from partition.units import parse_bytes, parse_bytes_per_s, parse_flop_per_s, parse_seconds
 
 _BYTES = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
@@ -81,6 +81,9 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 def _model(model: ModelConfig) -> dict[str, Any]:
     values = _without_none(model.model_dump())
+    for key, loss in LOSS_OF_OPTION.items():
+        if model.loss != loss:
+            values.pop(key, None)
     hidden = model.hidden_features
     if len(hidden) > 1 and len(set(hidden)) == 1:
         values["hidden_features"] = {"width": hidden[0], "depth": len(hidden)}

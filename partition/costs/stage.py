@@ -188,7 +188,9 @@ class StageCost:
         What libraries take is of the rank: where it has several stages, it counts once for all (`shared_bytes`).
         """
         # The 1 that a backward starts from; the last stage keeps the loss of every microbatch of a step beside it.
-        numbers = (1, num_microbatches if self.is_last else 0)
+        # Some losses read a number for every class.
+        has_vector = self.is_last and self.network.loss.has_class_vector
+        numbers = (1, num_microbatches if self.is_last else 0, self.layers[-1].out_features if has_vector else 0)
         workspace = sum(self.rules.block_bytes(count * self.itemsize) for count in numbers)
         return {
             Category.PARAMETERS: self.parameter_bytes,

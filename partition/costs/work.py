@@ -41,9 +41,9 @@ def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord
         case Activate(layer, _, _):
             elements = rows * layer.out_features
             return Work(layer.activation.forward_flop * elements, 2 * elements * itemsize)
-        case ActivationGrad(layer, _, _):
+        case ActivationGrad(layer, _, _, workspace):
             elements = rows * layer.out_features
-            return Work(layer.activation.backward_flop * elements, 3 * elements * itemsize)
+            return Work(layer.activation.backward_flop * elements, (5 if workspace else 3) * elements * itemsize)
         case LossAndGrad(o, targets, _, _, _):
             moved_bytes = 4 * o.num_bytes(rows, itemsize) + targets.num_bytes(rows, itemsize)
             return Work(loss.flop * rows * (o.columns or 1), moved_bytes)
@@ -62,7 +62,7 @@ def operator_key(operator: Operator, loss: LossRecord) -> str:
             return f"weight gradient {_shape(layer)}"
         case Activate(layer, z, h):
             return f"{layer.activation.name} {layer.out_features}{' in place' if z is h else ''}"
-        case ActivationGrad(layer, _, _):
+        case ActivationGrad(layer, _, _, _):
             return f"{layer.activation.name} gradient {layer.out_features}"
         case LossAndGrad(o, _, _, _, _):
             return f"{loss.name} {o.columns}"

@@ -30,6 +30,8 @@ class ActivationRecord:
     """Floating-point operations per element of grad_z = grad_h * phi'(z)."""
     gain: float
     """Factor of the initial weights' standard deviation gain / sqrt(fan_in) (He et al. 2015; LeCun et al. 1998)."""
+    has_workspace: bool = False
+    """True: no kernel multiplies by phi' at once, so that phi' needs a buffer of z's shape while it does."""
 
     @property
     def is_identity(self) -> bool:
@@ -52,6 +54,18 @@ ACTIVATION_RECORDS: Mapping[str, ActivationRecord] = MappingProxyType(
                 name="gelu_tanh", keeps=Keeps.PRE_ACTIVATION, forward_flop=18, backward_flop=26, gain=_SQRT2
             ),
             ActivationRecord(name="silu", keeps=Keeps.PRE_ACTIVATION, forward_flop=13, backward_flop=17, gain=_SQRT2),
+            # 1 / sqrt(E[phi(z)²]) for normal z: 2 / (1 + slope²), and 1.245 of elu; sin z has E = (1 - e^-2) / 2.
+            ActivationRecord(name="leaky_relu", keeps=Keeps.OUTPUT, forward_flop=2, backward_flop=2, gain=1.41414),
+            ActivationRecord(name="elu", keeps=Keeps.OUTPUT, forward_flop=12, backward_flop=3, gain=1.245),
+            ActivationRecord(name="softplus", keeps=Keeps.PRE_ACTIVATION, forward_flop=21, backward_flop=12, gain=1.0),
+            ActivationRecord(
+                name="sin",
+                keeps=Keeps.PRE_ACTIVATION,
+                forward_flop=10,
+                backward_flop=11,
+                gain=1.521,
+                has_workspace=True,
+            ),
         )
     }
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+
+from partition.config import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,17 @@ class LossRecord:
     """Columns of a workspace with one row per example, alive only while the loss is computed; 0 for none."""
     flop: int
     """Floating-point operations per output of value and gradient together; a transcendental counts as 10."""
+    label_smoothing: float = 0.0
+    """The part of every target's probability that is spread evenly over all classes."""
+    class_weights: tuple[float, ...] | None = None
+    """A weight for every class; an example counts as much as its class, and so do the examples together."""
+    delta: float = 1.0
+    """Huber: the error beyond which it is linear."""
+
+    @property
+    def has_class_vector(self) -> bool:
+        """Whether the loss reads a number for every class: its weight, or 1 where labels are smoothed alone."""
+        return self.class_weights is not None or self.label_smoothing > 0
 
 
 LOSS_RECORDS: Mapping[str, LossRecord] = MappingProxyType(
@@ -28,6 +41,27 @@ LOSS_RECORDS: Mapping[str, LossRecord] = MappingProxyType(
         for record in (
             LossRecord(name="cross_entropy", has_class_targets=True, is_in_place=False, workspace_columns=1, flop=25),
             LossRecord(name="mse", has_class_targets=False, is_in_place=True, workspace_columns=1, flop=4),
+            LossRecord(name="huber", has_class_targets=False, is_in_place=False, workspace_columns=1, flop=12),
+            LossRecord(
+                name="binary_cross_entropy", has_class_targets=False, is_in_place=False, workspace_columns=2, flop=42
+            ),
         )
     }
 )
+
+
+def build_loss(model: ModelConfig) -> LossRecord:
+    """The loss of a model section with its options."""
+    record = LOSS_RECORDS[model.loss]
+    if model.loss == "huber":
+        return replace(record, delta=model.huber_delta)
+    if model.loss != "cross_entropy" or not (model.label_smoothing or model.class_weights):
+        return record
+    return replace(
+        record,
+        # A coefficient and a part of the value for each example, and passes over the class vector.
+        workspace_columns=2,
+        flop=record.flop + 6,
+        label_smoothing=model.label_smoothing,
+        class_weights=model.class_weights,
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from partition.config import ModelConfig
 from partition.graph.activations import ACTIVATION_RECORDS, ActivationRecord
-from partition.graph.losses import LOSS_RECORDS, LossRecord
+from partition.graph.losses import LossRecord, build_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,8 @@ class Layer:
     out_features: int
     has_bias: bool
     activation: ActivationRecord
+    init: str = "he_normal"
+    """How the initial parameters are drawn: see `partition.runtime.parameters`."""
 
     @property
     def weight_elements(self) -> int:
@@ -68,7 +70,8 @@ def build_network(model: ModelConfig) -> Network:
             out_features=widths[index + 1],
             has_bias=model.bias,
             activation=identity if index == last else hidden,
+            init=model.init,
         )
         for index in range(last + 1)
     )
-    return Network(layers=layers, loss=LOSS_RECORDS[model.loss], l2_penalty=model.l2_penalty)
+    return Network(layers=layers, loss=build_loss(model), l2_penalty=model.l2_penalty)

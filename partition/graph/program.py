@@ -104,6 +104,7 @@ class ActivationGrad(NamedTuple):
     layer: Layer
     kept: Variable
     grad: Variable
+    workspace: Variable | None = None
 
 
 class InputGrad(NamedTuple):
@@ -287,7 +288,7 @@ class _Builder:
             index = layer.index
             z, g = self.z[index], self.g[index]
             if not layer.activation.is_identity:
-                yield ActivationGrad(layer, z, g)
+                yield from self._activation_grad(layer, z, g)
             if index == self.last:
                 # W of this stage never reads the output of its last layer.
                 if layer.activation.keeps != Keeps.NOTHING:
@@ -302,6 +303,15 @@ class _Builder:
                 yield InputGrad(layer, g, self.g[index - 1])
         if not is_split:
             yield from self._weight_grad(self.layers[0])
+
+    def _activation_grad(self, layer: Layer, z: Variable, g: Variable) -> Iterator[Instruction]:
+        if not layer.activation.has_workspace:
+            yield ActivationGrad(layer, z, g)
+            return
+        workspace = Variable(f"workspace{layer.index}", Category.WORKSPACE, columns=layer.out_features)
+        yield Take(workspace)
+        yield ActivationGrad(layer, z, g, workspace)
+        yield Give(workspace)
 
     def _weight_grad(self, layer: Layer) -> Iterator[Instruction]:
         workspace = None

@@ -16,6 +16,15 @@ from partition.ops.functional import refuse_second_derivatives
 from partition.runtime.parameters import initialise
 from partition.runtime.stage import Frame, Parameters, Stage
 
+
+class Sine(nn.Module):
+    """The sine, which torch has as a function only."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Any shape to the same shape."""
+        return torch.sin(z)
+
+
 _ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
     "identity": nn.Identity,
     "relu": nn.ReLU,
@@ -23,6 +32,10 @@ _ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+    "sin": Sine,
 }
 
 
@@ -214,11 +227,17 @@ def _check_order(sequential: nn.Sequential) -> None:
         raise PartitionError(f"the Sequential holds {kinds}; give Linear, activation, ..., Linear")
 
 
+def _has_usual_options(module: nn.Module, usual: nn.Module) -> bool:
+    """Whether slopes and the like are torch's defaults; in place or not is the same function."""
+    names = [name for name in getattr(module, "__constants__", ()) if name != "inplace"]
+    return all(getattr(module, name) == getattr(usual, name) for name in names)
+
+
 def _activation_name(module: nn.Module) -> str:
     if isinstance(module, nn.GELU) and module.approximate == "tanh":
         return "gelu_tanh"
     for name, kind in _ACTIVATION_MODULES.items():
-        if type(module) is kind:
+        if type(module) is kind and _has_usual_options(module, kind()):
             return name
     raise PartitionError(
         f"activation {module} has no hand-written counterpart; known are {', '.join(ACTIVATION_RECORDS)}"

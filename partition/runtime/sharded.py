@@ -20,9 +20,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from partition.config import OptimizerConfig
 from partition.data.rows import Examples
+from partition.ops.losses import summed_loss
 from partition.plan import Candidate, Search
 from partition.plan.microbatches import microbatch_sizes
-from partition.runtime.feed import MinibatchFeed
+from partition.runtime.feed import MinibatchFeed, example_weight
 from partition.runtime.module import build_module
 from partition.runtime.processes import ProcessWorld
 from partition.runtime.update import clip_scale
@@ -51,7 +52,6 @@ class ShardedModel:
                 fully_shard(module, mesh=mesh)
         fully_shard(self.model, mesh=mesh)
         self.optimizer = _optimizer(config.optimizer, candidate.learning_rate, list(self.model.parameters()))
-        self._loss = nn.MSELoss(reduction="sum") if config.model.loss == "mse" else nn.CrossEntropyLoss(reduction="sum")
         self._ended_s: float | None = None
 
     def train(
@@ -70,7 +70,8 @@ class ShardedModel:
                 group["lr"] = learning_rate
         shares = microbatch_sizes(len(examples), self.candidate.num_replicas)
         mine = np.split(examples, np.cumsum(shares)[:-1])[self.rank]
-        loss = self._backward(self._rows("x", x, mine), self._rows("targets", y, mine), len(examples))
+        weight = example_weight(self.search.network.loss, y, examples)
+        loss = self._backward(self._rows("x", x, mine), self._rows("targets", y, mine), weight)
         penalty = self._add_penalty()
         loss_sum, grad_square, weight_square, signal = self._totals(loss, penalty, stop_signal)
         norm, limit = math.sqrt(grad_square), self.search.config.optimizer.max_grad_norm
@@ -96,12 +97,11 @@ class ShardedModel:
         MinibatchFeed(rows_of, rows_of, examples, (len(examples),))(name, 0, rows)
         return rows.to(self.device)
 
-    def _backward(self, inputs: Tensor, targets: Tensor, num_examples: int) -> float:
+    def _backward(self, inputs: Tensor, targets: Tensor, weight: float) -> float:
         """Leave the gradient of the minibatch's mean loss in the parameters; this rank's part of that loss."""
-        num_terms = num_examples * (1 if self.search.network.loss.has_class_targets else targets.shape[1])
-        loss = self._loss(self.model(inputs), targets) / num_terms
+        loss = summed_loss(self.search.network.loss, self.model(inputs), targets) * weight
         # Gradients are averaged over ranks where they should be summed.
-        (loss * self.candidate.num_replicas).backward()
+        (loss * self.candidate.num_replicas).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
     @torch.no_grad()

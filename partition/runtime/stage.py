@@ -29,7 +29,8 @@ from partition.graph.program import (
     Take,
     WeightGrad,
 )
-from partition.ops import ACTIVATIONS, LOSSES, affine, affine_bias_grad, affine_input_grad, affine_weight_grad
+from partition.ops import ACTIVATIONS, affine, affine_bias_grad, affine_input_grad, affine_weight_grad
+from partition.ops.losses import bind_loss, class_vector
 
 
 class TensorSource(Protocol):
@@ -107,11 +108,21 @@ class Stage:
         self.one = source.take((), Category.WORKSPACE, "dJ/dL = 1").fill_(1.0)
         num_losses = num_microbatches if program.is_last else 0
         self.losses_M = source.take((num_losses,), Category.WORKSPACE, "the losses of a step")
+        self.loss = bind_loss(network.loss, self._class_vector() if program.is_last else None)
 
     @property
     def parameters(self) -> list[Tensor]:
         """Layer by layer, weight before bias."""
         return [tensor for of in self.layers.values() for tensor in of.tensors]
+
+    def _class_vector(self) -> Tensor | None:
+        numbers = class_vector(self.network.loss, self.program.prediction.columns or 1)
+        if numbers is None:
+            return None
+        vector_q = self.source.take((len(numbers),), Category.WORKSPACE, "a number for every class")
+        for class_index, number in enumerate(numbers):
+            vector_q[class_index].fill_(number)
+        return vector_q
 
     # Actions
 
@@ -194,8 +205,9 @@ class Stage:
         ACTIVATIONS[layer.activation.name].forward(frame.tensors[z.name], frame.tensors[h.name])
 
     def _activation_grad(self, instruction: ActivationGrad, frame: Frame) -> None:
-        layer, kept, grad = instruction
-        ACTIVATIONS[layer.activation.name].backward(frame.tensors[grad.name], frame.tensors[kept.name])
+        layer, kept, grad, workspace = instruction
+        others = () if workspace is None else (frame.tensors[workspace.name],)
+        ACTIVATIONS[layer.activation.name].backward(frame.tensors[grad.name], frame.tensors[kept.name], *others)
 
     def _input_grad(self, instruction: InputGrad, frame: Frame) -> None:
         layer, grad_z, grad_x = instruction
@@ -212,7 +224,7 @@ class Stage:
 
     def _loss_and_grad(self, instruction: LossAndGrad, frame: Frame) -> None:
         o, targets, grad_o, workspace, _ = instruction
-        LOSSES[self.network.loss.name].forward(
+        self.loss(
             frame.tensors[o.name],
             frame.tensors[targets.name],
             frame.weight,

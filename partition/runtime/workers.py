@@ -22,7 +22,7 @@ from partition.runtime.channel import Channels, MessageKey
 from partition.runtime.clock import Clock, SimulatedClock, WallClock
 from partition.runtime.device import RuntimeDevice
 from partition.runtime.executor import Executor, Observer, Run, Step, run_in_turn
-from partition.runtime.feed import MinibatchFeed
+from partition.runtime.feed import MinibatchFeed, example_weight
 from partition.runtime.optimizer import build_optimizer
 from partition.runtime.parameters import initialise
 from partition.runtime.stage import Parameters, Stage, take_parameters
@@ -133,6 +133,7 @@ class Fleet:
         if learning_rate is not None:
             self._set_learning_rate(learning_rate)
         start_s = self._align_clocks() if self._ended_s is None else self._ended_s
+        weight = example_weight(self.search.network.loss, y, examples)
         runs: list[Run] = []
         num_losses: dict[int, int] = {}
         for replica, part in self._parts(examples):
@@ -140,7 +141,7 @@ class Fleet:
             num_losses[replica] = layout.num_microbatches
             step = Step(
                 sizes=layout.sizes,
-                weight=1.0 / len(examples),
+                weight=weight,
                 feed=MinibatchFeed(x, y, part, layout.sizes),
                 seconds=costs.seconds_of,
             )

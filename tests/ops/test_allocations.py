@@ -11,8 +11,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from partition.graph import LOSS_RECORDS
-from partition.ops import ACTIVATIONS, LOSSES, affine, affine_bias_grad, affine_input_grad, affine_weight_grad
+from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS
+from partition.ops import (
+    ACTIVATIONS,
+    LOSSES,
+    Activation,
+    affine,
+    affine_bias_grad,
+    affine_input_grad,
+    affine_weight_grad,
+)
+from partition.ops.losses import weighted_cross_entropy
 
 SHAPES = [(1, 1, 1), (1, 5, 3), (7, 1, 5), (7, 5, 1), (500, 784, 10), (100, 1024, 512), (3, 2, 70_000), (1, 70_000, 2),
           (70_000, 2, 1), (70_000, 1, 3), (32_768, 1, 1)]  # fmt: skip
@@ -26,7 +35,7 @@ def make_buffers(B: int, I: int, O: int, dtype: torch.dtype) -> Buffers:  # noqa
     return Buffers(
         x_BI=normal(B, I), weight_OI=normal(O, I), bias_O=normal(O), z_BO=normal(B, O), h_BO=normal(B, O),
         grad_z_BO=normal(B, O), grad_x_BI=normal(B, I), grad_weight_OI=normal(O, I), grad_bias_O=normal(O),
-        workspace_O=normal(O), workspace_B1=normal(B, 1), loss=normal(), classes_B=torch.randint(O, (B,)),
+        workspace_O=normal(O), workspace_B2=normal(B, 2), loss=normal(), classes_B=torch.randint(O, (B,)),
     )  # fmt: skip
 
 
@@ -34,7 +43,18 @@ def run_loss(name: str, b: Buffers) -> None:
     record = LOSS_RECORDS[name]
     targets = b.classes_B if record.has_class_targets else b.h_BO
     grad_o = b.z_BO if record.is_in_place else b.grad_z_BO
-    LOSSES[name].forward(b.z_BO, targets, 0.01, grad_o, b.workspace_B1, b.loss)
+    workspace = b.workspace_B2.view(2, -1)[: record.workspace_columns].view(len(b.z_BO), -1)
+    LOSSES[name].forward(b.z_BO, targets, 0.01, grad_o, workspace, b.loss)
+
+
+def run_weighted_cross_entropy(label_smoothing: float, b: Buffers) -> None:
+    options = {"class_weights_q": b.bias_O, "sum_of_weights": 2.0, "label_smoothing": label_smoothing}
+    weighted_cross_entropy(b.z_BO, b.classes_B, 0.01, b.grad_z_BO, b.workspace_B2, b.loss, **options)
+
+
+def run_backward(activation: Activation, b: Buffers) -> None:
+    workspace = (b.h_BO,) if ACTIVATION_RECORDS[activation.name].has_workspace else ()
+    activation.backward(b.grad_z_BO, b.z_BO, *workspace)
 
 
 def run_weight_grad(l2_penalty: float, is_first: bool, b: Buffers) -> None:
@@ -53,7 +73,9 @@ PAIRS: dict[str, Callable[[Buffers], None]] = {
     **{f"{name} loss": lambda b, name=name: run_loss(name, b) for name in LOSSES},
     **{name: lambda b, a=a: a.forward(b.z_BO, b.h_BO) for name, a in ACTIVATIONS.items()},
     **{f"{name} in place": lambda b, a=a: a.forward(b.z_BO, b.z_BO) for name, a in ACTIVATIONS.items()},
-    **{f"{name} backward": lambda b, a=a: a.backward(b.grad_z_BO, b.z_BO) for name, a in ACTIVATIONS.items()},
+    **{f"{name} backward": lambda b, a=a: run_backward(a, b) for name, a in ACTIVATIONS.items()},
+    "cross_entropy with class weights": lambda b: run_weighted_cross_entropy(0.0, b),
+    "cross_entropy with smoothed labels": lambda b: run_weighted_cross_entropy(0.1, b),
 }
 
 

@@ -8,12 +8,16 @@ from typing import Any
 
 from partition.config import ExperimentConfig
 from partition.costs import AllocatorRules, CostModel
+from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS
 from partition.plan import Candidate, Search
 from partition.schedule import GENERATORS
 from tests.runtime.conftest import build_config
 
-ACTIVATIONS = ("identity", "relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu")
-LOSSES = ("cross_entropy", "mse")
+ACTIVATIONS = tuple(ACTIVATION_RECORDS)
+LOSSES: tuple[dict[str, Any], ...] = (
+    *({"loss": name} for name in LOSS_RECORDS),
+    {"loss": "cross_entropy", "label_smoothing": 0.1},
+)
 FORMATS = ("float32", "float64")
 OPTIMIZERS: tuple[dict[str, Any], ...] = (
     {"name": "sgd", "lr": 0.01},
@@ -66,7 +70,7 @@ def random_experiment(seed: int, num_ranks: int | None = None) -> tuple[Experime
     config = build_config(
         features=(*(choose.randint(1, 24) for _ in range(depth)), choose.randint(2, 8)),
         activation=choose.choice(ACTIVATIONS),
-        loss=choose.choice(LOSSES),
+        **choose.choice(LOSSES),
         bias=choose.random() < 0.7,
         l2_penalty=choose.choice([0.0, 0.1]),
         number_format=choose.choice(FORMATS),

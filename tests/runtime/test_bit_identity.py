@@ -32,6 +32,8 @@ def run(config: ExperimentConfig, name: str) -> tuple[list[Metrics], Result]:
         ("tanh", "cross_entropy", ADAM, "float64"),
         ("silu", "mse", SGD, "float64"),
         ("identity", "cross_entropy", SGD, "float32"),
+        ("sin", "huber", SGD, "float32"),
+        ("elu", "binary_cross_entropy", ADAM, "float32"),
     ],
 )
 def test_splits_and_schedules_train_bit_identically(
