@@ -23,6 +23,7 @@ from partition.cli import (
     scheduling,
     selftest,
     simulating,
+    splitting,
     training,
 )
 from partition.cli.processes import begin_rank, is_rank, record, tell
@@ -92,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         training,
         evaluation,
         checkpoint,
+        splitting,
         scheduling,
         simulating,
         checking,

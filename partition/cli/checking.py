@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from partition.cli.options import Verbs, add_verb, load_experiment, print_json
+from partition.cli.options import Verbs, add_verb, load_plannable, print_json
 from partition.config import dump_config, resolve
 from partition.errors import ConfigError
 from partition.plan import Search
@@ -20,7 +20,7 @@ def run_validate(options: argparse.Namespace) -> int:
     """Everything that is wrong, at once."""
     problems = []
     try:
-        config = load_experiment(options)
+        config = load_plannable(options)
         Search(config)
     except ConfigError as error:
         problems = [problem._asdict() for problem in error.problems]
@@ -35,7 +35,7 @@ def run_validate(options: argparse.Namespace) -> int:
 
 def run_config(options: argparse.Namespace) -> int:
     """The resolved experiment."""
-    config = load_experiment(options, may_lack_data=True)
+    config = load_plannable(options, may_lack_data=True)
     if options.json:
         print_json({"schema_version": 1, "experiment": resolve(config)})
     else:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from partition.config import ExperimentConfig, load_config
+from partition.config import AnyConfig, ChainConfig, ExperimentConfig, load_config
 from partition.data import AbsentDataError
 from partition.data import check as check_data
-from partition.errors import ConfigError, Problem
+from partition.errors import ConfigError, PartitionError, Problem
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run = Callable[[argparse.Namespace], int]
@@ -41,8 +41,24 @@ def add_out(verb: argparse.ArgumentParser) -> None:
 
 
 def load_experiment(options: argparse.Namespace, *, may_lack_data: bool = False) -> ExperimentConfig:
-    """The experiment with overrides, checked against its data; with a note where these may be absent, and are."""
+    """The experiment with overrides, checked against its data; with a note where these may be absent, and are.
+
+    Raises PartitionError for one that can only be planned.
+    """
+    config = load_plannable(options, may_lack_data=may_lack_data)
+    if isinstance(config, ChainConfig):
+        raise PartitionError(
+            f"{options.config}: model.costs is a table of costs, there is no network to run; `partition plan` and "
+            "`simulate` take it"
+        )
+    return config
+
+
+def load_plannable(options: argparse.Namespace, *, may_lack_data: bool = False) -> AnyConfig:
+    """The experiment with overrides, one that can be run checked against its data as `load_experiment` does."""
     config = load_config(options.config, [*options.overrides, *options.set])
+    if isinstance(config, ChainConfig):
+        return config
     try:
         problems = check_data(config, file=options.config)
     except AbsentDataError as error:
@@ -55,7 +71,7 @@ def load_experiment(options: argparse.Namespace, *, may_lack_data: bool = False)
     return config
 
 
-def run_path(options: argparse.Namespace, config: ExperimentConfig) -> Path:
+def run_path(options: argparse.Namespace, config: AnyConfig) -> Path:
     """The run directory asked for, or the usual one."""
     return options.out or Path("runs") / (config.name.strip(".") or "experiment")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from partition.cli.options import Verbs, add_out, add_verb, load_experiment, print_json, run_path
+from partition.cli.options import Verbs, add_out, add_verb, load_plannable, print_json, run_path
+from partition.config import ChainConfig
 from partition.errors import NothingFitsError
 from partition.plan import compare, comparison_record
 from partition.plan.plan_file import plan_record
@@ -22,7 +23,7 @@ def add(verbs: Verbs) -> None:
 
 def run_plan(options: argparse.Namespace) -> int:
     """Compare, explain, write the plan."""
-    config = load_experiment(options, may_lack_data=True)
+    config = load_plannable(options, may_lack_data=True)
     comparison = compare(config)
     if options.json:
         print_json(comparison_record(comparison))
@@ -34,6 +35,7 @@ def run_plan(options: argparse.Namespace) -> int:
     path = directory.write_json("plan.json", plan_record(config, comparison.chosen, comparison.verdict))
     if not options.json:
         overrides = [*options.overrides, *options.set]
-        command = ["partition", "train", options.config, *overrides, "--plan", str(path)]
+        verb = "simulate" if isinstance(config, ChainConfig) else "train"
+        command = ["partition", verb, options.config, *overrides, "--plan", str(path)]
         print(f"\nPlan written to {path}. Next:\n  {shlex.join(command)}")
     return 0

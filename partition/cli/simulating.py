@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from partition.cli.candidates import named_candidate
-from partition.cli.options import Verbs, add_bare_verb, load_experiment, print_json
+from partition.cli.options import Verbs, add_bare_verb, load_plannable, print_json
 from partition.cli.schedule_options import (
     add_costs,
     format_of,
@@ -22,7 +22,7 @@ from partition.cli.schedule_options import (
 )
 from partition.cli.schedule_source import add_file, read_file
 from partition.cli.scheduling import simulation_of
-from partition.config import ExperimentConfig, load_config
+from partition.config import AnyConfig, load_config
 from partition.errors import ConfigError, NothingFitsError, PartitionError
 from partition.plan import Candidate, Search, compare_with
 from partition.plan.plan_file import planned_experiment, read_plan
@@ -107,17 +107,17 @@ def _of_plan(options: argparse.Namespace) -> tuple[dict[str, object], Simulation
     return subject, simulate_candidate(search, candidate)
 
 
-def _experiment(options: argparse.Namespace) -> tuple[ExperimentConfig, str]:
+def _experiment(options: argparse.Namespace) -> tuple[AnyConfig, str]:
     """The experiment of CONFIG, or the one that the plan was made for."""
     if options.config is not None:
-        return load_experiment(options), options.config
+        return load_plannable(options), options.config
     if options.plan is None:
         raise PartitionError("give an experiment CONFIG, --plan FILE of `partition plan`, or --file F of a schedule")
     overrides = [*options.overrides, *options.set]
     return _load_planned(planned_experiment(options.plan), options.plan, overrides), str(options.plan)
 
 
-def _load_planned(experiment: Mapping[str, Any], plan: Path, overrides: list[str]) -> ExperimentConfig:
+def _load_planned(experiment: Mapping[str, Any], plan: Path, overrides: list[str]) -> AnyConfig:
     """The experiment of a plan, read as a file would be; JSON is YAML."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "experiment.yaml"

@@ -1,7 +1,8 @@
 """The experiment: its schema, its YAML file, overrides, and every error of a file at once."""
 
-from partition.config.loading import load_config
+from partition.config.loading import AnyConfig, load_cluster, load_config
 from partition.config.schema import (
+    ChainConfig,
     CheckpointConfig,
     ClusterConfig,
     DataConfig,
@@ -18,6 +19,8 @@ from partition.config.schema import (
 from partition.config.writing import dump_config, flatten, resolve
 
 __all__ = [
+    "AnyConfig",
+    "ChainConfig",
     "CheckpointConfig",
     "ClusterConfig",
     "DataConfig",
@@ -32,6 +35,7 @@ __all__ = [
     "TrainingConfig",
     "dump_config",
     "flatten",
+    "load_cluster",
     "load_config",
     "resolve",
 ]

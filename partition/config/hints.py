@@ -105,9 +105,13 @@ def _suggest_by_likeness(word: str, section: str, vocabulary: dict[str, tuple[st
     elsewhere = [join_path(path, word) for path, keys in vocabulary.items() if word in keys and path != section]
     if elsewhere:
         return f"it belongs elsewhere: {' or '.join(elsewhere[:2])}"
+    all_keys = {key: join_path(path, key) for path, keys in vocabulary.items() for key in keys}
+    # A key whose underscores alone are missing is that key, wherever it belongs, and not one that is merely like it.
+    same = {key.replace("_", ""): key for key in (*all_keys, *vocabulary[section])}.get(word.replace("_", ""))
+    if same is not None and same not in vocabulary[section]:
+        return f"did you mean {all_keys[same]}?"
     here = get_close_matches(word, vocabulary[section], n=1)
     if here:
         return f"did you mean {here[0]!r}?"
-    all_keys = {key: join_path(path, key) for path, keys in vocabulary.items() for key in keys}
     anywhere = get_close_matches(word, all_keys, n=1, cutoff=0.8)
     return f"did you mean {all_keys[anywhere[0]]}?" if anywhere else f"keys here: {', '.join(vocabulary[section])}"

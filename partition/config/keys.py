@@ -9,6 +9,7 @@ from partition.config.cluster import RateFormat
 from partition.config.hints import suggest
 from partition.config.nodes import Node, join_path
 from partition.config.schema import (
+    ChainModelConfig,
     CheckpointConfig,
     DataConfig,
     ModelConfig,
@@ -21,7 +22,7 @@ from partition.errors import Problem
 
 VOCABULARY: dict[str, tuple[str, ...]] = {
     "": ("model", "precision", "data", "training", "optimizer", "checkpoint", "cluster", "planner"),
-    "model": tuple(ModelConfig.model_fields),
+    "model": (*ModelConfig.model_fields, *ChainModelConfig.model_fields),
     "model.hidden_features": ("width", "depth"),
     "precision": tuple(PrecisionConfig.model_fields),
     "data": tuple(DataConfig.model_fields),

@@ -12,37 +12,71 @@ from partition.config.keys import keep_known_keys
 from partition.config.nodes import Node, quote
 from partition.config.normalise import normalise
 from partition.config.overrides import apply_overrides
-from partition.config.schema import ExperimentConfig
-from partition.config.validation import validate
+from partition.config.schema import ChainConfig, ClusterConfig, ClusterFile, ExperimentConfig
+from partition.config.validation import Described, validate
 from partition.config.yaml_reader import read_yaml
 from partition.errors import ConfigError, Problem
 
 _LARGEST_FILE_BYTES = 2**20
 _MOST_PROBLEMS = 100
 
+AnyConfig = ExperimentConfig | ChainConfig
+"""What `partition plan` takes."""
+
 _TOP_KEYS = "model, data, training, optimizer and cluster"
 
 
-def load_config(
-    path: str | PathLike[str], overrides: Sequence[str] = (), *, name: str | None = None
-) -> ExperimentConfig:
+def load_config(path: str | PathLike[str], overrides: Sequence[str] = (), *, name: str | None = None) -> AnyConfig:
     """The experiment in a YAML file, with `key.path=value` overrides laid over it.
 
-    `name` is that of the experiment: the stem of the file unless given. Raises ConfigError with every problem of the
-    file and the overrides, in the order of lines.
+    One whose model is a table of costs is a ChainConfig: it can be planned, not run. `name` is that of the experiment:
+    the stem of the file unless given. Raises ConfigError with every problem of the file and the overrides, in the
+    order of lines.
 
     >>> config = load_config("configs/mnist.yaml", ["training.minibatch_size=250"])  # doctest: +SKIP
     """
+    root, problems = _read(path)
+    root = apply_overrides(root, overrides, problems)
+    name = name or Path(path).stem
+    if _is_chain(root):
+        return _described(path, root, problems, ChainConfig, name=name)
+    return _described(path, root, problems, ExperimentConfig, name=name)
+
+
+def load_cluster(path: str | PathLike[str]) -> ClusterConfig:
+    """The cluster of a YAML file that has the section `cluster` of an experiment; the rest of it is not read.
+
+    Raises ConfigError with every problem of that section.
+    """
+    root, problems = _read(path)
+    assert isinstance(root.value, Mapping)
+    kept = root.with_value({key: child for key, child in root.value.items() if key == "cluster"})
+    return _described(path, kept, problems, ClusterFile).cluster
+
+
+def _read(path: str | PathLike[str]) -> tuple[Node, list[Problem]]:
+    """The tree of a file that holds keys, and what its YAML has wrong."""
     shown = fspath(path)
     file = shown if shown and shown.isprintable() else quote(shown)
     root, problems = read_yaml(_read_text(path, file), file=file)
     if not isinstance(root.value, Mapping):
         raise ConfigError([*problems, _no_experiment(root)])
-    root = apply_overrides(root, overrides, problems)
+    return root, problems
+
+
+def _is_chain(root: Node) -> bool:
+    model = root.value.get("model") if isinstance(root.value, Mapping) else None
+    return model is not None and isinstance(model.value, Mapping) and "costs" in model.value
+
+
+def _described(
+    path: str | PathLike[str], root: Node, problems: list[Problem], kind: type[Described], **values_besides: str
+) -> Described:
+    """What a tree describes; raises ConfigError with all problems."""
     told: list[Problem] = []
-    root = normalise(keep_known_keys(root, told), told, folder=os.path.dirname(shown))
-    config, found = validate(root, name or Path(path).stem)
-    problems += [*told, *_not_yet_told(found, told)]
+    root = normalise(keep_known_keys(root, told), told, folder=os.path.dirname(fspath(path)))
+    config, found = validate(root, kind, **values_besides)
+    problems = [*problems, *told, *_not_yet_told(found, told)]
     if problems:
         raise ConfigError(_in_order(problems))
     assert config is not None, "an experiment is refused with a reason"

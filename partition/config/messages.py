@@ -20,6 +20,8 @@ EXAMPLES = {
     "model.hidden_features.depth": "6",
     "model.out_features": "10",
     "model.class_weights": "[1.0, 2.5]",
+    "model.costs": "chain.csv",
+    "model.microbatch_size": "32",
     "precision": "{parameters: float32, compute: float32}",
     "data": "{source: mnist5k}",
     "data.source": "mnist5k",
@@ -74,7 +76,16 @@ def describe_wrong(node: Node, kind: str, context: Mapping[str, Any]) -> str:
     if kind in ("string_too_short", "string_too_long"):
         size, limit = ("short", "least") if kind == "string_too_short" else ("long", "most")
         return f"{node.shown} is too {size}; the {limit} is {next(iter(context.values()))} characters"
+    if kind == "extra_forbidden":
+        return _describe_extra(node)
     return f"{node.shown} is not a finite number" if kind == "finite_number" else f"{node.shown} is not valid here"
+
+
+def _describe_extra(node: Node) -> str:
+    """The message for a key that is known, but not beside others that are there."""
+    if node.path == "model.microbatch_size":
+        return "goes with model.costs, a table of layer costs; use planner.num_microbatches, or remove it"
+    return "is for a network that is trained, a chain of model.costs is only planned; remove it"
 
 
 def describe_not_whole(node: Node) -> str:

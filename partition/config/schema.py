@@ -16,8 +16,12 @@ from partition.config.data import DataConfig
 from partition.config.section import Conflict, Section
 
 __all__ = [
+    "ChainConfig",
+    "ChainModelConfig",
+    "ChainTrainingConfig",
     "CheckpointConfig",
     "ClusterConfig",
+    "ClusterFile",
     "DataConfig",
     "DeviceConfig",
     "ExperimentConfig",
@@ -259,6 +263,59 @@ def _options_of_other_losses(model: Mapping[str, Any]) -> Iterator[Conflict]:
         yield Conflict(
             "class_weights", f"has {len(weights)} numbers and out_features is {num_outputs}; give one for every class"
         )
+
+
+class ChainModelConfig(Section):
+    """A chain of layers that is known by a table of their costs alone."""
+
+    costs: Annotated[str, Field(min_length=1)]
+    """The CSV file."""
+    microbatch_size: Examples
+    """Examples of the microbatch that the costs are of."""
+
+
+class ChainTrainingConfig(Section):
+    """What a plan needs to know of the training."""
+
+    minibatch_size: Examples
+
+
+class ChainConfig(Section):
+    """An experiment to plan and not to run: layer costs from a table in place of a network."""
+
+    name: Annotated[str, Field(min_length=1)]
+    model: ChainModelConfig
+    training: ChainTrainingConfig
+    cluster: ClusterConfig
+    planner: PlannerConfig = PlannerConfig()
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        """Steps are whole microbatches, and a table says nothing of a layer's inside."""
+        yield from _cut_microbatches(given)
+        planner = _as_mapping(given.get("planner"))
+        if planner.get("costs") is not None:
+            yield Conflict("planner.costs", "the costs of this experiment are model.costs; remove one of the two")
+        if "sharded" in _as_list(planner.get("strategies")):
+            yield Conflict("planner.strategies", "sharded needs the layers' shapes, model.costs has none; remove it")
+
+
+class ClusterFile(Section):
+    """A file of which only the cluster is read."""
+
+    cluster: ClusterConfig
+
+
+def _cut_microbatches(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    model, training, planner = (_as_mapping(given.get(section)) for section in ("model", "training", "planner"))
+    rows = model.get("microbatch_size")
+    sizes = {"training.minibatch_size": training.get("minibatch_size")}
+    sizes |= {f"planner.minibatch_sizes.{i}": size for i, size in enumerate(_as_list(planner.get("minibatch_sizes")))}
+    for key, size in sizes.items():
+        if isinstance(rows, int) and isinstance(size, int) and rows > 0 and size % rows:
+            yield Conflict(
+                key, f"{size} examples are no whole number of model.microbatch_size, {rows}; take a multiple of it"
+            )
 
 
 def _known_features(model: object) -> tuple[int, ...]:

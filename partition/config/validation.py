@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,7 +14,6 @@ from partition.config.schema import (
     ClusterConfig,
     DataConfig,
     DeviceConfig,
-    ExperimentConfig,
     LinksConfig,
     ModelConfig,
     OptimizerConfig,
@@ -27,7 +26,6 @@ from partition.errors import Problem
 _Keys = tuple[int | str, ...]
 
 _WITH_CONFLICTS: dict[_Keys, type[Section]] = {
-    (): ExperimentConfig,
     ("model",): ModelConfig,
     ("precision",): PrecisionConfig,
     ("data",): DataConfig,
@@ -49,13 +47,16 @@ class _Refusal(NamedTuple):
     context: Mapping[str, Any]
 
 
-def validate(root: Node, name: str) -> tuple[ExperimentConfig | None, list[Problem]]:
-    """The experiment that a tree in the schema's shape describes, or None, and all that is wrong with it."""
-    values = {"name": name, **_plain_mapping(root)}
-    refusals = [_Refusal(keys, CONFLICT, {"message": message}) for keys, message in _conflicts(values)]
+Described = TypeVar("Described", bound=Section)
+
+
+def validate(root: Node, kind: type[Described], **values_besides: str) -> tuple[Described | None, list[Problem]]:
+    """What a tree in the schema's shape describes, or None, and all that is wrong with it."""
+    values = {**values_besides, **_plain_mapping(root)}
+    refusals = [_Refusal(keys, CONFLICT, {"message": message}) for keys, message in _conflicts(values, kind)]
     config = None
     try:
-        config = ExperimentConfig.model_validate(values)
+        config = kind.model_validate(values)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         found = [_Refusal(each["loc"], each["type"], each.get("ctx", {})) for each in details]
@@ -82,14 +83,17 @@ def _plain(node: Node) -> Any:
     return tuple(map(_plain, node.value)) if isinstance(node.value, tuple) else node.value
 
 
-def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[_Keys, str]]:
-    for place, section, given in _sections(values):
+def _conflicts(values: Mapping[str, Any], kind: type[Section]) -> Iterator[tuple[_Keys, str]]:
+    for place, section, given in _sections(values, kind):
         for key, message in section.conflicts(given):
             yield (*place, *(int(part) if part.isdecimal() else part for part in key.split("."))), message
 
 
-def _sections(values: Mapping[str, Any]) -> Iterator[tuple[_Keys, type[Section], Mapping[str, Any]]]:
+def _sections(
+    values: Mapping[str, Any], kind: type[Section]
+) -> Iterator[tuple[_Keys, type[Section], Mapping[str, Any]]]:
     """Every section that is there and can have conflicts, with the keys to it and what was given for it."""
+    yield (), kind, values
     for place, section in _WITH_CONFLICTS.items():
         given = _value_at(values, place)
         if isinstance(given, Mapping):

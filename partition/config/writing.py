@@ -11,7 +11,14 @@ import yaml
 from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
 from partition.config.data import KEYS_OF_SOURCE, DataConfig
 from partition.config.scalars import read_plain_scalar
-from partition.config.schema import LOSS_OF_OPTION, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from partition.config.schema import (
+    LOSS_OF_OPTION,
+    ChainConfig,
+    ExperimentConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
 from partition.units import parse_bytes, parse_bytes_per_s, parse_flop_per_s, parse_seconds
 
 _BYTES = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
@@ -26,8 +33,15 @@ _OPTIMIZER_KEYS = {
 _ALL_OPTIMIZERS_KEYS = ("max_grad_norm", "lr_schedule", "lr_final", "warmup_steps")
 
 
-def resolve(config: ExperimentConfig) -> dict[str, Any]:
+def resolve(config: ExperimentConfig | ChainConfig) -> dict[str, Any]:
     """The experiment as plain values for YAML, defaults written out; its name is the file's and is left out."""
+    if isinstance(config, ChainConfig):
+        return {
+            "model": config.model.model_dump(),
+            "training": config.training.model_dump(),
+            "cluster": _cluster(config.cluster),
+            "planner": _without_none(config.planner.model_dump()),
+        }
     resolved: dict[str, Any] = {
         "model": _model(config.model),
         "precision": _without_none(config.precision.model_dump()),
@@ -53,7 +67,7 @@ def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
         yield prefix, value
 
 
-def dump_config(config: ExperimentConfig) -> str:
+def dump_config(config: ExperimentConfig | ChainConfig) -> str:
     """The experiment as YAML text that `load_config` reads back to an equal one."""
     return yaml.dump(resolve(config), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
 

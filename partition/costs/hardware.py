@@ -44,11 +44,13 @@ class Device:
     rules: AllocatorRules = EXACT
     room: DeviceRoom | None = None
     """Of a GPU: where the rest of its memory goes."""
+    is_compute_known: bool = True
+    """`flop_per_s` is the experiment's or the data sheet's, not assumed."""
 
     @property
-    def rates(self) -> tuple[float, float, Profile | None]:
+    def rates(self) -> tuple[float, float, bool, Profile | None]:
         """What distinguishes devices by speed."""
-        return (self.flop_per_s, self.memory_bytes_per_s, self.profile)
+        return (self.flop_per_s, self.memory_bytes_per_s, self.is_compute_known, self.profile)
 
     @property
     def figures(self) -> tuple[object, ...]:
@@ -121,11 +123,14 @@ class Cluster:
         return ", ".join(sources)
 
 
-def build_cluster(config: ClusterConfig, number_format: str, profile: Profile | None = None) -> Cluster:
+def build_cluster(
+    config: ClusterConfig, number_format: str, profile: Profile | None = None, *, needs_rates: bool = True
+) -> Cluster:
     """The devices of an experiment with every figure resolved for one number format.
 
-    A profile takes the place of all rates. Raises PartitionError where a figure is missing, and where the profile is
-    of other devices.
+    A profile takes the place of all rates. Where seconds are measured otherwise, rates are not needed: those of no
+    device are refused for being unknown. Raises PartitionError where a figure is missing, and where the profile is of
+    other devices.
     """
     counts: Counter[str] = Counter()
     num_cpu = sum(device.kind == "cpu" for device in config.devices)
@@ -133,7 +138,7 @@ def build_cluster(config: ClusterConfig, number_format: str, profile: Profile | 
     for device in config.devices:
         name = f"{device.kind}:{counts[device.kind]}"
         counts[device.kind] += 1
-        resolved = _resolve(device, name, number_format, num_cpu)
+        resolved = _resolve(device, name, number_format, num_cpu, needs_rates)
         devices.append(_with_allocator(resolved, device, config) if device.kind == "cuda" else resolved)
     if profile is not None:
         _check_profile(profile, devices, number_format)
@@ -162,7 +167,7 @@ def _check_profile(profile: Profile, devices: Sequence[Device], number_format: s
         )
 
 
-def _resolve(config: DeviceConfig, name: str, number_format: str, num_cpu: int) -> Device:
+def _resolve(config: DeviceConfig, name: str, number_format: str, num_cpu: int, needs_rates: bool) -> Device:
     sheet = _data_sheet(config.name) if config.name else None
     memory_bytes = config.memory_bytes
     if memory_bytes is None:
@@ -174,7 +179,7 @@ def _resolve(config: DeviceConfig, name: str, number_format: str, num_cpu: int) 
     if memory_bytes_per_s is None and sheet:
         memory_bytes_per_s = parse_bytes_per_s(sheet["memory_bandwidth"])
     is_assumed = flop_per_s is None or memory_bytes_per_s is None
-    if is_assumed and config.kind == "cuda":
+    if is_assumed and config.kind == "cuda" and needs_rates:
         raise PartitionError(
             f"cluster.devices: {name} has neither a name nor both `compute` and `memory_bandwidth`; "
             f"give them, or name the device: {', '.join(_data_sheets())}"
@@ -186,6 +191,7 @@ def _resolve(config: DeviceConfig, name: str, number_format: str, num_cpu: int) 
         flop_per_s=flop_per_s or ASSUMED_FLOP_PER_S,
         memory_bytes_per_s=memory_bytes_per_s or ASSUMED_MEMORY_BYTES_PER_S,
         source=_source(config, sheet is not None, is_assumed),
+        is_compute_known=flop_per_s is not None,
     )
 
 

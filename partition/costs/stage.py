@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from partition.costs.allocator import EXACT, AllocatorRules
-from partition.costs.hardware import Device
+from partition.costs.hardware import Cluster, Device
 from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect, memory_steps
 from partition.costs.optimizer import OptimizerRecord
+from partition.costs.source import MicrobatchCost, StageCost
 from partition.costs.work import Work, operator_key, program_work, seconds_on
 from partition.graph import Category, LossRecord, Network, Program, StageProgram, build_stage_program
 from partition.graph.program import Take, Variable, operators
@@ -43,7 +44,7 @@ class PricedProgram:
         return Counter(operator_key(operator, self._loss) for operator in operators(self._program))
 
 
-class ActionCost:
+class ProgramCost:
     """One program on one microbatch size; what is never asked for is never computed."""
 
     def __init__(self, program: PricedProgram, rows: int) -> None:
@@ -80,36 +81,6 @@ class ActionCost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MicrobatchCost:
-    """Every action of a stage on a microbatch of `rows` examples."""
-
-    rows: int
-    forward: ActionCost
-    backward: ActionCost
-    input_grad: ActionCost
-    weight_grad: ActionCost
-    receive_forward: ActionCost
-    receive_backward: ActionCost
-    output_bytes: int
-    """What SEND_F carries; 0 on the last stage."""
-    grad_input_bytes: int
-    """What SEND_B carries; 0 on the first stage."""
-    is_output_kept: bool
-    """The sent output is a kept tensor: the send gives nothing back."""
-    rules: AllocatorRules = EXACT
-
-    @property
-    def output_buffer_bytes(self) -> int:
-        """What the buffer takes from which SEND_F sends."""
-        return self.rules.block_bytes(self.output_bytes)
-
-    @property
-    def grad_input_buffer_bytes(self) -> int:
-        """What the buffer takes from which SEND_B sends."""
-        return self.rules.block_bytes(self.grad_input_bytes)
-
-
-@dataclass(frozen=True, kw_only=True)
 class StepCost:
     """The optimizer step of a stage."""
 
@@ -125,7 +96,7 @@ class StepCost:
         return seconds_on(device, self.kernels)
 
 
-class StageCost:
+class NetworkStageCost:
     """The costs of the layers first_layer..last_layer of a network as one stage."""
 
     def __init__(
@@ -221,12 +192,17 @@ class StageCost:
         program = self.program
         return MicrobatchCost(
             rows=rows,
-            **{name: ActionCost(action, rows) for name, action in self._actions.items()},
+            **{name: ProgramCost(action, rows) for name, action in self._actions.items()},
             output_bytes=self._bytes(None if program.is_last else program.output, rows),
             grad_input_bytes=self._bytes(program.grad_input, rows),
             is_output_kept=program.is_output_kept,
             rules=self.rules,
         )
+
+    def least_s(self, rows: int, device: Device) -> float:
+        """Seconds that a forward and a backward of `rows` examples cannot be below."""
+        actions = (ProgramCost(self._actions[name], rows) for name in ("forward", "backward"))
+        return sum(action.least_seconds(device) for action in actions)
 
     def _bytes(self, variable: Variable | None, rows: int) -> int:
         return variable.num_bytes(rows, self.itemsize) if variable else 0
@@ -274,6 +250,10 @@ def rank_static_bytes(stages: Sequence[StageCost], num_microbatches: int) -> Cou
 class CostModel:
     """Stage costs of a network, each computed once; stages of equal layers share theirs."""
 
+    microbatch_rows: int | None = None
+    """Any number of examples can be priced."""
+    splits_backward = True
+
     def __init__(
         self, network: Network, optimizer: OptimizerRecord, itemsize: int, rules: AllocatorRules = EXACT
     ) -> None:
@@ -284,14 +264,28 @@ class CostModel:
         self._shapes = tuple(
             (layer.in_features, layer.out_features, layer.has_bias, layer.activation.name) for layer in network.layers
         )
-        self._stages: dict[object, StageCost] = {}
+        self._stages: dict[object, NetworkStageCost] = {}
 
-    def stage(self, first_layer: int, last_layer: int) -> StageCost:
+    @property
+    def num_layers(self) -> int:
+        """Number of affine layers."""
+        return self.network.num_layers
+
+    def stage(self, first_layer: int, last_layer: int) -> NetworkStageCost:
         """The costs of layers first_layer..last_layer, inclusive, as one stage."""
         is_last = last_layer == self.network.num_layers - 1
         key = (first_layer == 0, is_last, self._shapes[first_layer : last_layer + 1])
         if key not in self._stages:
-            self._stages[key] = StageCost(
+            self._stages[key] = NetworkStageCost(
                 self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules
             )
         return self._stages[key]
+
+    def least_s(self, num_examples: int, devices: Sequence[Device]) -> float:
+        """Seconds that the operators of so many examples take on all devices at their best rates together."""
+        whole = self.stage(0, self.num_layers - 1)
+        return 1 / sum(1 / whole.least_s(num_examples, device) for device in devices)
+
+    def origin(self, cluster: Cluster) -> str:
+        """The rates of the devices, and the links."""
+        return cluster.cost_source

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from partition.config import ExperimentConfig
+from partition.config import AnyConfig
 from partition.plan.candidate import Candidate
 from partition.plan.search import Search
 from partition.plan.verdict import verdict
@@ -42,18 +42,19 @@ class Certificate:
 class Comparison:
     """Every candidate of an experiment, in ranked order, and the choice among them."""
 
-    config: ExperimentConfig
+    config: AnyConfig
     candidates: tuple[Candidate, ...]
     chosen: Candidate | None
     certificate: Certificate | None
     verdict: str
+    not_considered: tuple[str, ...] = NOT_CONSIDERED
 
     def candidate(self, name: str) -> Candidate | None:
         """The candidate of this name."""
         return next((candidate for candidate in self.candidates if candidate.name == name), None)
 
 
-def compare(config: ExperimentConfig) -> Comparison:
+def compare(config: AnyConfig) -> Comparison:
     """Price every way to train an experiment and choose.
 
     Example: ``compare(load_config("configs/mnist.yaml")).verdict``.
@@ -63,7 +64,7 @@ def compare(config: ExperimentConfig) -> Comparison:
 
 def compare_with(search: Search) -> Comparison:
     """The comparison of a search that is there already, with what it has priced."""
-    config = search.config
+    config = search.settings
     objective = config.planner.objective
     candidates = tuple(sorted(search.candidates(), key=_ranking))
     chosen = choose(candidates, objective)
@@ -73,6 +74,7 @@ def compare_with(search: Search) -> Comparison:
         chosen=chosen,
         certificate=_certificate(search, candidates, chosen) if chosen else None,
         verdict=verdict(candidates, chosen),
+        not_considered=(*NOT_CONSIDERED, *search.left_out),
     )
 
 
@@ -120,7 +122,7 @@ def _preference(candidate: Candidate) -> tuple[int, int, str]:
 
 def _certificate(search: Search, candidates: Sequence[Candidate], chosen: Candidate) -> Certificate:
     assert chosen.predicted is not None
-    bound_s, objective = lower_bound_s(search), search.config.planner.objective
+    bound_s, objective = lower_bound_s(search), search.settings.planner.objective
     rivals = [_value(rival, objective) for rival in _eligible(candidates, objective) if rival is not chosen]
     best, rival_s = _value(chosen, objective), min(rivals, default=None)
     margin = None if rival_s is None else max(0.0, (rival_s - best) / (rival_s + best))
@@ -139,13 +141,8 @@ def _certificate(search: Search, candidates: Sequence[Candidate], chosen: Candid
 
 
 def lower_bound_s(search: Search) -> float:
-    """Seconds that the operators of one minibatch take on all devices at their best rates together."""
-    whole = search.model.stage(0, search.network.num_layers - 1).microbatch(search.minibatch_size)
-    alone = [
-        sum(action.least_seconds(device) for action in (whole.forward, whole.backward))
-        for device in search.cluster.devices
-    ]
-    return 1 / sum(1 / seconds for seconds in alone)
+    """Seconds that one minibatch takes on all devices together at the least."""
+    return search.costs.least_s(search.minibatch_size, search.cluster.devices)
 
 
 def comparison_record(comparison: Comparison) -> dict[str, object]:
@@ -155,6 +152,6 @@ def comparison_record(comparison: Comparison) -> dict[str, object]:
         "candidates": [asdict(candidate) for candidate in comparison.candidates],
         "chosen": comparison.chosen.name if comparison.chosen else None,
         "certificate": asdict(comparison.certificate) if comparison.certificate else None,
-        "not_considered": list(NOT_CONSIDERED),
+        "not_considered": list(comparison.not_considered),
         "verdict": comparison.verdict,
     }

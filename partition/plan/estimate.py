@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
 
-from partition.costs import Cluster, CostModel, StageCost
+from partition.costs import Cluster, CostSource, StageCost
 from partition.graph import Category
 from partition.plan.candidate import Prediction, StageMemory, StagePlan, rank_loads
 from partition.plan.microbatches import short_minibatch_sizes, size_classes
@@ -122,7 +123,7 @@ def _with_reductions(row: Sequence[Action]) -> tuple[Action, ...]:
 
 
 def stage_plans(
-    layout: Layout, segments: Sequence[Segment], cluster: Cluster, model: CostModel, replica_index: int = 0
+    layout: Layout, segments: Sequence[Segment], cluster: Cluster, model: CostSource, replica_index: int = 0
 ) -> tuple[StagePlan, ...]:
     """The stages of one replica's layout on the segments of a split, in order of stages."""
     placement, num_ranks = layout.schedule.placement, layout.schedule.num_ranks
@@ -166,7 +167,7 @@ def replay_costs(
     layout: Layout,
     segments: Sequence[Segment],
     cluster: Cluster,
-    model: CostModel,
+    model: CostSource,
     sum_devices: Sequence[Sequence[int]] = (),
 ) -> ReplayCosts:
     """The seconds of every action of one replica's layout, by stage and microbatch size.
@@ -234,15 +235,16 @@ def _postings(layout: Layout, costs: Sequence[StageCost], cluster: Cluster) -> d
     }
 
 
-def communication_bytes(layouts: Sequence[Layout], segments: Sequence[Segment], model: CostModel) -> int:
+def communication_bytes(layouts: Sequence[Layout], segments: Sequence[Segment], model: CostSource) -> int:
     """Bytes that cross links in one step: activations and gradients between ranks, sums over replicas around a ring."""
     placement = layouts[0].schedule.placement
     costs = [model.stage(segment.first_layer, segment.last_layer) for segment in segments]
-    total = 2 * (len(layouts) - 1) * sum(cost.parameter_elements for cost in costs) * model.itemsize
+    total = 2 * (len(layouts) - 1) * sum(sum(cost.tensor_bytes) for cost in costs)
     for layout in layouts:
-        rows = [cost.microbatch(layout.minibatch_size) for cost in costs]
-        for (here, there), (before, after) in zip(pairwise(placement), pairwise(rows), strict=True):
-            total += before.output_bytes + after.grad_input_bytes if here != there else 0
+        for rows, count in Counter(layout.sizes).items():
+            sizes = pairwise(cost.microbatch(rows) for cost in costs)
+            for (here, there), (before, after) in zip(pairwise(placement), sizes, strict=True):
+                total += count * (before.output_bytes + after.grad_input_bytes) if here != there else 0
     return total
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from partition.config import ExperimentConfig, flatten, resolve
+from partition.config import AnyConfig, flatten, resolve
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate
 from partition.plan.compare import SCHEMA_VERSION
@@ -36,7 +36,7 @@ MOST_BYTES = 64 * 2**20
 """A plan file is far smaller; anything larger is not one."""
 
 
-def plan_record(config: ExperimentConfig, candidate: Candidate, verdict: str) -> dict[str, object]:
+def plan_record(config: AnyConfig, candidate: Candidate, verdict: str) -> dict[str, object]:
     """The JSON document of a plan."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -55,7 +55,7 @@ def read_plan(path: Path, search: Search) -> Candidate:
     if document.get("schema_version") != SCHEMA_VERSION:
         version = document.get("schema_version")
         raise PartitionError(f"{path}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; plan again")
-    _check_experiment(path, document.get("experiment"), search.config)
+    _check_experiment(path, document.get("experiment"), search.settings)
     try:
         candidate = TypeAdapter(Candidate).validate_python(document.get("candidate"), strict=False)
     except ValidationError as error:
@@ -103,7 +103,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     return document
 
 
-def _check_experiment(path: Path, planned: object, config: ExperimentConfig) -> None:
+def _check_experiment(path: Path, planned: object, config: AnyConfig) -> None:
     if not isinstance(planned, dict):
         raise PartitionError(f"{path}: is not a plan file (no experiment); make one with `partition plan`")
     before, now = dict(flatten(planned)), dict(flatten(resolve(config)))
@@ -133,14 +133,14 @@ def _check_layout(path: Path, candidate: Candidate, search: Search) -> None:
     of_first = [stage for stage in candidate.stages if stage.replica_index == 0]
     ends = [stage.last_layer + 1 for stage in of_first]
     is_chain = bool(ends) and [stage.first_layer for stage in of_first] == [0, *ends[:-1]]
-    covers = is_chain and ends[-1] == search.network.num_layers and len(of_first) == candidate.num_stages
+    covers = is_chain and ends[-1] == search.costs.num_layers and len(of_first) == candidate.num_stages
     has_layers = all(stage.first_layer <= stage.last_layer for stage in of_first)
     devices = {stage.device_index for stage in of_first}
     most = len(search.cluster.devices) if num_replicas == 1 else num_devices // max(1, num_replicas)
     has_devices = all(0 <= one < most for one in devices) and len(devices) * num_replicas == num_devices
     if not (has_grid and covers and has_layers and has_devices):
         raise PartitionError(
-            f"{path}: its stages do not cover layers 0-{search.network.num_layers - 1} in order on distinct devices; "
+            f"{path}: its stages do not cover layers 0-{search.costs.num_layers - 1} in order on distinct devices; "
             "plan again with `partition plan`"
         )
 

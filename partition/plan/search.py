@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
-from partition.config import ExperimentConfig
-from partition.config.schema import LARGEST_MICROBATCH_COUNT
-from partition.costs import Cluster, CostModel, Profile, build_cluster, optimizer_record, read_costs
+from partition.config import AnyConfig, ExperimentConfig
+from partition.costs import Cluster, CostModel, build_costs
 from partition.errors import PartitionError
-from partition.graph import build_network
+from partition.graph import Network
 from partition.plan.candidate import Candidate, StagePlan, rank_loads
 from partition.plan.estimate import Layout, communication_bytes, predict, replay_costs, stage_plans
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.sharded import ShardedLayout, sharded_memory, sharded_prediction
+from partition.plan.sizes import AnySizes, Sizes, Steps, WholeMicrobatches, powers_of_two
 from partition.plan.split import Segment
 from partition.plan.splitter import Splitter
 from partition.schedule import GENERATORS, ReplayCosts
 from partition.units import format_bytes
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv")
+_SPLIT_SCHEDULES = tuple(name for name in SCHEDULES if GENERATORS[name].splits_backward)
 ONE_DEVICE_SCHEDULE = "1f1b"
 """On one rank: F0 B0 F1 B1 ..., one microbatch in flight."""
-MOST_MICROBATCHES = 64
-"""The largest number of microbatches tried unless the experiment names others."""
 MOST_SPLIT_WORK = 1_000_000
 """Layers squared times devices times runs of devices that are alike: a minute or two of search."""
 STRATEGIES = ("whole", "shrink", "accumulate", "pipeline", "data_parallel", "hybrid", "sharded")
@@ -74,35 +72,68 @@ class Shape:
 class Search:
     """The candidates of one experiment."""
 
-    def __init__(self, config: ExperimentConfig) -> None:
-        self.config = config
-        self.network = build_network(config.model)
-        self.cluster: Cluster = build_cluster(config.cluster, config.precision.compute, self._profile())
-        self.model = CostModel(
-            self.network, optimizer_record(config.optimizer), config.precision.itemsize, self.cluster.rules
-        )
+    def __init__(self, config: AnyConfig) -> None:
+        self.settings = config
+        self.cluster, self.costs = build_costs(config)
         self.minibatch_size = config.training.minibatch_size
+        self._sizes = self._make_sizes()
+        self._admitted = config.planner.strategies or STRATEGIES
         self._check_size()
+        for schedule in config.planner.schedules or ():
+            self._check_schedule(schedule)
         self._splitter = cache(self._make_splitter)
         self._shapes_layouts = cache(self._make_layouts)
 
-    def _profile(self) -> Profile | None:
-        """The measured costs that the experiment names."""
-        path = self.config.planner.costs
-        if path is None:
-            return None
-        file, optimizer = read_costs(path), self.config.optimizer.name
-        if file.optimizer != optimizer:
+    @property
+    def config(self) -> ExperimentConfig:
+        """The experiment; raises PartitionError for one that can only be planned."""
+        if not isinstance(self.settings, ExperimentConfig):
+            raise PartitionError(f"{self.settings.model.costs}: is a table of costs, there is no network to run")
+        return self.settings
+
+    @property
+    def model(self) -> CostModel:
+        """The costs of the network; raises PartitionError where there is none."""
+        if not isinstance(self.costs, CostModel):
+            raise PartitionError(f"{self.costs.origin(self.cluster)} has no network to run")
+        return self.costs
+
+    @property
+    def network(self) -> Network:
+        """The network; raises PartitionError where there is none."""
+        return self.model.network
+
+    @property
+    def has_step_barrier(self) -> bool:
+        """Whether all ranks begin their optimizer step together, as the gradients' norm is limited."""
+        return isinstance(self.settings, ExperimentConfig) and self.settings.optimizer.max_grad_norm is not None
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What the costs cannot price."""
+        without_halves = () if self.costs.splits_backward else tuple(_SPLIT_SCHEDULES)
+        without_layers = () if isinstance(self.costs, CostModel) else ("sharded parameters",)
+        reason = f", which {self.costs.origin(self.cluster)} cannot price"
+        return tuple(f"{what}{reason}" for what in (*without_halves, *without_layers))
+
+    def _make_sizes(self) -> Sizes:
+        rows, planner = self.costs.microbatch_rows, self.settings.planner
+        if rows is None:
+            return AnySizes(self.minibatch_size, planner)
+        return WholeMicrobatches(self.minibatch_size, planner, rows)
+
+    def _check_schedule(self, schedule: str) -> None:
+        """Refuse a schedule whose actions have no costs."""
+        if schedule in _SPLIT_SCHEDULES and not self.costs.splits_backward:
             raise PartitionError(
-                f"planner.costs: {path} was measured with optimizer {file.optimizer}, this is {optimizer}; measure "
-                "this experiment with `partition profile`"
+                f"planner.schedules: {schedule} splits the backward, {self.costs.origin(self.cluster)} does not; add "
+                "the columns input_grad_s and weight_grad_s, or take another schedule"
             )
-        return Profile(file=file, path=path)
 
     def _check_size(self) -> None:
         """Refuse what makes no sense to search, and what could only be searched in minutes."""
-        layers, devices = self.network.num_layers, len(self.cluster.devices)
-        admitted = self.config.planner.strategies or STRATEGIES
+        layers, devices = self.costs.num_layers, len(self.cluster.devices)
+        admitted = self._admitted
         work = layers * layers * devices * len(set(self.cluster.first_alike))
         if {"pipeline", "hybrid"} & set(admitted) and devices > 1 and work > MOST_SPLIT_WORK:
             raise PartitionError(
@@ -110,7 +141,7 @@ class Search:
                 f"(layers² x devices x runs of equal devices is {work:,}, at most {MOST_SPLIT_WORK:,}); take fewer "
                 "layers or devices, or leave pipeline and hybrid out of planner.strategies"
             )
-        largest = max(self.config.planner.minibatch_sizes or (0,))
+        largest = max(self.settings.planner.minibatch_sizes or (0,))
         if largest >= self.minibatch_size:
             raise PartitionError(
                 f"planner.minibatch_sizes: {largest} is not smaller than training.minibatch_size, "
@@ -119,15 +150,14 @@ class Search:
 
     def candidates(self) -> tuple[Candidate, ...]:
         """All candidates that the experiment's planner section admits, in a fixed order."""
-        admitted = self.config.planner.strategies or STRATEGIES
         found: list[Candidate] = []
         for device in self.distinct_devices():
-            found += [self._on_one_device(shape, device) for shape in self._one_device_shapes(device, admitted)]
-        if "pipeline" in admitted:
+            found += [self._on_one_device(shape, device) for shape in self._one_device_shapes(device)]
+        if "pipeline" in self._admitted:
             found += [self._pipeline(shape) for shape in self._pipeline_shapes(1)]
-        found += [self._pipeline(shape) for shape in self._replicated_shapes(admitted)]
-        if "sharded" in admitted:
-            found += [self.price_sharded(count) for count in self._replica_counts()]
+        found += [self._pipeline(shape) for shape in self._replicated_shapes()]
+        if "sharded" in self._admitted and isinstance(self.costs, CostModel):
+            found += [self.price_sharded(count) for count in self._sizes.replicas(len(self.cluster.devices))]
         return tuple(found)
 
     # One device
@@ -143,72 +173,54 @@ class Search:
         shape = Shape(name="whole", strategy="whole", minibatch_size=self.minibatch_size, num_microbatches=1)
         return self._on_one_device(shape, largest)
 
-    def _one_device_shapes(self, device: int, admitted: Sequence[str]) -> Iterator[Shape]:
-        size = self.minibatch_size
-        if "whole" in admitted:
-            yield Shape(name="whole", strategy="whole", minibatch_size=size, num_microbatches=1)
-        if "shrink" in admitted:
-            for smaller in self._smaller_minibatches(device):
-                yield Shape(name=f"shrink-{smaller}", strategy="shrink", minibatch_size=smaller, num_microbatches=1)
-        if "accumulate" in admitted:
-            for count in self._accumulations(device):
-                yield Shape(name=f"accumulate-{count}", strategy="accumulate", minibatch_size=size,
-                            num_microbatches=count)  # fmt: skip
-
-    def _smaller_minibatches(self, device: int) -> list[int]:
-        size, asked = self.minibatch_size, self.config.planner.minibatch_sizes
-        if asked is not None:
-            return list(asked)
-        num_fitting = bisect_left(range(1, size + 1), True, key=lambda some: not self._fits_alone(device, some, 1))
-        halves = {size >> shift for shift in range(1, 4)}
-        return sorted({smaller for smaller in (*halves, max(num_fitting, 1)) if 0 < smaller < size}, reverse=True)
-
-    def _accumulations(self, device: int) -> list[int]:
-        size, asked = self.minibatch_size, self.config.planner.num_microbatches
-        if asked is not None:
-            return [count for count in asked if count > 1]
-        fewest = next(
-            (count for count in _counts_that_matter(size) if self._fits_alone(device, -(-size // count), count)), 1
-        )
-        return sorted({*_powers_of_two(size), fewest} - {1})
+    def _one_device_shapes(self, device: int) -> Iterator[Shape]:
+        fits = partial(self._fits_alone, device)
+        ways: dict[str, Callable[[], list[Steps]]] = {
+            "whole": self._sizes.whole,
+            "shrink": lambda: self._sizes.smaller(fits),
+            "accumulate": lambda: self._sizes.accumulations(fits),
+        }
+        for strategy, steps in ways.items():
+            for size, count in steps() if strategy in self._admitted else ():
+                number = {"whole": "", "shrink": f"-{size}", "accumulate": f"-{count}"}[strategy]
+                yield Shape(name=strategy + number, strategy=strategy, minibatch_size=size, num_microbatches=count)
 
     def _fits_alone(self, device: int, microbatch_size: int, num_microbatches: int) -> bool:
         """Whether one device holds the whole network and one microbatch at a time."""
         alone = Layout.of(ONE_DEVICE_SCHEDULE, 1, (microbatch_size,))
-        whole = self.model.stage(0, self.network.num_layers - 1)
+        whole = self.costs.stage(0, self.costs.num_layers - 1)
         occupancy = StageOccupancy(whole, (microbatch_size,), num_microbatches)
         return rank_peak([occupancy], alone.moments[0])[0] <= self.cluster.devices[device].memory_bytes
 
     def _on_one_device(self, shape: Shape, device: int) -> Candidate:
-        if shape.num_microbatches > shape.minibatch_size:
-            return self._without_layout(shape, _too_many_microbatches(shape))
+        refusal = self._sizes.refusal(shape.sizes)
+        if refusal:
+            return self._without_layout(shape, refusal)
         if len(self.distinct_devices()) > 1:
             shape = replace(shape, name=f"{shape.name}@{self.cluster.devices[device].name}")
-        return self.price(shape, [Segment(device, 0, self.network.num_layers - 1)])
+        return self.price(shape, [Segment(device, 0, self.costs.num_layers - 1)])
 
     # Several devices
 
     def shapes_with(self, num_microbatches: int) -> Iterator[Shape]:
         """Every admitted way over several devices, in so many microbatches a replica, on whatever minibatch."""
-        admitted = self.config.planner.strategies or STRATEGIES
-        if "pipeline" in admitted:
+        if "pipeline" in self._admitted:
             yield from self._pipeline_shapes(1, (num_microbatches,))
-        for num_replicas in self._replica_counts():
-            if "data_parallel" in admitted:
+        for num_replicas in self._sizes.replicas(len(self.cluster.devices)):
+            if "data_parallel" in self._admitted:
                 yield self._data_parallel_shape(num_replicas, num_microbatches)
-            if "hybrid" in admitted:
+            if "hybrid" in self._admitted:
                 yield from self._pipeline_shapes(num_replicas, (num_microbatches,))
 
     def _pipeline_shapes(self, num_replicas: int, counts: Sequence[int] = ()) -> Iterator[Shape]:
         """Of every number of ranks, microbatches (`counts`, or those worth a try) and schedule, in so many replicas."""
-        planner, size = self.config.planner, self.minibatch_size // num_replicas
-        for schedule in planner.schedules or SCHEDULES:
+        for schedule in self.settings.planner.schedules or self._usual_schedules():
             stages_per_rank = GENERATORS[schedule].usual_stages_per_rank
             for num_ranks in self._asked_rank_counts(num_replicas, stages_per_rank):
                 # One rank is accumulation, or data parallel; replicas of unlike devices would wait for the slowest.
                 if num_ranks == 1 or not self._has_like_replicas(num_replicas, num_ranks):
                     continue
-                for count in counts or planner.num_microbatches or self._microbatch_counts(size, num_ranks):
+                for count in counts or self._sizes.of_pipeline(num_replicas, num_ranks):
                     prefix = "pipeline-" if num_replicas == 1 else f"hybrid-{num_replicas}x"
                     yield Shape(
                         name=f"{prefix}{num_ranks}x{count}-{schedule}",
@@ -221,18 +233,23 @@ class Search:
                         schedule=schedule,
                     )
 
+    def _usual_schedules(self) -> list[str]:
+        return [name for name in SCHEDULES if self.costs.splits_backward or name not in _SPLIT_SCHEDULES]
+
     def _has_like_replicas(self, num_replicas: int, num_ranks: int) -> bool:
         """Whether every replica has the same kinds of devices at its positions, as far as there are devices."""
         figures = [device.figures for device in self.cluster.devices[: num_replicas * num_ranks]]
         return all(one == figures[index % num_ranks] for index, one in enumerate(figures))
 
-    def _replicated_shapes(self, admitted: Sequence[str]) -> Iterator[Shape]:
+    def _replicated_shapes(self) -> Iterator[Shape]:
         """Data parallel, and data parallel x pipeline."""
-        for num_replicas in self._replica_counts():
-            if "data_parallel" in admitted:
-                for count in self._replica_microbatches(num_replicas):
+        devices = self.cluster.devices
+        smallest = min(range(len(devices)), key=lambda index: devices[index].memory_bytes)
+        for num_replicas in self._sizes.replicas(len(devices)):
+            if "data_parallel" in self._admitted:
+                for count in self._sizes.of_replica(num_replicas, partial(self._fits_alone, smallest)):
                     yield self._data_parallel_shape(num_replicas, count)
-            if "hybrid" in admitted:
+            if "hybrid" in self._admitted:
                 yield from self._pipeline_shapes(num_replicas)
 
     def _data_parallel_shape(self, num_replicas: int, num_microbatches: int) -> Shape:
@@ -240,37 +257,16 @@ class Search:
                      minibatch_size=self.minibatch_size, num_microbatches=num_microbatches,
                      num_replicas=num_replicas)  # fmt: skip
 
-    def _replica_counts(self) -> list[int]:
-        most = min(len(self.cluster.devices), self.minibatch_size)
-        return sorted({count for count in (*_powers_of_two(most), most) if count > 1})
-
-    def _replica_microbatches(self, num_replicas: int) -> list[int]:
-        """As few as fit, and a few more: each costs its share of every product's efficiency and nothing else."""
-        share = -(-self.minibatch_size // num_replicas)
-        asked = self.config.planner.num_microbatches
-        if asked is not None:
-            return [count for count in asked if count <= self.minibatch_size // num_replicas]
-        smallest = min(range(len(self.cluster.devices)), key=lambda index: self.cluster.devices[index].memory_bytes)
-        fewest = next(
-            (count for count in _counts_that_matter(share) if self._fits_alone(smallest, -(-share // count), count)), 1
-        )
-        return sorted({count for count in (1, fewest) if count <= self.minibatch_size // num_replicas})
-
-    def _microbatch_counts(self, size: int, num_ranks: int) -> list[int]:
-        """Enough to keep every stage busy; fewer only where there are not as many examples."""
-        counts = _powers_of_two(size)
-        return [count for count in counts if count >= num_ranks] or counts[-1:]
-
     def _asked_rank_counts(self, num_replicas: int, stages_per_rank: int) -> list[int]:
         """Those of the stages that the experiment asks for, as far as the schedule can share them out evenly."""
-        asked = self.config.planner.num_stages
+        asked = self.settings.planner.num_stages
         if asked is None:
             return self._rank_counts(num_replicas, stages_per_rank)
         return [stages // stages_per_rank for stages in asked if stages % stages_per_rank == 0]
 
     def _rank_counts(self, num_replicas: int, stages_per_rank: int) -> list[int]:
-        most = min(len(self.cluster.devices) // num_replicas, self.network.num_layers // stages_per_rank)
-        return sorted({count for count in (*range(2, 9), *_powers_of_two(most), most) if 2 <= count <= most})
+        most = min(len(self.cluster.devices) // num_replicas, self.costs.num_layers // stages_per_rank)
+        return sorted({count for count in (*range(2, 9), *powers_of_two(most), most) if 2 <= count <= most})
 
     def _pipeline(self, shape: Shape) -> Candidate:
         """A candidate of several devices, with its best split."""
@@ -283,7 +279,7 @@ class Search:
 
     def _make_splitter(self, num_replicas: int, num_ranks: int) -> Splitter:
         share = -(-self.minibatch_size // num_replicas)
-        return Splitter(self.replica_cluster(num_replicas, num_ranks), self.model, share)
+        return Splitter(self.replica_cluster(num_replicas, num_ranks), self.costs, share)
 
     def replica_cluster(self, num_replicas: int, num_ranks: int) -> Cluster:
         """The devices that any replica has: of each position the least memory and the slowest rates of all."""
@@ -304,7 +300,7 @@ class Search:
         return replace(self.cluster, devices=least)
 
     def _no_layout(self, shape: Shape) -> str:
-        layers, devices = self.network.num_layers, len(self.cluster.devices)
+        layers, devices = self.costs.num_layers, len(self.cluster.devices)
         if shape.num_stages > layers:
             return f"{shape.num_stages} stages, but the network has {layers} layers; take num_stages <= {layers}"
         if shape.num_ranks * shape.num_replicas > devices:
@@ -314,9 +310,7 @@ class Search:
                 f"{shape.num_ranks * shape.num_replicas} devices are needed{replicas}, there are {devices}; take "
                 f"num_stages <= {most}"
             )
-        if shape.num_replicas * shape.num_microbatches > shape.minibatch_size:
-            return _too_many_microbatches(shape)
-        return ""
+        return self._sizes.refusal(shape.sizes)
 
     # Any layout
 
@@ -325,6 +319,7 @@ class Search:
         return self._shapes_layouts(Shape.of(candidate))
 
     def _make_layouts(self, shape: Shape) -> tuple[Layout, ...]:
+        self._check_schedule(shape.schedule)
         is_reduced = shape.num_replicas > 1
         return tuple(
             Layout.of(shape.schedule, shape.num_ranks, sizes, shape.num_stages, is_reduced) for sizes in shape.sizes
@@ -339,9 +334,9 @@ class Search:
         num_ranks = layout.schedule.num_ranks
         own = _shifted(segments, replica * num_ranks)
         if num_replicas == 1:
-            return replay_costs(layout, own, self.cluster, self.model)
+            return replay_costs(layout, own, self.cluster, self.costs)
         columns = [[segment.device + other * num_ranks for other in range(num_replicas)] for segment in segments]
-        return replay_costs(layout, own, self.cluster, self.model, columns)
+        return replay_costs(layout, own, self.cluster, self.costs, columns)
 
     def stages_of(self, shape: Shape, segments: Sequence[Segment]) -> tuple[StagePlan, ...]:
         """The stages of all replicas of a shape, with their bytes; `segments` are those of its first replica."""
@@ -349,7 +344,7 @@ class Search:
             stage
             for replica, layout in enumerate(self._shapes_layouts(shape))
             for stage in stage_plans(
-                layout, _shifted(segments, replica * shape.num_ranks), self.cluster, self.model, replica
+                layout, _shifted(segments, replica * shape.num_ranks), self.cluster, self.costs, replica
             )
         )
 
@@ -369,8 +364,8 @@ class Search:
                 layouts,
                 costs,
                 stages,
-                communication_bytes(layouts, segments, self.model),
-                has_step_barrier=self.config.optimizer.max_grad_norm is not None,
+                communication_bytes(layouts, segments, self.costs),
+                has_step_barrier=self.has_step_barrier,
             ),
         )
 
@@ -389,7 +384,7 @@ class Search:
                 rank=rank,
                 replica_index=rank,
                 first_layer=0,
-                last_layer=self.network.num_layers - 1,
+                last_layer=self.costs.num_layers - 1,
                 limit_bytes=device.memory_bytes,
                 memory=memory,
                 room=device.room,
@@ -424,30 +419,21 @@ class Search:
             recompute=False,
             sharding=None,
             learning_rate=self._learning_rate(shape.minibatch_size),
-            cost_source=self.cluster.cost_source,
+            cost_source=self.costs.origin(self.cluster),
             stages=(),
             predicted=None,
         )
 
     def _learning_rate(self, minibatch_size: int) -> float:
-        """Linear in the minibatch for SGD (Goyal et al. 2017), its square root for Adam (Malladi et al. 2022)."""
+        """Linear in the minibatch for SGD (Goyal et al. 2017), its square root for Adam (Malladi et al. 2022).
+
+        Without a network no optimizer is known: it is the factor for SGD.
+        """
         ratio = minibatch_size / self.minibatch_size
+        if not isinstance(self.settings, ExperimentConfig):
+            return ratio
         lr = self.config.optimizer.lr
         return lr * ratio if self.config.optimizer.name == "sgd" else lr * math.sqrt(ratio)
-
-
-def _counts_that_matter(size: int) -> Iterator[int]:
-    """Numbers of microbatches in increasing order, each the least for its largest microbatch.
-
-    Whether they fit is not monotone: more microbatches are smaller, but each has a loss to be kept.
-    """
-    count = 1
-    while count <= min(size, LARGEST_MICROBATCH_COUNT):
-        yield count
-        largest = -(-size // count)
-        if largest == 1:
-            return
-        count = -(-size // (largest - 1))
 
 
 def segments_of(stages: Sequence[StagePlan]) -> list[Segment]:
@@ -494,16 +480,3 @@ def _fit(stages: Sequence[StagePlan]) -> str:
     fullest = max(rank_loads(stages), key=lambda load: load.peak_bytes / load.limit_bytes)
     peak, limit = format_bytes(fullest.peak_bytes), format_bytes(fullest.limit_bytes)
     return f"fits: at most {peak} of {limit}, on {fullest.device}"
-
-
-def _too_many_microbatches(shape: Shape) -> str:
-    replicas = f" in each of {shape.num_replicas} replicas" if shape.num_replicas > 1 else ""
-    return (
-        f"{shape.num_microbatches} microbatches{replicas}, but the minibatch has {shape.minibatch_size} examples; "
-        f"take num_microbatches <= {shape.minibatch_size // shape.num_replicas}"
-    )
-
-
-def _powers_of_two(limit: int) -> list[int]:
-    limit = min(limit, MOST_MICROBATCHES)
-    return [1 << shift for shift in range(limit.bit_length()) if 1 << shift <= limit]

@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from partition.costs import Cluster, CostModel
-from partition.costs.stage import ActionCost
+from partition.costs import ActionCost, Cluster, CostModel
 from partition.graph import Keeps, Layer
 from partition.plan.candidate import Prediction, RankLoad, StageMemory
 

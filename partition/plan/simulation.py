@@ -36,11 +36,11 @@ def simulate_candidate(search: Search, candidate: Candidate) -> Simulation:
     costs = [search.costs_of(candidate, layout, replica) for replica, layout in enumerate(layouts)]
     replays = replay_replicas(
         [(layout.schedule, of) for layout, of in zip(layouts, costs, strict=True)],
-        has_step_barrier=search.config.optimizer.max_grad_norm is not None,
+        has_step_barrier=search.has_step_barrier,
     )
     last = max(range(len(replays)), key=lambda replica: (replays[replica].makespan_s, -replica))
     layout, plans = layouts[last], [plan for plan in candidate.stages if plan.replica_index == last]
-    stages = [search.model.stage(plan.first_layer, plan.last_layer) for plan in plans]
+    stages = [search.costs.stage(plan.first_layer, plan.last_layer) for plan in plans]
     loads = rank_loads(plans)
     with_memory = with_bytes(costs[last], layout.schedule, stages, layout.distinct_sizes)
     return Simulation(

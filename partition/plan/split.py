@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count, islice, pairwise
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 StageSeconds = Callable[[int, int, int, int], float]
 """Seconds of one microbatch on (stage index, device, first layer, last layer)."""
@@ -57,47 +57,85 @@ class Split:
     bottleneck_s: float
 
 
-_Link = tuple[Any, int, int, int]
+Link = tuple[Any, int, int, int]
 """Device, first and last layer of a stage, after the link of the stage before it."""
-_State = tuple[float, float, _Link | None]
+State = tuple[float, float, Link | None]
 """Sum of seconds, bottleneck, last stage; plain tuples, for there are many."""
-_SUM: Final = 0
-_BOTTLENECK: Final = 1
+SUM: Final = 0
+BOTTLENECK: Final = 1
+Criterion = Literal[0, 1]
+"""What a search minimises: the sum or the bottleneck of a state."""
 _ROUNDING = 1e-12
 """Steps that differ by less are equal: what they sum is."""
+
+
+class BoundedSearch(Protocol):
+    """The splits whose bottleneck is at most a bound."""
+
+    next_bound: float
+    """After `best`: no bottleneck lies between the bound and this."""
+
+    def best(self, criterion: Criterion) -> State | None:
+        """The state of all stages with the least sum, or the least bottleneck; None where no split fits."""
+        ...
 
 
 def optimal_split(problem: SplitProblem) -> Split | None:
     """The split of least `step` that fits, the earliest cuts among equals; None where none fits."""
     rows, repeats = _Rows(problem), problem.num_microbatches - 1
-    unbounded = _Search(rows, math.inf).best(_SUM)
+    best = least_step(lambda bound: _Search(rows, bound), repeats)
+    if best is None:
+        return None
+    return Split(segments=segments_of(best), step_s=_step(best, repeats), bottleneck_s=best[BOTTLENECK])
+
+
+def least_bottleneck(search: Callable[[float], BoundedSearch]) -> State | None:
+    """The state of least bottleneck, and of those the one of least sum; None where no split fits."""
+    tightest = search(math.inf).best(BOTTLENECK)
+    return None if tightest is None else _found(search(tightest[BOTTLENECK]), SUM)
+
+
+def least_step(search: Callable[[float], BoundedSearch], repeats: int) -> State | None:
+    """The state of least sum + repeats * bottleneck; None where no split fits."""
+    unbounded = search(math.inf).best(SUM)
     if unbounded is None:
         return None
-    tightest = _Search(rows, unbounded[_BOTTLENECK]).found(_BOTTLENECK)
-    low = _Search(rows, tightest[_BOTTLENECK])
-    best = _better(unbounded, low.found(_SUM), repeats)
+    tightest = _found(search(unbounded[BOTTLENECK]), BOTTLENECK)
+    low = search(tightest[BOTTLENECK])
+    best = _better(unbounded, _found(low, SUM), repeats)
     # Splits of a bottleneck between these two sum to no less than the higher of them does.
     open_ranges = [(low.next_bound, unbounded)]
     while open_ranges:
         lowest, high = open_ranges.pop()
-        if lowest >= high[_BOTTLENECK] or high[_SUM] + repeats * lowest >= _step(best, repeats) * (1 - _ROUNDING):
+        if lowest >= high[BOTTLENECK] or high[SUM] + repeats * lowest >= _step(best, repeats) * (1 - _ROUNDING):
             continue
-        search = _Search(rows, (lowest + high[_BOTTLENECK]) / 2)
-        middle = search.found(_SUM)
+        middle_search = search((lowest + high[BOTTLENECK]) / 2)
+        middle = _found(middle_search, SUM)
         best = _better(best, middle, repeats)
-        open_ranges += [(search.next_bound, high), (lowest, middle)]
-    return Split(segments=_segments(best), step_s=_step(best, repeats), bottleneck_s=best[_BOTTLENECK])
+        open_ranges += [(middle_search.next_bound, high), (lowest, middle)]
+    return best
 
 
-def _step(state: _State, repeats: int) -> float:
-    return state[_SUM] + repeats * state[_BOTTLENECK]
+def _found(search: BoundedSearch, criterion: Criterion) -> State:
+    """The best state under a bound that some split meets."""
+    state = search.best(criterion)
+    assert state is not None, "a bound that a split meets admits that split"
+    return state
 
 
-def _better(best: _State, other: _State, repeats: int) -> _State:
-    return other if _step(other, repeats) < _step(best, repeats) else best
+def _step(state: State, repeats: int) -> float:
+    return state[SUM] + repeats * state[BOTTLENECK]
 
 
-def _segments(state: _State) -> tuple[Segment, ...]:
+def _better(best: State, other: State, repeats: int) -> State:
+    """The one of least step; of equals the one of least bottleneck."""
+    least_s, other_s = _step(best, repeats), _step(other, repeats)
+    if abs(other_s - least_s) <= _ROUNDING * least_s:
+        return other if other[BOTTLENECK] < best[BOTTLENECK] else best
+    return other if other_s < least_s else best
+
+
+def segments_of(state: State) -> tuple[Segment, ...]:
     """The stages of a state, first to last."""
     segments, link = [], state[2]
     while link is not None:
@@ -151,26 +189,20 @@ class _Search:
         self.bound = min(bound, sys.float_info.max)
         self.next_bound = math.inf
 
-    def best(self, criterion: Literal[0, 1]) -> _State | None:
+    def best(self, criterion: Criterion) -> State | None:
         """The state of all stages with the least sum, or the least bottleneck, and nothing above the bound."""
-        states: dict[tuple[int, int], _State] = {(-1, 0): (0.0, 0.0, None)}
+        states: dict[tuple[int, int], State] = {(-1, 0): (0.0, 0.0, None)}
         for stage in range(self.problem.num_stages):
             states = self._place(stage, states, criterion)
         complete = [state for (_, covered), state in states.items() if covered == self.problem.num_layers]
         return min(complete, key=lambda state: state[criterion], default=None)
 
-    def found(self, criterion: Literal[0, 1]) -> _State:
-        """The best state under a bound that some split meets."""
-        state = self.best(criterion)
-        assert state is not None, "a bound that a split meets admits that split"
-        return state
-
     def _place(
-        self, stage: int, states: dict[tuple[int, int], _State], criterion: Literal[0, 1]
-    ) -> dict[tuple[int, int], _State]:
+        self, stage: int, states: dict[tuple[int, int], State], criterion: Criterion
+    ) -> dict[tuple[int, int], State]:
         """Extend every state, keyed by (device of the last stage, layers covered), by one stage."""
         problem, bound, refused = self.problem, self.bound, [self.next_bound]
-        extended: dict[tuple[int, int], _State] = {}
+        extended: dict[tuple[int, int], State] = {}
         is_last = stage == problem.num_stages - 1
         for (previous, covered), (sum_so_far, bottleneck_so_far, link) in states.items():
             for device in self._devices(stage, previous):

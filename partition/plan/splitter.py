@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import accumulate, combinations, pairwise
 
-from partition.costs import Cluster, CostModel, Device, StageCost
+from partition.costs import Cluster, CostSource, Device, StageCost
 from partition.plan.estimate import Layout
 from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
@@ -27,11 +27,11 @@ MOST_SPLITS_TRIED = 100
 class Splitter:
     """Finds splits of a model over the devices of one replica."""
 
-    def __init__(self, cluster: Cluster, model: CostModel, minibatch_size: int) -> None:
+    def __init__(self, cluster: Cluster, model: CostSource, minibatch_size: int) -> None:
         self.cluster = cluster
         self.model = model
         self.minibatch_size = minibatch_size
-        self.num_layers = model.network.num_layers
+        self.num_layers = model.num_layers
         # Neither depends on the schedule, so all of a shape's schedules share them.
         self._seconds = cache(self._stage_seconds)
         self._fastest = cache(self._fastest_split)

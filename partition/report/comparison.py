@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from os.path import basename
 
+from partition.config import AnyConfig, ChainConfig
 from partition.plan import Candidate, Comparison
 from partition.report.table import table
 from partition.units import format_bytes, format_seconds
@@ -18,7 +20,7 @@ def comparison_text(comparison: Comparison, *, is_complete: bool = False) -> str
     shown = comparison.candidates if is_complete else best_of_each_kind(comparison)
     feasible = [candidate for candidate in shown if candidate.feasible]
     parts = [
-        f"{config.name}: {_network(comparison)}, minibatch {config.training.minibatch_size}, "
+        f"{config.name}: {_network(config)}, minibatch {config.training.minibatch_size}, "
         f"{num_devices} device{'s' * (num_devices > 1)}",
     ]
     for title, is_exact in (("Exact gradient", True), ("Another gradient (smaller minibatch)", False)):
@@ -64,10 +66,11 @@ def best_of_each_kind(comparison: Comparison) -> tuple[Candidate, ...]:
     )
 
 
-def _network(comparison: Comparison) -> str:
-    features = comparison.config.model.features
-    shape = " -> ".join(_run_lengths(features))
-    return f"{shape} ({comparison.config.model.activation}, {comparison.config.precision.compute})"
+def _network(config: AnyConfig) -> str:
+    if isinstance(config, ChainConfig):
+        return f"the layers of {basename(config.model.costs)}, microbatches of {config.model.microbatch_size}"
+    shape = " -> ".join(_run_lengths(config.model.features))
+    return f"{shape} ({config.model.activation}, {config.precision.compute})"
 
 
 def _run_lengths(features: Sequence[int]) -> list[str]:

@@ -44,6 +44,8 @@ class Generator:
     is_any_number: bool = False
     """whether any number of stages a rank will do"""
     is_forward_only: bool = False
+    splits_backward: bool = False
+    """whether I and W are apart"""
     least_microbatches_per_rank: int = 0
     """rows are written for at least so many microbatches times the ranks, and then cut"""
 
@@ -56,9 +58,11 @@ GENERATORS: Mapping[str, Generator] = {
     "gpipe": Generator(row=gpipe, is_any_number=True),
     "1f1b": Generator(row=one_f_one_b),
     "interleaved_1f1b": Generator(row=interleaved_1f1b, usual_stages_per_rank=2, is_any_number=True),
-    "zb_h1": Generator(row=zb_h1),
-    "zb_h2": Generator(row=zb_h2),
-    "zbv": Generator(row=zbv, placement=v_shaped, usual_stages_per_rank=2, least_microbatches_per_rank=2),
+    "zb_h1": Generator(row=zb_h1, splits_backward=True),
+    "zb_h2": Generator(row=zb_h2, splits_backward=True),
+    "zbv": Generator(
+        row=zbv, splits_backward=True, placement=v_shaped, usual_stages_per_rank=2, least_microbatches_per_rank=2
+    ),
     "forward_only": Generator(row=forward_only, is_any_number=True, is_forward_only=True),
 }
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partition.config import load_config
+from partition.config import ChainConfig, load_cluster, load_config
 from partition.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -244,3 +244,48 @@ def test_loading_imports_nothing_heavy() -> None:
     root = CONFIGS.parent
     found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+CHAIN = """\
+model: {costs: chain.csv, microbatch_size: 4}
+training: {minibatch_size: 16}
+cluster: {devices: {count: 2, kind: simulated, memory: 1 MiB}}
+"""
+
+
+def test_a_model_of_costs_is_a_chain_whose_path_starts_in_the_files_folder(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(CHAIN)
+    config = load_config(tmp_path / "small.yaml")
+    assert isinstance(config, ChainConfig)
+    assert (config.name, config.model.costs) == ("small", str(tmp_path / "chain.csv"))
+    assert len(config.cluster.devices) == 2
+
+
+def test_a_chain_lacks_nothing_but_its_own_and_takes_nothing_of_a_network(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(
+        "model:\n  costs: chain.csv\n  bias: true\ndata: {source: digits}\ntraining: {minibatch_size: 3, epochs: 2}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "small.yaml")
+    assert [(problem.line, problem.key) for problem in caught.value.problems] == [
+        (1, "model.microbatch_size"),
+        (1, "cluster"),
+        (3, "model.bias"),
+        (4, "data"),
+        (5, "training.epochs"),
+    ]
+    assert "a chain of model.costs is only planned; remove it" in str(caught.value)
+
+
+def test_a_microbatch_size_needs_costs() -> None:
+    with pytest.raises(ConfigError, match=r"goes with model\.costs, a table of layer costs; use planner"):
+        load_config(CONFIGS / "digits.yaml", ["model.microbatch_size=4"])
+
+
+def test_of_a_cluster_file_only_the_cluster_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "any.yaml"
+    path.write_text("model: nonsense\ncluster: {devices: {count: 3, kind: simulated, memory: 1 KiB}}\n")
+    assert [device.memory_bytes for device in load_cluster(path).devices] == [1024] * 3
+    path.write_text("cluster: {devices: {count: 0, kind: simulated}}\n")
+    with pytest.raises(ConfigError, match=r"any\.yaml:1: cluster\.devices\.count: 0 is too small"):
+        load_cluster(path)

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from partition.config import ExperimentConfig
 from partition.config.nodes import Node
 from partition.config.validation import validate
 
 
 def test_an_empty_tree_lacks_every_required_section() -> None:
-    config, problems = validate(Node(file="f", line=1, path="", text="", value={}), "x")
+    config, problems = validate(Node(file="f", line=1, path="", text="", value={}), ExperimentConfig, name="x")
     assert config is None
     assert [problem.key for problem in problems] == ["model", "data", "training", "optimizer", "cluster"]
 

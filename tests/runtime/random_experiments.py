@@ -39,7 +39,7 @@ def with_rules(search: Search, rules: AllocatorRules) -> Search:
     """The search on devices whose allocator has the given rules; nothing has been priced yet."""
     devices = tuple(replace(device, rules=rules) for device in search.cluster.devices)
     search.cluster = replace(search.cluster, devices=devices)
-    search.model = CostModel(search.network, search.model.optimizer, search.model.itemsize, rules)
+    search.costs = CostModel(search.network, search.model.optimizer, search.model.itemsize, rules)
     return search
 
 

@@ -1,0 +1,143 @@
+"""The optimal split of a table of layer costs, with every figure of it.
+
+    bottleneck = max over stages of their forward and backward seconds, over cuts of 2 * activation_bytes / bandwidth
+    step       = sum over stages + sum over cuts + (M - 1) * bottleneck
+
+Neither has effects of a schedule, nor the latency of links. Stage i of K keeps min(M, K - i) microbatches, as under
+1F1B, and two buffers for each cut beside it: one that arrives and one that leaves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from partition.errors import NothingFitsError
+from partition.plan.chain_problem import ChainProblem, check_problem
+from partition.plan.split import Segment, least_bottleneck, least_step, segments_of
+from partition.units import format_bytes
+
+Objective = Literal["step", "bottleneck"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageShare:
+    """One stage of a split."""
+
+    device: str
+    first_layer: int
+    last_layer: int
+    seconds: float
+    """Forward and backward of one microbatch."""
+    num_bytes: int | None
+    """None where the table has no memory."""
+    limit_bytes: int | None
+    cut_s: float
+    """Of the messages over the cut after it; 0 after the last stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainSplit:
+    """The stages of a table, proved optimal."""
+
+    stages: tuple[StageShare, ...]
+    num_microbatches: int
+    objective: Objective
+
+    @property
+    def bottleneck_s(self) -> float:
+        """The largest seconds of a stage or a cut."""
+        return max(max(stage.seconds, stage.cut_s) for stage in self.stages)
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step without schedule effects."""
+        once = math.fsum(seconds for stage in self.stages for seconds in (stage.seconds, stage.cut_s))
+        return once + (self.num_microbatches - 1) * self.bottleneck_s
+
+    @property
+    def lower_bound_s(self) -> float:
+        """What no split of so many stages is below, in the objective: it is this one's own value."""
+        return self.step_s if self.objective == "step" else self.bottleneck_s
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """The first layer of every stage but the first."""
+        return tuple(stage.first_layer for stage in self.stages[1:])
+
+
+def split_chain(problem: ChainProblem, objective: Objective) -> ChainSplit:
+    """The best split.
+
+    Raises PartitionError for a problem that has none or is too large, NothingFitsError where no split fits.
+    """
+    # Not before: its arrays are NumPy's, which no other verb should wait for.
+    from partition.plan.chain_search import ChainSearch, ChainTables
+
+    check_problem(problem)
+    tables = ChainTables(problem)
+
+    def search(bound: float) -> ChainSearch:
+        return ChainSearch(tables, bound)
+
+    repeats = problem.num_microbatches - 1
+    state = least_step(search, repeats) if objective == "step" else least_bottleneck(search)
+    if state is None:
+        closest = least_bottleneck(lambda bound: ChainSearch(tables, bound, of_memory=True))
+        assert closest is not None, "a chain with enough layers always has a split"
+        raise NothingFitsError(_nothing_fits(problem, segments_of(closest)))
+    return ChainSplit(
+        stages=_shares(problem, segments_of(state)), num_microbatches=problem.num_microbatches, objective=objective
+    )
+
+
+def _shares(problem: ChainProblem, segments: Sequence[Segment]) -> tuple[StageShare, ...]:
+    """The figures of every stage, summed anew from its rows."""
+    following = [*(segment.device for segment in segments[1:]), None]
+    return tuple(
+        StageShare(
+            device=problem.places[device].name,
+            first_layer=first,
+            last_layer=last,
+            seconds=_stage_s(problem, device, first, last),
+            num_bytes=_stage_bytes(problem, stage, first, last) if problem.chain.has_memory else None,
+            limit_bytes=problem.places[device].limit_bytes,
+            cut_s=0.0 if after is None else _cut_s(problem, device, after, last),
+        )
+        for stage, ((device, first, last), after) in enumerate(zip(segments, following, strict=True))
+    )
+
+
+def _stage_s(problem: ChainProblem, device: int, first: int, last: int) -> float:
+    layers = problem.chain.layers[first : last + 1]
+    measured_s = math.fsum(seconds for layer in layers for seconds in (layer.forward_s, layer.backward_s))
+    return measured_s * problem.places[device].slowdown
+
+
+def _stage_bytes(problem: ChainProblem, stage: int, first: int, last: int) -> int:
+    chain = problem.chain.layers
+    layers = chain[first : last + 1]
+    static = sum(2 * layer.parameter_bytes + layer.optimizer_bytes for layer in layers)
+    saved = sum(layer.saved_bytes or 0 for layer in layers)
+    received = chain[first - 1].activation_bytes if first else 0
+    sent = layers[-1].activation_bytes if last < len(chain) - 1 else 0
+    return static + problem.in_flight(stage) * saved + 2 * (received + sent)
+
+
+def _cut_s(problem: ChainProblem, device: int, following: int, layer: int) -> float:
+    return 2 * problem.chain.layers[layer].activation_bytes / problem.bytes_per_s(device, following)
+
+
+def _nothing_fits(problem: ChainProblem, closest: Sequence[Segment]) -> str:
+    """The stage that is fullest on the split that comes closest."""
+    shares = _shares(problem, closest)
+    stage, fullest = max(enumerate(shares), key=lambda pair: (pair[1].num_bytes or 0) / (pair[1].limit_bytes or 1))
+    needed, limit = fullest.num_bytes or 0, fullest.limit_bytes or 0
+    return (
+        f"no split into {problem.num_stages} stages fits: on the one that comes closest stage {stage} (layers "
+        f"{fullest.first_layer}-{fullest.last_layer}) needs {format_bytes(needed)} ({needed} bytes), device "
+        f"{fullest.device} has {format_bytes(limit)} ({limit} bytes); take more stages, fewer microbatches in flight "
+        "or smaller microbatches, or larger devices"
+    )

@@ -1,0 +1,101 @@
+"""`partition plan` of a table of layer costs, and what the other verbs say to it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from partition.cli import main
+
+EXPERIMENT = """\
+model: {costs: tables/chain.csv, microbatch_size: 4}
+training: {minibatch_size: 16}
+cluster:
+  devices: {count: 2, kind: simulated, memory: %s}
+  links: {bandwidth: 1 MB/s, latency: 1 ms}
+"""
+TABLE = "name,forward_s,backward_s,activation_bytes,parameter_bytes,saved_bytes\n" + "".join(
+    f"layer {index},0.5,1,100,1000,200\n" for index in range(4)
+)
+
+
+@pytest.fixture
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Two devices that hold half of the layers each, and not all."""
+    monkeypatch.chdir(tmp_path)
+    Path("tables").mkdir()
+    Path("tables/chain.csv").write_text(TABLE)
+    Path("chain.yaml").write_text(EXPERIMENT % "6000 B")
+    return "chain.yaml"
+
+
+def test_a_table_is_planned_and_the_plan_replayed(chain: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", chain]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("chain: the layers of chain.csv, microbatches of 4, minibatch 16, 2 devices")
+    assert "Verdict: Split the graph: pipeline-2x4-" in out.replace("\n", " ")
+    command = shlex.split(out.strip().splitlines()[-1])
+    assert command[:3] == ["partition", "simulate", chain]
+    plan = json.loads(Path("runs/chain/plan.json").read_text())["candidate"]
+    for arguments in (command[1:], ["simulate", "--plan", "runs/chain/plan.json"]):
+        assert main([*arguments, "--json"]) == 0
+        replay = json.loads(capsys.readouterr().out)
+        assert replay["step_s"] == plan["predicted"]["step_s"]
+
+
+def test_nothing_fits_with_numbers(chain: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(chain).write_text(EXPERIMENT % "3000 B")
+    assert main(["plan", chain, "--json"]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert found["chosen"] is None
+    assert "Nothing fits. The closest is" in found["verdict"]
+
+
+def test_a_table_that_changed_since_is_planned_again(chain: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", chain]) == 0
+    Path("tables/chain.csv").write_text(TABLE.replace("0.5", "0.6"))
+    capsys.readouterr()
+    assert main(["simulate", "--plan", "runs/chain/plan.json"]) == 2
+    assert "is not what this experiment gives; plan again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_there_is_nothing_to_run(chain: str, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, chain]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        "partition: chain.yaml: model.costs is a table of costs, there is no network to run; `partition plan` and "
+        "`simulate` take it\n"
+    )
+    assert not Path("runs").exists()
+
+
+def test_validate_and_config_take_it(chain: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", chain]) == 0
+    capsys.readouterr()
+    assert main(["config", chain]) == 0
+    Path("again.yaml").write_text(capsys.readouterr().out)
+    assert main(["config", "again.yaml", "--json"]) == 0
+    model = json.loads(capsys.readouterr().out)["experiment"]["model"]
+    assert model == {"costs": str(Path("tables/chain.csv").absolute()), "microbatch_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.minibatch_size=18", "18 examples are no whole number of model.microbatch_size, 4; take a multiple"),
+        ("model.costs=absent.csv", "absent.csv: there is no such file; check the path"),
+        ("planner.schedules=[zbv]", "planner.schedules: zbv splits the backward, the table chain.csv does not"),
+        ("planner.strategies=[sharded]", "sharded needs the layers' shapes, model.costs has none; remove it"),
+        ("planner.costs=other.json", "the costs of this experiment are model.costs; remove one of the two"),
+        ("planner.minibatch_sizes=[6]", "6 examples are no whole number of model.microbatch_size, 4"),
+    ],
+)
+def test_refusals(chain: str, override: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", chain, override]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
