@@ -22,6 +22,10 @@ class LossRecord:
     """Columns of a workspace with one row per example, alive only while the loss is computed; 0 for none."""
     flop: int
     """Floating-point operations per output of value and gradient together; a transcendental counts as 10."""
+    second_flop: int
+    """Floating-point operations per output of the Hessian in the outputs times a direction."""
+    has_second_workspace: bool
+    """True: that takes a workspace of the outputs' shape, and one of `workspace_columns`. False: it takes none."""
     label_smoothing: float = 0.0
     """The part of every target's probability that is spread evenly over all classes."""
     class_weights: tuple[float, ...] | None = None
@@ -39,11 +43,41 @@ LOSS_RECORDS: Mapping[str, LossRecord] = MappingProxyType(
     {
         record.name: record
         for record in (
-            LossRecord(name="cross_entropy", has_class_targets=True, is_in_place=False, workspace_columns=1, flop=25),
-            LossRecord(name="mse", has_class_targets=False, is_in_place=True, workspace_columns=1, flop=4),
-            LossRecord(name="huber", has_class_targets=False, is_in_place=False, workspace_columns=1, flop=12),
             LossRecord(
-                name="binary_cross_entropy", has_class_targets=False, is_in_place=False, workspace_columns=2, flop=42
+                name="cross_entropy",
+                has_class_targets=True,
+                is_in_place=False,
+                workspace_columns=1,
+                flop=25,
+                second_flop=18,
+                has_second_workspace=True,
+            ),
+            LossRecord(
+                name="mse",
+                has_class_targets=False,
+                is_in_place=True,
+                workspace_columns=1,
+                flop=4,
+                second_flop=1,
+                has_second_workspace=False,
+            ),
+            LossRecord(
+                name="huber",
+                has_class_targets=False,
+                is_in_place=False,
+                workspace_columns=1,
+                flop=12,
+                second_flop=4,
+                has_second_workspace=True,
+            ),
+            LossRecord(
+                name="binary_cross_entropy",
+                has_class_targets=False,
+                is_in_place=False,
+                workspace_columns=2,
+                flop=42,
+                second_flop=14,
+                has_second_workspace=True,
             ),
         )
     }

@@ -4,6 +4,7 @@ Shapes: every tensor is z_BO's shape, B examples by O features, contiguous.
 
     forward(z, out)           out = phi(z); `out` may be `z` itself
     backward(grad_h, kept)    grad_h <- grad_z = grad_h ⊙ phi'(z), in place
+    second                    the derivative of phi' in `kept`, see `partition.ops.second`
 
 `kept` is what `partition.graph.ACTIVATION_RECORDS` says the activation keeps between the two: the output h where phi'
 follows from it (then h overwrites z), the pre-activation z otherwise. One tensor is enough for every activation.
@@ -22,6 +23,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from partition.ops import second
+from partition.ops.second import Second
+
 aten = torch.ops.aten
 
 
@@ -38,6 +42,8 @@ class Activation:
     backward: Callable[..., None]
     """(grad_h, kept): grad_h becomes grad_h ⊙ phi'(z), all of one shape; where the record has a workspace, a third
     tensor of that shape is overwritten, or allocated where it is not given."""
+    second: Second | None
+    """The derivative of phi' in what is kept; None where it is 0 everywhere but at kinks."""
 
 
 def identity(z_BO: Tensor, out_BO: Tensor) -> None:
@@ -159,17 +165,17 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
     {
         activation.name: activation
         for activation in (
-            Activation(name="identity", forward=identity, backward=identity_backward),
-            Activation(name="relu", forward=relu, backward=relu_backward),
-            Activation(name="tanh", forward=tanh, backward=tanh_backward),
-            Activation(name="sigmoid", forward=sigmoid, backward=sigmoid_backward),
-            Activation(name="gelu", forward=gelu, backward=gelu_backward),
-            Activation(name="gelu_tanh", forward=gelu_tanh, backward=gelu_tanh_backward),
-            Activation(name="silu", forward=silu, backward=silu_backward),
-            Activation(name="leaky_relu", forward=leaky_relu, backward=leaky_relu_backward),
-            Activation(name="elu", forward=elu, backward=elu_backward),
-            Activation(name="softplus", forward=softplus, backward=softplus_backward),
-            Activation(name="sin", forward=sin, backward=sin_backward),
+            Activation(name="identity", forward=identity, backward=identity_backward, second=None),
+            Activation(name="relu", forward=relu, backward=relu_backward, second=None),
+            Activation(name="tanh", forward=tanh, backward=tanh_backward, second=second.TANH),
+            Activation(name="sigmoid", forward=sigmoid, backward=sigmoid_backward, second=second.SIGMOID),
+            Activation(name="gelu", forward=gelu, backward=gelu_backward, second=second.GELU),
+            Activation(name="gelu_tanh", forward=gelu_tanh, backward=gelu_tanh_backward, second=second.GELU_TANH),
+            Activation(name="silu", forward=silu, backward=silu_backward, second=second.SILU),
+            Activation(name="leaky_relu", forward=leaky_relu, backward=leaky_relu_backward, second=None),
+            Activation(name="elu", forward=elu, backward=elu_backward, second=second.ELU),
+            Activation(name="softplus", forward=softplus, backward=softplus_backward, second=second.SOFTPLUS),
+            Activation(name="sin", forward=sin, backward=sin_backward, second=second.SIN),
         )
     }
 )

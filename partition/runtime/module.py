@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from partition.config import ModelConfig
 from partition.errors import PartitionError
 from partition.graph import ACTIVATION_RECORDS, Category, Network, build_module_program, build_network
-from partition.ops.functional import refuse_second_derivatives
+from partition.ops import functional
 from partition.runtime.parameters import initialise
 from partition.runtime.stage import Frame, Parameters, Stage
 
@@ -97,6 +98,16 @@ class HandWrittenModule(nn.Module):
         logits: Tensor = _ModuleFunction.apply(self, flat_BI, *parameters)  # type: ignore[no-untyped-call]
         return logits.view(*x.shape[:-1], self.config.out_features)
 
+    def forward_by_layer(self, x_BI: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """The logits of given parameters, a node of the autograd graph for each operator: any order of derivative."""
+        given, h = iter(parameters), x_BI
+        for layer in self.network.layers:
+            weight_OI, bias_O = next(given), next(given) if layer.has_bias else None
+            h = functional.affine(h, weight_OI, bias_O)
+            if not layer.activation.is_identity:
+                h = functional.activate(layer.activation.name, h)
+        return h
+
     def penalty(self) -> Tensor:
         """The L2 penalty s = lambda/2 * sum of squared weights, to be added to a loss."""
         total = sum((weight.square().sum() for weight, _ in self.pairs()), start=self.pairs()[0][0].new_zeros(()))
@@ -138,8 +149,9 @@ class _ModuleFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of the input and of every parameter."""
-        refuse_second_derivatives()
-        x_BI, *_ = ctx.saved_tensors
+        x_BI, *parameters = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return None, *_differentiable_grads(ctx, x_BI, parameters, grad_output)
         frame, ctx.frame = ctx.frame, None
         stage, anew = _one_stage(ctx.module, x_BI, has_grads=True)
         if frame is None:  # used by an earlier backward of a retained graph: the same forward gives the same tensors
@@ -153,6 +165,24 @@ class _ModuleFunction(torch.autograd.Function):
         stage.run(program.backward, frame)
         grads = [tensor for of in stage.layers.values() for tensor in (of.grad_weight_OI, of.grad_bias_O)]
         return (None, frame.tensors[program.grad_input.name], *(grad for grad in grads if grad is not None))
+
+
+def _differentiable_grads(
+    ctx: Any, x_BI: Tensor, parameters: Sequence[Tensor], grad_output: Tensor
+) -> list[Tensor | None]:
+    """The gradients that are wanted of input and parameters, with create_graph=True: they can be differentiated again.
+
+    The forward runs once more, a node for each operator. Only who differentiates twice pays for that, in time and in
+    what these nodes keep.
+    """
+    inputs = [x_BI, *parameters]
+    wanted = [place for place, is_wanted in enumerate(ctx.needs_input_grad[1:]) if is_wanted]
+    logits = ctx.module.forward_by_layer(x_BI, parameters)
+    found = torch.autograd.grad(
+        logits, [inputs[place] for place in wanted], grad_output, create_graph=True, allow_unused=True
+    )
+    of_place = dict(zip(wanted, found, strict=True))
+    return [of_place.get(place) for place in range(len(inputs))]
 
 
 def _one_stage(module: HandWrittenModule, x_BI: Tensor, *, has_grads: bool = False) -> tuple[Stage, Frame]:

@@ -224,7 +224,7 @@ class Stage:
 
     def _loss_and_grad(self, instruction: LossAndGrad, frame: Frame) -> None:
         o, targets, grad_o, workspace, _ = instruction
-        self.loss(
+        self.loss.forward(
             frame.tensors[o.name],
             frame.tensors[targets.name],
             frame.weight,

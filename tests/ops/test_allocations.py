@@ -21,7 +21,7 @@ from partition.ops import (
     affine_input_grad,
     affine_weight_grad,
 )
-from partition.ops.losses import weighted_cross_entropy
+from partition.ops.cross_entropy import weighted_cross_entropy, weighted_cross_entropy_tangent
 
 SHAPES = [(1, 1, 1), (1, 5, 3), (7, 1, 5), (7, 5, 1), (500, 784, 10), (100, 1024, 512), (3, 2, 70_000), (1, 70_000, 2),
           (70_000, 2, 1), (70_000, 1, 3), (32_768, 1, 1)]  # fmt: skip
@@ -35,6 +35,7 @@ def make_buffers(B: int, I: int, O: int, dtype: torch.dtype) -> Buffers:  # noqa
     return Buffers(
         x_BI=normal(B, I), weight_OI=normal(O, I), bias_O=normal(O), z_BO=normal(B, O), h_BO=normal(B, O),
         grad_z_BO=normal(B, O), grad_x_BI=normal(B, I), grad_weight_OI=normal(O, I), grad_bias_O=normal(O),
+        second_BO=normal(B, O), third_BO=normal(B, O), sum_BO=normal(B, O),
         workspace_O=normal(O), workspace_B2=normal(B, 2), loss=normal(), classes_B=torch.randint(O, (B,)),
     )  # fmt: skip
 
@@ -61,6 +62,26 @@ def run_weight_grad(l2_penalty: float, is_first: bool, b: Buffers) -> None:
     affine_weight_grad(b.x_BI, b.grad_z_BO, b.weight_OI, l2_penalty, is_first, b.grad_weight_OI)
 
 
+def run_second(name: str, b: Buffers) -> None:
+    second = ACTIVATIONS[name].second
+    assert second is not None
+    workspaces = [b.second_BO, b.third_BO][: ACTIVATION_RECORDS[name].second_workspaces]
+    second.add(b.grad_z_BO, b.z_BO, b.h_BO, b.sum_BO, workspaces, b.loss)
+
+
+def run_tangent(name: str, b: Buffers) -> None:
+    targets = b.classes_B if LOSS_RECORDS[name].has_class_targets else b.h_BO
+    workspace = b.workspace_B2.view(2, -1)[: LOSS_RECORDS[name].workspace_columns].view(len(b.z_BO), -1)
+    LOSSES[name].tangent(b.z_BO, targets, 0.01, b.grad_z_BO, b.second_BO, workspace, b.loss)
+
+
+def run_weighted_tangent(b: Buffers) -> None:
+    options = {"class_weights_q": b.bias_O, "sum_of_weights": 2.0, "label_smoothing": 0.1}
+    weighted_cross_entropy_tangent(
+        b.z_BO, b.classes_B, 0.01, b.grad_z_BO, b.second_BO, b.workspace_B2, b.loss, **options
+    )
+
+
 PAIRS: dict[str, Callable[[Buffers], None]] = {
     "affine": lambda b: affine(b.x_BI, b.weight_OI, b.bias_O, b.z_BO),
     "affine without bias": lambda b: affine(b.x_BI, b.weight_OI, None, b.z_BO),
@@ -76,6 +97,9 @@ PAIRS: dict[str, Callable[[Buffers], None]] = {
     **{f"{name} backward": lambda b, a=a: run_backward(a, b) for name, a in ACTIVATIONS.items()},
     "cross_entropy with class weights": lambda b: run_weighted_cross_entropy(0.0, b),
     "cross_entropy with smoothed labels": lambda b: run_weighted_cross_entropy(0.1, b),
+    "cross_entropy with smoothed labels, tangent": run_weighted_tangent,
+    **{f"{name} second": lambda b, n=name: run_second(n, b) for name, a in ACTIVATIONS.items() if a.second},
+    **{f"{name} tangent": lambda b, n=name: run_tangent(n, b) for name in LOSSES},
 }
 
 

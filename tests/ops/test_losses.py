@@ -97,7 +97,7 @@ def test_class_weights_and_smoothed_labels_are_those_of_torch(
     class_weights_q = None if vector is None else torch.tensor(vector).double()
     expected = torch.nn.functional.cross_entropy(leaf_Nq, targets_N, class_weights_q, label_smoothing=label_smoothing)
     expected.backward()
-    kernel, weight = bind_loss(record, class_weights_q), 1 / summed_weight(record, targets_N.numpy())
+    kernel, weight = bind_loss(record, class_weights_q).forward, 1 / summed_weight(record, targets_N.numpy())
     losses, grads = [], []
     for o_Bq, targets_B in zip(o_Nq.split(microbatch_sizes), targets_N.split(microbatch_sizes), strict=True):
         grad_o_Bq, loss = torch.full_like(o_Bq, torch.nan), o_Bq.new_empty(())
@@ -117,7 +117,7 @@ def test_huber_has_the_delta_of_its_record(delta, assert_equal_in_norm):
     expected = torch.nn.functional.huber_loss(leaf_Nq, y_Nq, delta=delta)
     expected.backward()
     record, grad_Nq, loss = replace(LOSS_RECORDS["huber"], delta=delta), torch.empty_like(o_Nq), o_Nq.new_empty(())
-    bind_loss(record, None)(o_Nq, y_Nq, 1 / 9, grad_Nq, o_Nq.new_empty(9, 1), loss)
+    bind_loss(record, None).forward(o_Nq, y_Nq, 1 / 9, grad_Nq, o_Nq.new_empty(9, 1), loss)
     assert_equal_in_norm(loss, expected.detach())
     assert_equal_in_norm(grad_Nq, leaf_Nq.grad)
     assert_equal_in_norm(summed_loss(record, o_Nq, y_Nq) / 9, expected.detach())
