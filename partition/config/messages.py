@@ -18,6 +18,8 @@ EXAMPLES = {
     "model.hidden_features": "[1024, 1024]",
     "model.hidden_features.width": "1024",
     "model.hidden_features.depth": "6",
+    "model.blocks": "[{linear: 512}, {residual: {norm: layer_norm, hidden: 2048}, repeat: 4}]",
+    "model.blocks.residual": "{norm: layer_norm, hidden: 2048}",
     "model.out_features": "10",
     "model.class_weights": "[1.0, 2.5]",
     "model.costs": "chain.csv",

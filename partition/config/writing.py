@@ -10,9 +10,9 @@ import yaml
 
 from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
 from partition.config.data import KEYS_OF_SOURCE, DataConfig
+from partition.config.model import LOSS_OF_OPTION, BlockConfig
 from partition.config.scalars import read_plain_scalar
 from partition.config.schema import (
-    LOSS_OF_OPTION,
     ChainConfig,
     ExperimentConfig,
     ModelConfig,
@@ -98,9 +98,20 @@ def _model(model: ModelConfig) -> dict[str, Any]:
     for key, loss in LOSS_OF_OPTION.items():
         if model.loss != loss:
             values.pop(key, None)
+    if model.blocks is not None:
+        del values["hidden_features"]
+        values["blocks"] = [_block(block) for block in model.blocks]
     hidden = model.hidden_features
     if len(hidden) > 1 and len(set(hidden)) == 1:
         values["hidden_features"] = {"width": hidden[0], "depth": len(hidden)}
+    return values
+
+
+def _block(block: BlockConfig) -> dict[str, Any]:
+    """Without what is not there, which would say nothing."""
+    values = block.model_dump(exclude_defaults=True)
+    if block.residual is not None:
+        values["residual"] = block.residual.model_dump(exclude_defaults=True)
     return values
 
 

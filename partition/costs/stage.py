@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from partition.costs.allocator import EXACT, AllocatorRules
+from partition.costs.block_work import Work
 from partition.costs.hardware import Cluster, Device
 from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect, memory_steps
 from partition.costs.optimizer import OptimizerRecord
 from partition.costs.source import MicrobatchCost, StageCost
-from partition.costs.work import Work, operator_key, program_work, seconds_on
+from partition.costs.work import operator_key, program_work, seconds_on
 from partition.graph import Category, LossRecord, Network, Program, StageProgram, build_stage_program
 from partition.graph.program import Take, Variable, operators
 
@@ -113,7 +115,9 @@ class NetworkStageCost:
         self.itemsize = itemsize
         self.rules = rules
         self.layers = network.layers[first_layer : last_layer + 1]
+        self.weighted = tuple(part for layer in self.layers for part in layer.weighted)
         self.is_last = last_layer == network.num_layers - 1
+        self._is_penalised = network.l2_penalty > 0
         self._microbatches: dict[int, MicrobatchCost] = {}
 
     @cached_property
@@ -145,13 +149,12 @@ class NetworkStageCost:
     @cached_property
     def tensor_bytes(self) -> tuple[int, ...]:
         """Of each parameter tensor, layer by layer, weight before bias."""
-        elements = [of for layer in self.layers for of in (layer.weight_elements, layer.bias_elements) if of]
-        return tuple(each * self.itemsize for each in elements)
+        return tuple(elements * self.itemsize for part in self.weighted for elements in part.tensor_elements)
 
     @cached_property
     def parameter_tensors(self) -> int:
         """One per weight and per bias."""
-        return sum(1 + layer.has_bias for layer in self.layers)
+        return sum(1 + part.has_bias for part in self.weighted)
 
     def static_bytes(self, num_microbatches: int) -> dict[Category, int]:
         """Bytes that live as long as the stage, for steps of at most `num_microbatches` microbatches.
@@ -222,10 +225,11 @@ class NetworkStageCost:
     @cached_property
     def num_norms(self) -> int:
         """Numbers that the step reads back: a norm for each row of a gradient, and of a weight that is penalised."""
-        return sum(layer.out_features * (2 if self.network.l2_penalty else 1) + layer.has_bias for layer in self.layers)
+        gradients = sum(math.prod(part.weight_shape[:-1]) + part.has_bias for part in self.weighted)
+        return gradients + self._is_penalised * sum(part.penalised_rows for part in self.weighted)
 
     def _norm_work(self) -> Work:
-        weights = sum(layer.weight_elements for layer in self.layers) if self.network.l2_penalty else 0
+        weights = self._is_penalised * sum(part.weight_elements for part in self.weighted if part.penalised_rows)
         elements = self.parameter_elements + weights
         return Work(2 * elements, elements * self.itemsize)
 
@@ -261,20 +265,18 @@ class CostModel:
         self.optimizer = optimizer
         self.itemsize = itemsize
         self.rules = rules
-        self._shapes = tuple(
-            (layer.in_features, layer.out_features, layer.has_bias, layer.activation.name) for layer in network.layers
-        )
+        self._kinds = tuple(layer.kind for layer in network.layers)
         self._stages: dict[object, NetworkStageCost] = {}
 
     @property
     def num_layers(self) -> int:
-        """Number of affine layers."""
+        """Number of affine layers, or of blocks."""
         return self.network.num_layers
 
     def stage(self, first_layer: int, last_layer: int) -> NetworkStageCost:
         """The costs of layers first_layer..last_layer, inclusive, as one stage."""
         is_last = last_layer == self.network.num_layers - 1
-        key = (first_layer == 0, is_last, self._shapes[first_layer : last_layer + 1])
+        key = (first_layer == 0, is_last, self._kinds[first_layer : last_layer + 1])
         if key not in self._stages:
             self._stages[key] = NetworkStageCost(
                 self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from partition.costs.block_work import Work, block_operator_key, block_operator_work
 from partition.costs.hardware import Device
 from partition.graph import Layer, LossRecord, Program
 from partition.graph.program import (
@@ -17,13 +16,6 @@ from partition.graph.program import (
     WeightGrad,
     operators,
 )
-
-
-class Work(NamedTuple):
-    """What one kernel does: floating-point operations and bytes read and written."""
-
-    flop: int
-    moved_bytes: int
 
 
 def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord) -> Work:
@@ -47,6 +39,8 @@ def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord
         case LossAndGrad(o, targets, _, _, _):
             moved_bytes = 4 * o.num_bytes(rows, itemsize) + targets.num_bytes(rows, itemsize)
             return Work(loss.flop * rows * (o.columns or 1), moved_bytes)
+        case _:
+            return block_operator_work(operator, rows, itemsize)
 
 
 def operator_key(operator: Operator, loss: LossRecord) -> str:
@@ -66,6 +60,8 @@ def operator_key(operator: Operator, loss: LossRecord) -> str:
             return f"{layer.activation.name} gradient {layer.out_features}"
         case LossAndGrad(o, _, _, _, _):
             return f"{loss.name} {o.columns}"
+        case _:
+            return block_operator_key(operator)
 
 
 def _shape(layer: Layer) -> str:

@@ -82,4 +82,4 @@ def _message_bytes(network: Network, rows: int, item: int) -> list[int]:
 
 def _tensor_bytes(network: Network, item: int) -> list[int]:
     """Sizes up to the largest gradient."""
-    return sizes_of(max(layer.weight_elements for layer in network.layers) * item)
+    return sizes_of(max(part.weight_elements for layer in network.layers for part in layer.weighted) * item)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from partition.graph import Layer
+from partition.graph.layers import Layer, Norm, Weighted
 from partition.runtime.stage import Parameters
 
 LAYERS_PER_SEED = 2**20
@@ -22,13 +22,18 @@ LAYERS_PER_SEED = 2**20
 
 
 @torch.no_grad()
-def initialise(layers: Iterable[Layer], parameters: dict[int, Parameters], seed: int) -> None:
-    """Weights as the layer's `init` says, biases zero except torch's.
+def initialise(layers: Iterable[Weighted], parameters: dict[int, Parameters], seed: int) -> None:
+    """Weights as the layer's `init` says, biases zero except torch's; a norm begins with 1 and 0.
 
     Each layer has a generator of its own, seeded by experiment and layer index. Numbers are drawn on the host.
     """
     for layer in layers:
         of = parameters[layer.index]
+        if isinstance(layer, Norm):
+            of.weight_OI.fill_(1.0)
+            if of.bias_O is not None:
+                of.bias_O.zero_()
+            continue
         generator = torch.Generator().manual_seed(seed * LAYERS_PER_SEED + layer.index)
         std = _deviation(layer)
         is_uniform = layer.init.endswith("_uniform") or layer.init == "torch"

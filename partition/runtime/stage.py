@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from partition.graph import Category, Layer, Network, Program, StageProgram, Variable
+from partition.graph import Category, Network, Program, StageProgram, Variable
+from partition.graph.layers import Weighted
 from partition.graph.program import (
     Activate,
     ActivationGrad,
@@ -31,6 +32,7 @@ from partition.graph.program import (
 )
 from partition.ops import ACTIVATIONS, affine, affine_bias_grad, affine_input_grad, affine_weight_grad
 from partition.ops.losses import bind_loss, class_vector
+from partition.runtime.block_kernels import BLOCK_METHODS
 
 
 class TensorSource(Protocol):
@@ -64,6 +66,9 @@ class Frame:
     """The first microbatch of the step: its weight gradients overwrite, the others add."""
     feed: Feed | None = None
     """Where the first stage gets its inputs from and the last its targets."""
+    step: int = 0
+    """The optimizer step, and the place of the first row in its minibatch: from these follows what dropout drops."""
+    first_example: int = 0
     is_split: bool = False
     """The backward runs I and leaves W for later."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -73,7 +78,7 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """The parameters of one layer and their gradients."""
+    """The parameters of one layer, or of one norm, whose weight has one dimension, and their gradients."""
 
     weight_OI: Tensor
     grad_weight_OI: Tensor
@@ -98,7 +103,9 @@ class Stage:
         num_microbatches: int,
         *,
         has_penalty: bool = True,
+        seed: int = 0,
     ) -> None:
+        self.seed = seed
         self.network = network
         self.l2_penalty = network.l2_penalty if has_penalty else 0.0
         self.program = program
@@ -112,7 +119,7 @@ class Stage:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Layer by layer, weight before bias."""
+        """Part by part, weight before bias."""
         return [tensor for of in self.layers.values() for tensor in of.tensors]
 
     def _class_vector(self) -> Tensor | None:
@@ -245,12 +252,13 @@ INSTRUCTION_METHODS: dict[type, Callable[[Stage, Any, Frame], None]] = {
     InputGrad: Stage._input_grad,
     WeightGrad: Stage._weight_grad,
     LossAndGrad: Stage._loss_and_grad,
+    **BLOCK_METHODS,
 }
 
 
-def take_parameters(layer: Layer, source: TensorSource) -> Parameters:
-    """Uninitialised parameters and gradients of a layer; the parameters take part in autograd."""
-    shape, name = (layer.out_features, layer.in_features), f"layer {layer.index}"
+def take_parameters(layer: Weighted, source: TensorSource) -> Parameters:
+    """Uninitialised parameters and gradients of a layer or norm; the parameters take part in autograd."""
+    shape, name = layer.weight_shape, f"layer {layer.index}"
     weight = source.take(shape, Category.PARAMETERS, f"weight of {name}").requires_grad_(True)
     grad_weight = weight.grad = source.take(shape, Category.GRADIENTS, f"weight gradient of {name}")
     bias = grad_bias = None

@@ -62,13 +62,14 @@ class Tally:
         ends: dict[int, int] = {}
         self._parts: list[_Part] = []
         for plan in candidate.stages:
-            layers = network.layers[plan.first_layer : plan.last_layer + 1]
+            units = network.layers[plan.first_layer : plan.last_layer + 1]
+            parts = [part for unit in units for part in unit.weighted]
             part = _Part(
                 stage=plan.stage_index,
                 replica=plan.replica_index,
                 rank=plan.rank,
-                num_grads=sum(1 + layer.has_bias for layer in layers),
-                num_weights=len(layers) if network.l2_penalty else 0,
+                num_grads=sum(1 + part.has_bias for part in parts),
+                num_weights=sum(part.penalised_rows > 0 for part in parts) if network.l2_penalty else 0,
                 start=ends.get(plan.rank, 1 + self._num_losses),
             )
             ends[plan.rank] = part.weights.stop

@@ -35,7 +35,9 @@ class Update:
     def measure(self) -> None:
         """Take the norms of the gradients, and of the penalised weights before they change."""
         grads = self.gradients
-        weights = [of.weight_OI for of in self.stage.layers.values()] if self.stage.network.l2_penalty else []
+        # The penalty is over the weights of layers, which have two dimensions.
+        all_weights = (of.weight_OI for of in self.stage.layers.values() if of.weight_OI.dim() == 2)
+        weights = list(all_weights) if self.stage.network.l2_penalty else []
         squares = self._sums_of_squares([*grads, *weights])
         self.grad_squares, self.weight_squares = squares[: len(grads)], squares[len(grads) :]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from partition.graph import ACTIVATION_RECORDS, Keeps
 from partition.ops import ACTIVATIONS
-from partition.runtime.module import Sine
+from partition.runtime.plain import Sine
 
 TORCH = {
     "identity": torch.nn.Identity(),
