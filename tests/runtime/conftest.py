@@ -49,7 +49,7 @@ def build_config(**changes: Any) -> ExperimentConfig:
             "name": "small",
             "model": {
                 "in_features": features[0],
-                "hidden_features": tuple(features[1:-1]),
+                **({} if "blocks" in options else {"hidden_features": tuple(features[1:-1])}),
                 "out_features": features[-1],
                 **{key: options[key] for key in ModelConfig.model_fields if key in options},
             },
