@@ -74,7 +74,7 @@ BLOCKS = (
     [
         ({"loss": "cross_entropy"}, ADAM, "float32"),
         ({"loss": "cross_entropy", "label_smoothing": 0.1, "class_weights": (1.0, 2.0, 0.5, 1.0, 3.0)}, SGD, "float32"),
-        ({"loss": "mse"}, SGD, "float64"),
+        pytest.param({"loss": "mse"}, SGD, "float64", marks=pytest.mark.slow),
     ],
 )
 def test_blocks_train_bit_identically_on_any_split_and_schedule(
@@ -102,12 +102,12 @@ def test_blocks_train_bit_identically_on_any_split_and_schedule(
 
 def test_what_is_dropped_is_the_same_whatever_the_microbatches_and_replicas(make_config: Make) -> None:
     """Otherwise the losses would differ by far more than rounding; and without dropout they are others."""
-    planner = {"num_microbatches": (1, 2, 5), "num_stages": (2,)}
+    strategies = ("whole", "accumulate", "data_parallel", "hybrid")
+    planner = {"num_microbatches": (1, 2, 5), "num_stages": (2,), "schedules": ("1f1b",), "strategies": strategies}
     config = make_config(blocks=BLOCKS, number_format="float64", planner=planner, num_devices=4)
     expected, _ = run(config, "whole")
-    others = ("accumulate-5", "data_parallel-2x1", "data_parallel-4x1", "hybrid-2x2x2-1f1b", "pipeline-2x5-gpipe")
-    names = {one.name for one in Search(config).candidates()}
-    for name in names.intersection(others):
+    others = ("accumulate-5", "data_parallel-2x1", "data_parallel-4x1", "hybrid-2x2x2-1f1b")
+    for name in others:
         metrics, _ = run(config, name)
         assert [one.loss for one in metrics] == pytest.approx([one.loss for one in expected], rel=1e-9)
     plain = tuple({**block, "dropout": 0.0} if "linear" in block else block for block in BLOCKS)
