@@ -66,7 +66,8 @@ def drop(x_BD: Tensor, rate: float, key: MaskKey, out_BD: Tensor, workspace: Ten
         mask = draw_mask(key._replace(first_example=key.first_example + start), count, num_features, rate)
         piece_BD = workspace[: count * num_features].view(count, num_features)
         if piece_BD.device.type == "cpu":
-            np.multiply(mask, scale, out=piece_BD.numpy(), casting="same_kind")
+            piece = piece_BD.numpy()
+            np.multiply(mask, piece.dtype.type(scale), out=piece)
         else:
             piece_BD.copy_(torch.from_numpy(mask.astype(np.float32) * np.float32(scale)))
         torch.mul(x_BD[start : start + count], piece_BD, out=out_BD[start : start + count])

@@ -21,7 +21,10 @@ from partition.ops import (
     affine_input_grad,
     affine_weight_grad,
 )
+from partition.ops import normalisation as norms
 from partition.ops.cross_entropy import weighted_cross_entropy, weighted_cross_entropy_tangent
+from partition.ops.dropout import MaskKey, drop
+from partition.ops.gate import gated, gated_grad
 
 SHAPES = [(1, 1, 1), (1, 5, 3), (7, 1, 5), (7, 5, 1), (500, 784, 10), (100, 1024, 512), (3, 2, 70_000), (1, 70_000, 2),
           (70_000, 2, 1), (70_000, 1, 3), (32_768, 1, 1)]  # fmt: skip
@@ -36,7 +39,8 @@ def make_buffers(B: int, I: int, O: int, dtype: torch.dtype) -> Buffers:  # noqa
         x_BI=normal(B, I), weight_OI=normal(O, I), bias_O=normal(O), z_BO=normal(B, O), h_BO=normal(B, O),
         grad_z_BO=normal(B, O), grad_x_BI=normal(B, I), grad_weight_OI=normal(O, I), grad_bias_O=normal(O),
         second_BO=normal(B, O), third_BO=normal(B, O), sum_BO=normal(B, O),
-        workspace_O=normal(O), workspace_B2=normal(B, 2), loss=normal(), classes_B=torch.randint(O, (B,)),
+        workspace_O=normal(O), workspace_B2=normal(B, 2), statistics_B3=normal(B, 3), loss=normal(),
+        pieces=normal(max(1, 2**16 // O) * O), classes_B=torch.randint(O, (B,)),
     )  # fmt: skip
 
 
@@ -60,6 +64,14 @@ def run_backward(activation: Activation, b: Buffers) -> None:
 
 def run_weight_grad(l2_penalty: float, is_first: bool, b: Buffers) -> None:
     affine_weight_grad(b.x_BI, b.grad_z_BO, b.weight_OI, l2_penalty, is_first, b.grad_weight_OI)
+
+
+def run_norm(has_mean: bool, b: Buffers) -> None:
+    statistics_3B = b.statistics_B3.view(3, -1)
+    norms.standardise(b.z_BO, has_mean, 1e-5, b.sum_BO, statistics_3B)
+    norms.norm_weight_grad(b.sum_BO, b.grad_z_BO, True, b.grad_bias_O, b.second_BO, b.workspace_O)
+    norms.norm_input_grad(b.sum_BO, b.grad_z_BO, b.bias_O, has_mean, b.second_BO, statistics_3B)
+    norms.rescale(b.sum_BO, b.bias_O, b.grad_bias_O)
 
 
 def run_second(name: str, b: Buffers) -> None:
@@ -98,6 +110,11 @@ PAIRS: dict[str, Callable[[Buffers], None]] = {
     "cross_entropy with class weights": lambda b: run_weighted_cross_entropy(0.0, b),
     "cross_entropy with smoothed labels": lambda b: run_weighted_cross_entropy(0.1, b),
     "cross_entropy with smoothed labels, tangent": run_weighted_tangent,
+    "layer_norm": lambda b: run_norm(True, b),
+    "rms_norm": lambda b: run_norm(False, b),
+    "gate": lambda b: gated(b.z_BO, b.h_BO, b.sum_BO),
+    "gate gradient": lambda b: gated_grad(b.z_BO, b.h_BO, b.grad_z_BO, b.sum_BO),
+    "dropout": lambda b: drop(b.z_BO, 0.1, MaskKey(0, 1, 0, 0), b.h_BO, b.pieces),
     **{f"{name} second": lambda b, n=name: run_second(n, b) for name, a in ACTIVATIONS.items() if a.second},
     **{f"{name} tangent": lambda b, n=name: run_tangent(n, b) for name in LOSSES},
 }
