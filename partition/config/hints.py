@@ -73,7 +73,7 @@ _ABSENT = {
     "it is not available; sgd has lr and momentum": "nesterov dampening",
     "it is not available; a model is split by layers only": "tensor_parallel_size tensor_model_parallel_size "
     "tp_size tp data_parallel_size dp_size dp zero_stage zero_optimization fsdp",
-    "it is not available": "checkpointing noise device_file",
+    "it is not available": "checkpointing device_file",
     "the experiment is named after its file; remove it": "name experiment experiment_name run_name",
     "merge keys are not available; write the keys out": "<<",
 }

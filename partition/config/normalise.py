@@ -58,7 +58,8 @@ def normalise(root: Node, problems: list[Problem], *, folder: str = "") -> Node:
     root = _change_within(root, ("cluster", "links"), links)
     for keys in (*(("planner", key) for key in _PLANNER_LISTS), ("data", "target")):
         root = _change_within(root, keys, _wrap_in_list)
-    for keys in (*(("data", key) for key in PATH_KEYS), ("planner", "costs"), ("model", "costs")):
+    paths = (*(("data", key) for key in PATH_KEYS), ("planner", "costs"), ("planner", "noise"), ("model", "costs"))
+    for keys in paths:
         root = _change_within(root, keys, path)
     return root
 

@@ -100,12 +100,16 @@ class TrainingConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
     timeout_s: Annotated[float, Field(ge=1, le=10**6, allow_inf_nan=False)] = 60.0
     """How long a rank waits for another, with all that this one may have to do first."""
+    noise: bool = False
+    """Measure the noise of the gradient at every step, which a minibatch of at least two examples can tell."""
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
         """Epochs and steps both say when to end."""
         if given.get("epochs") is not None and given.get("steps") is not None:
             yield Conflict("steps", "and epochs are both given; keep one of them")
+        if given.get("noise") is True and given.get("minibatch_size") == 1:
+            yield Conflict("noise", "is measured by how examples of a minibatch differ, this has 1; take at least 2")
 
     @model_validator(mode="before")
     @classmethod
@@ -186,6 +190,8 @@ class PlannerConfig(Section):
     minibatch_sizes: Annotated[tuple[Examples, ...], *_SomeOf] | None = None
     costs: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """A file of measured costs, which `partition profile` writes; None: rates of data sheets, or assumed ones."""
+    noise: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """A file of measured gradient noise, which a run with training.noise writes; None: it is not known."""
 
 
 class ExperimentConfig(Section):
@@ -207,6 +213,7 @@ class ExperimentConfig(Section):
         yield from _too_many_values(given)
         yield from _missing_rates(given)
         yield from _scaled_classes(given)
+        yield from _noise_of_blocks(given)
 
 
 class ChainModelConfig(Section):
@@ -282,6 +289,13 @@ def _missing_rates(given: Mapping[str, Any]) -> Iterator[Conflict]:
         if formats and device.get("name") is None and "default" not in formats and number_format not in formats:
             advice = f"has no figure for {number_format}, which precision.compute asks for; add `{number_format}: ...`"
             yield Conflict(f"cluster.devices.{index}.compute", advice)
+
+
+def _noise_of_blocks(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Norms have gradients too, whose rows tell no example's norm."""
+    training, model = as_mapping(given.get("training")), as_mapping(given.get("model"))
+    if training.get("noise") is True and model.get("blocks") is not None:
+        yield Conflict("training.noise", "is measured in affine layers only, and model has blocks; remove it")
 
 
 def _scaled_classes(given: Mapping[str, Any]) -> Iterator[Conflict]:

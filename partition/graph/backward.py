@@ -17,7 +17,7 @@ from partition.graph.activations import Keeps
 from partition.graph.block_operators import Accumulate, AddInputGrad, GatedGrad, NormGrad, Rescale
 from partition.graph.chain import ActivationNode, AddNode, AffineNode, Chain, DropoutNode, GateNode, NormNode
 from partition.graph.layers import Gate, Layer
-from partition.graph.program import ActivationGrad, Category, InputGrad, Variable, WeightGrad
+from partition.graph.program import ActivationGrad, Category, ExampleNorms, InputGrad, Variable, WeightGrad
 from partition.graph.steps import Step, drop, forward_step, workspace
 
 
@@ -26,6 +26,7 @@ class StageValues(Protocol):
 
     chain: Chain
     is_first: bool
+    has_noise: bool
     grad_output: Variable
     values: list[Variable]
     inner: list[tuple[Variable, ...]]
@@ -154,7 +155,10 @@ class BackwardSteps:
         for one in ready:
             self._pending.remove(one)
             x = self._recovered(one.reader - 1)
-            self._weight_steps += [_weight_grad(layer, x, grad) for layer, grad in one.layers]
+            for layer, grad in one.layers:
+                if self.stage.has_noise:
+                    self._weight_steps.append(_example_norms(layer, x, grad))
+                self._weight_steps.append(_weight_grad(layer, x, grad))
 
     def _recovered(self, value: int) -> Variable:
         """The variable in which a value stands for W, made anew there where it was not kept."""
@@ -173,6 +177,12 @@ class BackwardSteps:
             node = self.chain.nodes[number]
             assert node is not None, "nodes count from 1"
             yield from forward_step(node, x, x)
+
+
+def _example_norms(layer: Layer, x: Variable, grad: Variable) -> Step:
+    space = workspace(f"norm_workspace{layer.index}", 2)
+    norms = Variable(f"example_norms{layer.index}", Category.WORKSPACE, has_rows=False)
+    return Step((ExampleNorms(layer, x, grad, space, norms),), (space, grad, x))
 
 
 def _weight_grad(layer: Layer, x: Variable, grad: Variable) -> Step:

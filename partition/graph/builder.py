@@ -25,8 +25,17 @@ class StageBuilder:
     """Names the variables of one stage once and lists its steps."""
 
     def __init__(
-        self, network: Network, first: int, last: int, *, is_first: bool, is_last: bool, owns_input: bool = True
+        self,
+        network: Network,
+        first: int,
+        last: int,
+        *,
+        is_first: bool,
+        is_last: bool,
+        owns_input: bool = True,
+        has_noise: bool = False,
     ) -> None:
+        self.has_noise = has_noise
         self.units = network.layers[first : last + 1]
         self.is_first, self.is_last = is_first, is_last
         self.record = network.loss
@@ -65,6 +74,7 @@ class StageBuilder:
             input_grad=to_program(split.steps, begun, sent | deferred),
             weight_grad=to_program(split.deferred, deferred, set()),
             predict=predict,
+            has_noise=self.has_noise,
         )
 
     def _variables(self, names: list[tuple[str, int]]) -> list[Variable]:

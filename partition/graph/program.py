@@ -17,6 +17,7 @@ Exactly one tensor per layer stands between F and B, and two (input and g) betwe
     F    x -> z0 -> [h0] -> z1 -> [h1] -> ... -> o -> loss and g{last}
     I    g{l} *= phi'(z{l});  z{l} <- phi(z{l}) where z was kept;  g{l-1} = g{l} @ weight{l}
     W    grad_weight{l} += g{l}.T @ input{l};  give input{l} and g{l} back
+         (where noise is measured, the norms of every example's gradient before that, from the rows of both)
     B    the same operators as I and W, W of layer l+1 as soon as its input is recovered
 """
 
@@ -25,11 +26,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from partition.graph.block_operators import BlockOperator
 from partition.graph.layers import Layer, Unit
 from partition.graph.network import Network
+
+if TYPE_CHECKING:
+    from partition.graph.block_operators import BlockOperator
+    from partition.graph.second_order import PairOperator
 
 
 class Category(StrEnum):
@@ -125,6 +129,17 @@ class WeightGrad(NamedTuple):
     workspace: Variable | None
 
 
+class ExampleNorms(NamedTuple):
+    """Norm of the gradients of this layer of all examples: the root of the sum of |g_n|^2 |(x_n, 1)|^2."""
+
+    layer: Layer
+    x: Variable
+    grad_z: Variable
+    workspace: Variable
+    into: Variable
+    """A number for each layer and microbatch that the stage provides."""
+
+
 class LossAndGrad(NamedTuple):
     """Loss = weighted sum of l(o, y) over the microbatch, and its gradient in o."""
 
@@ -135,9 +150,12 @@ class LossAndGrad(NamedTuple):
     loss: Variable
 
 
-Operator = Load | Affine | Activate | ActivationGrad | InputGrad | WeightGrad | LossAndGrad | BlockOperator
-Instruction = Take | Give | Operator
-Program = tuple[Instruction, ...]
+Operator: TypeAlias = (
+    "Load | Affine | Activate | ActivationGrad | InputGrad | WeightGrad | ExampleNorms | LossAndGrad | BlockOperator"
+    " | PairOperator"
+)
+Instruction: TypeAlias = "Take | Give | Operator"
+Program: TypeAlias = "tuple[Instruction, ...]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +179,8 @@ class StageProgram:
     input_grad: Program
     weight_grad: Program
     predict: Program
+    has_noise: bool = False
+    """W takes the norms of every example's gradient."""
 
     @property
     def is_first(self) -> bool:
@@ -173,15 +193,19 @@ class StageProgram:
         return self.grad_output is None
 
 
-def build_stage_program(network: Network, first_layer: int, last_layer: int) -> StageProgram:
+def build_stage_program(
+    network: Network, first_layer: int, last_layer: int, *, has_noise: bool = False
+) -> StageProgram:
     """The programs of the stage of layers first_layer..last_layer, inclusive.
 
     The stage of the first layer loads the inputs and computes no input gradient; that of the last computes the loss.
+    With `has_noise` its W takes the norms of every example's gradient besides, and changes nothing else.
     """
     from partition.graph.builder import StageBuilder  # which is made of the instructions of this module
 
-    is_last = last_layer == network.num_layers - 1
-    return StageBuilder(network, first_layer, last_layer, is_first=first_layer == 0, is_last=is_last).build()
+    is_first, is_last = first_layer == 0, last_layer == network.num_layers - 1
+    builder = StageBuilder(network, first_layer, last_layer, is_first=is_first, is_last=is_last, has_noise=has_noise)
+    return builder.build()
 
 
 def build_module_program(network: Network) -> StageProgram:

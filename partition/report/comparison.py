@@ -8,6 +8,7 @@ from os.path import basename
 
 from partition.config import AnyConfig, ChainConfig
 from partition.plan import Candidate, Comparison
+from partition.report.noise import given_noise_text
 from partition.report.table import table
 from partition.units import format_bytes, format_seconds
 
@@ -37,6 +38,9 @@ def comparison_text(comparison: Comparison, *, is_complete: bool = False) -> str
         parts.append(f"{hidden} more candidates, none better than those of its kind above; --all shows them.")
     parts.append(textwrap.fill(f"Verdict: {comparison.verdict}", WIDTH))
     parts.append(_grounds(comparison))
+    if comparison.noise:
+        differences = list(comparison.noise.differences(config))
+        parts.append(given_noise_text(comparison.noise, differences, config.training.minibatch_size))
     return "\n\n".join(part for part in parts if part)
 
 

@@ -54,7 +54,9 @@ class _Sent:
 
 
 Observer = Callable[[Action, float, float], None]
-"""Is told of every action with the seconds that its rank was busy with it and those that it waited in it."""
+"""Is told of every action with the seconds that its rank was busy with it and those that it waited in it.
+
+Of a message that its rank takes in itself while it waits for it, the receive is told once more."""
 
 
 class Executor:
@@ -181,6 +183,8 @@ class Executor:
         delivery = self._received.pop(incoming, None)
         if delivery is not None:
             yield from self._wait(delivery)
+            if self.observe is not None:
+                self.observe(incoming, delivery.work_s, 0.0)
         elif _source(incoming) in self.stages:
             self._take_over(incoming)
 

@@ -39,9 +39,13 @@ def measure(config: ExperimentConfig) -> CostsFile | None:
         world = ProcessWorld(process, num_replicas=1, is_cuda=is_cuda, timeout_s=config.training.timeout_s)
         network = build_network(config.model)
         item, rows = config.precision.itemsize, config.training.minibatch_size
-        messages = measure_messages(world, _message_bytes(network, rows, item), _tensor_bytes(network, item))
+        num_tensors = sum(1 + part.has_bias for layer in network.layers for part in layer.weighted)
+        messages = measure_messages(
+            world, _message_bytes(network, rows, item), _tensor_bytes(network, item), num_tensors
+        )
         messages = with_postings(messages, config, world)
         layers = measure_layers(config, world)
+        world.close()
         leave()
         if process.rank != 0:
             return None

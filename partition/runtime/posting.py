@@ -62,20 +62,24 @@ def _typical_bytes(search: Search, segments: Sequence[Segment], rows: int) -> in
 
 
 def _postings(search: Search, candidate: Candidate, world: ProcessWorld) -> tuple[float, float]:
-    """Seconds of posting a send and a receive, the mean of all ranks' medians."""
-    seconds: dict[Kind, list[float]] = defaultdict(list)
+    """Seconds that a message takes of its sender and of its receiver: medians over steps, the mean of all ranks'.
+
+    Within a step they are means: what now and then takes long is a part of every step.
+    """
+    seconds: dict[Kind, float] = defaultdict(float)
 
     def observe(action: Action, busy_s: float, waited_s: float) -> None:
         del waited_s
-        seconds[action.kind].append(busy_s)
+        seconds[action.kind] += busy_s
 
     fleet = Fleet(search, candidate, world, Parts(observe=observe))
     x, y = made_up_examples(search, candidate.minibatch_size)
-    for step in range(WARM_UP + REPEATS):
-        if step == WARM_UP:
-            seconds.clear()
+    steps = []
+    for _ in range(WARM_UP + REPEATS):
+        seconds.clear()
         fleet.train(x, y, np.arange(candidate.minibatch_size), learning_rate=1e-30)
-    mine = [statistics.median([s for kind in kinds for s in seconds[kind]]) for kinds in (SENDS, RECEIVES)]
-    every = share_all(world, {world.process.rank: np.array(mine)})
-    send, receive = np.mean(np.stack(list(every)), axis=0)
+        steps.append([sum(seconds[kind] for kind in kinds) for kinds in (SENDS, RECEIVES)])
+    every = share_all(world, {world.process.rank: np.median(np.array(steps[WARM_UP:]), axis=0)})
+    num_messages = 2 * (candidate.num_stages - 1) * MICROBATCHES
+    send, receive = np.sum(np.stack(list(every)), axis=0) / num_messages
     return float(send), float(receive)

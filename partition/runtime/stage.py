@@ -9,6 +9,7 @@ The programs are those that the planner priced (`partition.graph.program`); here
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from partition.graph.program import (
     Activate,
     ActivationGrad,
     Affine,
+    ExampleNorms,
     Give,
     InputGrad,
     Load,
@@ -30,7 +32,14 @@ from partition.graph.program import (
     Take,
     WeightGrad,
 )
-from partition.ops import ACTIVATIONS, affine, affine_bias_grad, affine_input_grad, affine_weight_grad
+from partition.ops import (
+    ACTIVATIONS,
+    affine,
+    affine_bias_grad,
+    affine_example_norms,
+    affine_input_grad,
+    affine_weight_grad,
+)
 from partition.ops.losses import bind_loss, class_vector
 from partition.runtime.block_kernels import BLOCK_METHODS
 
@@ -116,6 +125,11 @@ class Stage:
         num_losses = num_microbatches if program.is_last else 0
         self.losses_M = source.take((num_losses,), Category.WORKSPACE, "the losses of a step")
         self.loss = bind_loss(network.loss, self._class_vector() if program.is_last else None)
+        self.norms_LM: Tensor | None = None
+        """Of the gradients of the examples, by layer and microbatch; None where noise is not measured."""
+        if program.has_noise:
+            shape = (len(program.layers), num_microbatches)
+            self.norms_LM = source.take(shape, Category.WORKSPACE, "the norms of the examples' gradients")
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -175,6 +189,13 @@ class Stage:
             self.run(self.program.predict, frame)
         return frame.tensors[self.program.prediction.name]
 
+    def example_squares(self, num_microbatches: int) -> list[float]:
+        """By layer the sum over the step's examples of the squared norms of their gradients, in float64."""
+        if self.norms_LM is None:
+            return []
+        norms = self.norms_LM[:, :num_microbatches].tolist()
+        return [math.fsum(norm * norm for norm in of_layer) for of_layer in norms]
+
     def give_back(self, variable: Variable, frame: Frame) -> None:
         """Return a variable of the frame to the device."""
         self._give(Give(variable), frame)
@@ -229,6 +250,15 @@ class Stage:
         if workspace is not None and of.grad_bias_O is not None:
             affine_bias_grad(grad_z_BO, frame.is_first, of.grad_bias_O, frame.tensors[workspace.name])
 
+    def _example_norms(self, instruction: ExampleNorms, frame: Frame) -> None:
+        layer, x, grad_z, workspace, _ = instruction
+        assert self.norms_LM is not None, "a program with noise"
+        norms_B, workspace_B = frame.tensors[workspace.name].view(2, -1)
+        one = self.one if layer.has_bias else None
+        affine_example_norms(frame.tensors[x.name], frame.tensors[grad_z.name], one, norms_B, workspace_B)
+        into = self.norms_LM[layer.index - self.program.layers[0].index, frame.microbatch]
+        torch.linalg.vector_norm(norms_B, out=into)
+
     def _loss_and_grad(self, instruction: LossAndGrad, frame: Frame) -> None:
         o, targets, grad_o, workspace, _ = instruction
         self.loss.forward(
@@ -251,6 +281,7 @@ INSTRUCTION_METHODS: dict[type, Callable[[Stage, Any, Frame], None]] = {
     ActivationGrad: Stage._activation_grad,
     InputGrad: Stage._input_grad,
     WeightGrad: Stage._weight_grad,
+    ExampleNorms: Stage._example_norms,
     LossAndGrad: Stage._loss_and_grad,
     **BLOCK_METHODS,
 }

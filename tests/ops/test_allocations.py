@@ -18,8 +18,10 @@ from partition.ops import (
     Activation,
     affine,
     affine_bias_grad,
+    affine_example_norms,
     affine_input_grad,
     affine_weight_grad,
+    weight_grad_norms,
 )
 from partition.ops import normalisation as norms
 from partition.ops.cross_entropy import weighted_cross_entropy, weighted_cross_entropy_tangent
@@ -40,7 +42,8 @@ def make_buffers(B: int, I: int, O: int, dtype: torch.dtype) -> Buffers:  # noqa
         grad_z_BO=normal(B, O), grad_x_BI=normal(B, I), grad_weight_OI=normal(O, I), grad_bias_O=normal(O),
         second_BO=normal(B, O), third_BO=normal(B, O), sum_BO=normal(B, O),
         workspace_O=normal(O), workspace_B2=normal(B, 2), statistics_B3=normal(B, 3), loss=normal(),
-        pieces=normal(max(1, 2**16 // O) * O), classes_B=torch.randint(O, (B,)),
+        pieces=normal(max(1, 2**16 // O) * O), workspace_B=normal(B), norms_B=normal(B), one=normal(),
+        piece=normal(min(O, 100) * I), classes_B=torch.randint(O, (B,)),
     )  # fmt: skip
 
 
@@ -103,6 +106,10 @@ PAIRS: dict[str, Callable[[Buffers], None]] = {
     "weight gradient, later": lambda b: run_weight_grad(0.1, False, b),
     "bias gradient, first": lambda b: affine_bias_grad(b.grad_z_BO, True, b.grad_bias_O, b.workspace_O),
     "bias gradient, later": lambda b: affine_bias_grad(b.grad_z_BO, False, b.grad_bias_O, b.workspace_O),
+    "example norms": lambda b: affine_example_norms(b.x_BI, b.grad_z_BO, b.one, b.norms_B, b.workspace_B),
+    "example norms without bias": lambda b: affine_example_norms(b.x_BI, b.grad_z_BO, None, b.norms_B, b.workspace_B),
+    "norm of example norms": lambda b: torch.linalg.vector_norm(b.norms_B, out=b.loss),
+    "norms without penalty": lambda b: weight_grad_norms(b.grad_weight_OI, b.weight_OI, 0.1, b.workspace_O, b.piece),
     **{f"{name} loss": lambda b, name=name: run_loss(name, b) for name in LOSSES},
     **{name: lambda b, a=a: a.forward(b.z_BO, b.h_BO) for name, a in ACTIVATIONS.items()},
     **{f"{name} in place": lambda b, a=a: a.forward(b.z_BO, b.z_BO) for name, a in ACTIVATIONS.items()},
