@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from partition.config.section import Conflict, Section
 
 Activation = Literal[
     "identity", "relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu", "leaky_relu", "elu", "softplus", "sin"
 ]
-Loss = Literal["cross_entropy", "mse", "huber", "binary_cross_entropy"]
+IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def _name_or_import_path(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
+    """A loss of this project by name, or a function of the user's as package.module:function."""
+    is_path = isinstance(value, str) and len(value) <= 1000 and IMPORT_PATH.fullmatch(value)
+    return value if is_path else handler(value)
+
+
+Loss = Annotated[Literal["cross_entropy", "mse", "huber", "binary_cross_entropy"], WrapValidator(_name_or_import_path)]
 Init = Literal["he_normal", "he_uniform", "lecun_normal", "lecun_uniform", "xavier_normal", "xavier_uniform", "torch"]
 NormName = Literal["layer_norm", "rms_norm"]
 
@@ -106,8 +116,22 @@ class ModelConfig(Section):
     """Cross-entropy: what an example of each class counts, a number for every output; None: all alike."""
     huber_delta: Positive = 1.0
     """Huber: the error beyond which it is linear."""
+    loss_targets: Literal["values", "classes"] = "values"
+    """A loss by import path: whether it takes one value per example and output, or one class index per example."""
+    loss_columns: Annotated[int, Field(ge=1, le=LARGEST_WIDTH)] | None = None
+    """A loss by import path: numbers per example that automatic differentiation may hold; None: 8 for every output."""
     init: Init = "he_normal"
     """How initial weights are drawn; all but torch's have biases of zero."""
+
+    @property
+    def is_loss_imported(self) -> bool:
+        """Whether the loss is a function of the user's."""
+        return ":" in self.loss
+
+    @property
+    def has_class_targets(self) -> bool:
+        """Whether the loss takes one class index per example."""
+        return self.loss_targets == "classes" if self.is_loss_imported else self.loss == "cross_entropy"
 
     @property
     def features(self) -> tuple[int, ...]:
@@ -142,10 +166,13 @@ class ModelConfig(Section):
         return given
 
 
+IMPORTED = "package.module:function"
 LOSS_OF_OPTION = {
     "label_smoothing": "cross_entropy",
     "class_weights": "cross_entropy",
     "huber_delta": "huber",
+    "loss_targets": IMPORTED,
+    "loss_columns": IMPORTED,
 }
 """Keys of the model section that belong to one loss."""
 
@@ -153,7 +180,7 @@ LOSS_OF_OPTION = {
 def _options_of_other_losses(model: Mapping[str, Any]) -> Iterator[Conflict]:
     loss = model.get("loss", "cross_entropy")
     for key, owner in LOSS_OF_OPTION.items():
-        if key in model and loss != owner:
+        if key in model and loss != owner and not (owner == IMPORTED and ":" in str(loss)):
             yield Conflict(key, f"is for loss: {owner}, this is {loss}; remove it")
     weights, num_outputs = as_list(model.get("class_weights")), model.get("out_features")
     if weights and isinstance(num_outputs, int) and len(weights) != num_outputs:

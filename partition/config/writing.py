@@ -10,7 +10,7 @@ import yaml
 
 from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
 from partition.config.data import KEYS_OF_SOURCE, DataConfig
-from partition.config.model import LOSS_OF_OPTION, BlockConfig
+from partition.config.model import IMPORTED, LOSS_OF_OPTION, BlockConfig
 from partition.config.scalars import read_plain_scalar
 from partition.config.schema import (
     ChainConfig,
@@ -96,7 +96,7 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 def _model(model: ModelConfig) -> dict[str, Any]:
     values = _without_none(model.model_dump())
     for key, loss in LOSS_OF_OPTION.items():
-        if model.loss != loss:
+        if model.loss != loss and not (loss == IMPORTED and model.is_loss_imported):
             values.pop(key, None)
     if model.blocks is not None:
         del values["hidden_features"]

@@ -55,7 +55,7 @@ class StageBuilder:
         received = set() if self.is_first else {self.x.name}
         steps, output = [*self._load(), *self._forward(self.chain, self.values, self.inner)], self.values[-1]
         if self.is_last:
-            steps.append(self._loss_step(output))
+            steps += self._loss_steps(output)
         kept = (names_of(steps) | received) & names_of(backward.steps)
         begun = kept | {self.grad_output.name}
         sent = set() if self.is_first else {backward.grad_input.name}
@@ -111,13 +111,19 @@ class StageBuilder:
             elif node is not None:
                 yield from forward_step(node, values[number - 1], values[number], inner[number])
 
-    def _loss_step(self, o: Variable) -> Step:
+    def _loss_steps(self, o: Variable) -> Iterator[Step]:
         record, grad_o = self.record, self.grad_output
         columns = None if record.has_class_targets else o.columns
         targets = Variable("targets", Category.DATA, columns=columns, is_index=record.has_class_targets)
         space = workspace("loss_workspace", record.workspace_columns) if record.workspace_columns else None
+        if record.is_imported and space is not None:
+            # Room for what automatic differentiation allocates by itself: given back before it does.
+            yield Step((Load(targets),), (targets,))
+            yield Step((), (grad_o, space))
+            yield Step((LossAndGrad(o, targets, grad_o, None, self.loss),), (targets, grad_o, o))
+            return
         operator = LossAndGrad(o, targets, grad_o, space, self.loss)
-        return Step((Load(targets), operator), (targets, *((space,) if space else ()), grad_o, o))
+        yield Step((Load(targets), operator), (targets, *((space,) if space else ()), grad_o, o))
 
     def _predict(self, received: set[str]) -> tuple[Variable, Program]:
         """Nothing is kept or dropped, and everything cheap is computed in place."""

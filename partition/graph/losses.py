@@ -33,11 +33,17 @@ class LossRecord:
     delta: float = 1.0
     """Huber: the error beyond which it is linear."""
 
+    is_imported: bool = False
+    """A function of the user's: `name` is where it is imported from, and automatic differentiation computes it."""
+
     @property
     def has_class_vector(self) -> bool:
         """Whether the loss reads a number for every class: its weight, or 1 where labels are smoothed alone."""
         return self.class_weights is not None or self.label_smoothing > 0
 
+
+COLUMNS_PER_OUTPUT = 8
+"""Numbers per example and output that automatic differentiation of a loss is taken to hold."""
 
 LOSS_RECORDS: Mapping[str, LossRecord] = MappingProxyType(
     {
@@ -86,6 +92,17 @@ LOSS_RECORDS: Mapping[str, LossRecord] = MappingProxyType(
 
 def build_loss(model: ModelConfig) -> LossRecord:
     """The loss of a model section with its options."""
+    if model.is_loss_imported:
+        return LossRecord(
+            name=model.loss,
+            has_class_targets=model.has_class_targets,
+            is_in_place=False,
+            workspace_columns=model.loss_columns or COLUMNS_PER_OUTPUT * model.out_features,
+            flop=100,
+            second_flop=200,
+            has_second_workspace=False,
+            is_imported=True,
+        )
     record = LOSS_RECORDS[model.loss]
     if model.loss == "huber":
         return replace(record, delta=model.huber_delta)

@@ -33,7 +33,7 @@ from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS, Keeps, LossRecord
 from partition.ops.activations import ACTIVATIONS
 from partition.ops.affine import affine as affine_into
 from partition.ops.affine import affine_bias_grad, affine_input_grad, affine_weight_grad
-from partition.ops.losses import bind_loss, class_vector, summed_weight
+from partition.ops.losses import bind_loss, class_vector, summed_loss, summed_weight
 
 
 class _Affine(Function):
@@ -266,4 +266,6 @@ def loss(record: LossRecord, o_Bq: Tensor, targets: Tensor) -> Tensor:
 
     Example: `loss(LOSS_RECORDS["huber"], o_Bq, targets_Bq).backward()`.
     """
+    if record.is_imported:
+        return summed_loss(record, o_Bq, targets) / len(o_Bq)
     return cast(Tensor, _Loss.apply(record, o_Bq, targets)[0])  # type: ignore[no-untyped-call]

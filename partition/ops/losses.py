@@ -22,6 +22,7 @@ from torch.nn import functional
 from partition.graph import LossRecord
 from partition.ops import cross_entropy as classes
 from partition.ops import elementwise_losses as elementwise
+from partition.ops.imported_loss import imported_loss, summed
 from partition.ops.loss_protocols import Loss
 
 LOSSES: Mapping[str, Loss] = MappingProxyType(
@@ -73,6 +74,8 @@ _WITH_OPTIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = MappingProxyType
 
 def bind_loss(record: LossRecord, class_vector_q: Tensor | None) -> Loss:
     """A loss with its options; `class_vector_q` holds the numbers of `class_vector`, if there are any."""
+    if record.is_imported:
+        return imported_loss(record.name)
     given: dict[str, Any]
     if record.name == "huber":
         given = {"delta": record.delta}
@@ -109,6 +112,8 @@ def summed_loss(record: LossRecord, o_Bq: Tensor, targets: Tensor) -> Tensor:
 
     Divided by `summed_weight` of the same examples it is their mean.
     """
+    if record.is_imported:
+        return summed(record.name, o_Bq, targets)
     if record.name == "cross_entropy":
         weights = None if record.class_weights is None else o_Bq.new_tensor(record.class_weights)
         return functional.cross_entropy(o_Bq, targets, weights, reduction="sum", label_smoothing=record.label_smoothing)
