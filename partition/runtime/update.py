@@ -61,7 +61,8 @@ class Update:
 
     def _measured_of(self, layer: Parameters) -> Iterator[_Measured]:
         """Of one layer, one after the other while the caches hold its weight and its gradient."""
-        yield _Measured("gradient", layer.grad_weight_OI)
+        grad = layer.grad_weight_OI
+        yield _Measured("gradient", grad if grad.dim() == 2 else grad.unsqueeze(0))  # a norm's weight is one row
         if self.stage.network.l2_penalty and layer.weight_OI.dim() == 2:  # norms have weights that are not penalised
             yield _Measured("weight", layer.weight_OI)
             if self.stage.program.has_noise:
