@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from partition.costs.allocator import EXACT, AllocatorRules
+from partition.costs.block_work import Work
 from partition.costs.hardware import Cluster, Device
 from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect, memory_steps
 from partition.costs.optimizer import OptimizerRecord
 from partition.costs.source import MicrobatchCost, StageCost
-from partition.costs.work import Work, operator_key, program_work, seconds_on
-from partition.graph import Category, LossRecord, Network, Program, StageProgram, build_stage_program
+from partition.costs.work import operator_key, program_work, seconds_on
+from partition.graph import Category, Layer, LossRecord, Network, Program, StageProgram, build_stage_program
 from partition.graph.pieces import piece_elements
 from partition.graph.program import Take, Variable, operators
 
@@ -117,6 +119,7 @@ class NetworkStageCost:
         self.itemsize = itemsize
         self.rules = rules
         self.layers = network.layers[first_layer : last_layer + 1]
+        self.weighted = tuple(part for layer in self.layers for part in layer.weighted)
         self.is_last = last_layer == network.num_layers - 1
         self._microbatches: dict[int, MicrobatchCost] = {}
 
@@ -150,13 +153,12 @@ class NetworkStageCost:
     @cached_property
     def tensor_bytes(self) -> tuple[int, ...]:
         """Of each parameter tensor, layer by layer, weight before bias."""
-        elements = [of for layer in self.layers for of in (layer.weight_elements, layer.bias_elements) if of]
-        return tuple(each * self.itemsize for each in elements)
+        return tuple(elements * self.itemsize for part in self.weighted for elements in part.tensor_elements)
 
     @cached_property
     def parameter_tensors(self) -> int:
         """One per weight and per bias."""
-        return sum(1 + layer.has_bias for layer in self.layers)
+        return sum(1 + part.has_bias for part in self.weighted)
 
     def static_bytes(self, num_microbatches: int) -> dict[Category, int]:
         """Bytes that live as long as the stage, for steps of at most `num_microbatches` microbatches.
@@ -166,7 +168,10 @@ class NetworkStageCost:
         # The 1 that a backward starts from; the last stage keeps the loss of every microbatch of a step beside it, and
         # a stage that measures noise a norm for each of its layers and microbatches.
         num_norms = len(self.layers) * num_microbatches if self.has_noise else 0
-        numbers = (1, num_microbatches if self.is_last else 0, num_norms)
+        # Some losses read a number for every class.
+        has_vector = self.is_last and self.network.loss.has_class_vector
+        num_classes = self.layers[-1].out_features if has_vector else 0
+        numbers = (1, num_microbatches if self.is_last else 0, num_norms, num_classes)
         workspace = sum(self.rules.block_bytes(count * self.itemsize) for count in numbers)
         return {
             Category.PARAMETERS: self.parameter_bytes,
@@ -228,8 +233,9 @@ class NetworkStageCost:
     @cached_property
     def num_norms(self) -> int:
         """Numbers that the step reads back: a norm for each row of a gradient, and of a weight that is penalised."""
-        per_row = 1 + bool(self.network.l2_penalty) + self.is_penalty_removed
-        return sum(layer.out_features * per_row + layer.has_bias for layer in self.layers)
+        gradients = sum(math.prod(part.weight_shape[:-1]) + part.has_bias for part in self.weighted)
+        times = bool(self.network.l2_penalty) + self.is_penalty_removed
+        return gradients + times * sum(part.penalised_rows for part in self.weighted)
 
     @property
     def is_penalty_removed(self) -> bool:
@@ -239,10 +245,11 @@ class NetworkStageCost:
     @cached_property
     def piece_bytes(self) -> int:
         """The workspace in which the penalty is taken off the gradients, piece by piece."""
-        return piece_elements(self.layers) * self.itemsize if self.is_penalty_removed else 0
+        layers = [part for part in self.weighted if isinstance(part, Layer)]
+        return piece_elements(layers) * self.itemsize if self.is_penalty_removed else 0
 
     def _norm_work(self) -> Work:
-        weights = sum(layer.weight_elements for layer in self.layers)
+        weights = sum(part.weight_elements for part in self.weighted if part.penalised_rows)
         elements = self.parameter_elements + (weights if self.network.l2_penalty else 0)
         elements += 2 * weights if self.is_penalty_removed else 0
         return Work(2 * elements, elements * self.itemsize)
@@ -289,20 +296,18 @@ class CostModel:
         self.optimizer = optimizer
         self.itemsize = itemsize
         self.rules = rules
-        self._shapes = tuple(
-            (layer.in_features, layer.out_features, layer.has_bias, layer.activation.name) for layer in network.layers
-        )
+        self._kinds = tuple(layer.kind for layer in network.layers)
         self._stages: dict[object, NetworkStageCost] = {}
 
     @property
     def num_layers(self) -> int:
-        """Number of affine layers."""
+        """Number of affine layers, or of blocks."""
         return self.network.num_layers
 
     def stage(self, first_layer: int, last_layer: int) -> NetworkStageCost:
         """The costs of layers first_layer..last_layer, inclusive, as one stage."""
         is_last = last_layer == self.network.num_layers - 1
-        key = (first_layer == 0, is_last, self._shapes[first_layer : last_layer + 1])
+        key = (first_layer == 0, is_last, self._kinds[first_layer : last_layer + 1])
         if key not in self._stages:
             self._stages[key] = self.stage_cost(
                 self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules,

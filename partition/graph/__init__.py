@@ -1,8 +1,9 @@
 """The computational graph of a network: layers, shapes, operators and variables; no tensors, no torch."""
 
 from partition.graph.activations import ACTIVATION_RECORDS, ActivationRecord, Keeps
+from partition.graph.layers import Block, Layer, Unit
 from partition.graph.losses import LOSS_RECORDS, LossRecord
-from partition.graph.network import Layer, Network, build_network
+from partition.graph.network import Network, build_network
 from partition.graph.program import Category, Program, StageProgram, Variable, build_module_program, build_stage_program
 from partition.graph.second_order import build_second_order_program
 
@@ -10,6 +11,7 @@ __all__ = [
     "ACTIVATION_RECORDS",
     "LOSS_RECORDS",
     "ActivationRecord",
+    "Block",
     "Category",
     "Keeps",
     "Layer",
@@ -17,6 +19,7 @@ __all__ = [
     "Network",
     "Program",
     "StageProgram",
+    "Unit",
     "Variable",
     "build_module_program",
     "build_network",

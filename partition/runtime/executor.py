@@ -35,6 +35,10 @@ class Step:
     """1/N, the weight of every example."""
     feed: Feed
     seconds: Callable[[Action], float]
+    step: int = 0
+    """Which optimizer step."""
+    first_example: int = 0
+    """The place in the minibatch of this replica's first example."""
     sink: Callable[[int, Tensor], None] | None = None
     """Takes the logits of each microbatch where the row is for prediction; None for training."""
 
@@ -156,6 +160,8 @@ class Executor:
                 rows=self.step.sizes[microbatch],
                 weight=self.step.weight,
                 is_first=microbatch == 0,
+                step=self.step.step,
+                first_example=self.step.first_example + sum(self.step.sizes[:microbatch]),
                 feed=self.step.feed,
             )
         return self._frames[key]

@@ -51,7 +51,7 @@ def _messages(config: ExperimentConfig, world: ProcessWorld) -> Messages:
     """Messages and sums of the sizes that the experiment may need."""
     network = build_network(config.model)
     item, rows = config.precision.itemsize, config.training.minibatch_size
-    num_tensors = sum(1 + layer.has_bias for layer in network.layers)
+    num_tensors = sum(1 + part.has_bias for layer in network.layers for part in layer.weighted)
     return measure_messages(world, _message_bytes(network, rows, item), _tensor_bytes(network, item), num_tensors)
 
 
@@ -96,4 +96,4 @@ def _message_bytes(network: Network, rows: int, item: int) -> list[int]:
 
 def _tensor_bytes(network: Network, item: int) -> list[int]:
     """Sizes up to the largest gradient."""
-    return sizes_of(max(layer.weight_elements for layer in network.layers) * item)
+    return sizes_of(max(part.weight_elements for layer in network.layers for part in layer.weighted) * item)

@@ -100,6 +100,7 @@ def train(
                 examples,
                 learning_rate=rate,
                 stop_signal=watch.stop_signal if watch else 0,
+                step=step,
             )
         except PeerError as error:
             error.step = step
