@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from partition.cli import (
     checking,
     checkpoint,
+    curvature,
     doctor,
     evaluation,
+    graph,
     memory,
     planning,
     profiling,
@@ -90,8 +92,10 @@ def build_parser() -> argparse.ArgumentParser:
     for module in (
         planning,
         memory,
+        graph,
         training,
         evaluation,
+        curvature,
         checkpoint,
         splitting,
         scheduling,

@@ -15,6 +15,8 @@ from partition.cli.processes import add_nproc, is_rank, launch_ranks, tell, tell
 from partition.cli.progress import progress
 from partition.cli.resuming import add_resume, find_resumption
 from partition.config import dump_config
+from partition.costs import NoiseEstimate
+from partition.costs.noise_file import noise_of_run
 from partition.errors import NothingFitsError, PartitionError
 from partition.plan import Candidate, Search, compare_with
 from partition.plan.plan_file import plan_record, read_plan
@@ -116,10 +118,25 @@ def _train(options: argparse.Namespace, chosen: _Chosen, watch: Watch) -> int:
 
             result = train(search, candidate, dataset, observe, world=world, watch=watch, saver=saver)
             if directory:
+                if result.summary.noise:
+                    directory.write_json(
+                        "noise.json", _noise(search, candidate, result.summary.noise, dataset.num_train)
+                    )
                 directory.end(result.summary)
     if directory:
         _tell_result(options, result, directory.path)
     return 128 + result.stop_signal if result.stop_signal else 0
+
+
+def _noise(search: Search, candidate: Candidate, estimate: NoiseEstimate, num_examples: int) -> dict[str, object]:
+    """The document that planner.noise reads."""
+    return noise_of_run(
+        estimate,
+        search.config,
+        minibatch_size=candidate.minibatch_size,
+        num_examples=num_examples,
+        learning_rate=candidate.learning_rate,
+    ).model_dump(mode="json")
 
 
 def _tell_result(options: argparse.Namespace, result: Result, path: Path) -> None:

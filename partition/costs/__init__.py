@@ -2,8 +2,11 @@
 
 from partition.costs.allocator import AllocatorRules, DeviceRoom
 from partition.costs.chain import ChainCosts, relative_seconds
+from partition.costs.curvature import CurvatureCostModel, step_flop
 from partition.costs.experiment import build_costs
 from partition.costs.hardware import Cluster, Device, build_cluster
+from partition.costs.noise import NoiseEstimate
+from partition.costs.noise_file import GradientNoise, read_noise
 from partition.costs.optimizer import OptimizerRecord, optimizer_record
 from partition.costs.profile import CostsFile, Profile, read_costs
 from partition.costs.source import ActionCost, CostSource, MicrobatchCost, StageCost, StageSource
@@ -19,10 +22,13 @@ __all__ = [
     "CostModel",
     "CostSource",
     "CostsFile",
+    "CurvatureCostModel",
     "Device",
     "DeviceRoom",
+    "GradientNoise",
     "LayerCost",
     "MicrobatchCost",
+    "NoiseEstimate",
     "OptimizerRecord",
     "Profile",
     "StageCost",
@@ -32,5 +38,7 @@ __all__ = [
     "optimizer_record",
     "read_chain",
     "read_costs",
+    "read_noise",
     "relative_seconds",
+    "step_flop",
 ]

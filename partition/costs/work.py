@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from partition.costs.block_work import Work, block_operator_key, block_operator_work
 from partition.costs.hardware import Device
+from partition.costs.second_order import pair_key, pair_work
 from partition.graph import Layer, LossRecord, Program
 from partition.graph.program import (
     Activate,
     ActivationGrad,
     Affine,
+    ExampleNorms,
     InputGrad,
     Load,
     LossAndGrad,
@@ -17,17 +18,13 @@ from partition.graph.program import (
     WeightGrad,
     operators,
 )
-
-
-class Work(NamedTuple):
-    """What one kernel does: floating-point operations and bytes read and written."""
-
-    flop: int
-    moved_bytes: int
+from partition.graph.second_order import PairOperator
 
 
 def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord) -> Work:
     """The work of one operator on `rows` examples."""
+    if isinstance(operator, PairOperator):
+        return Work(*pair_work(operator, rows, itemsize, loss))
     match operator:
         case Load(into):
             return Work(0, 2 * into.num_bytes(rows, itemsize))
@@ -38,19 +35,26 @@ def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord
             # The gradient is read (or the weight, for the penalty) and written.
             elements = rows * (layer.in_features + layer.out_features) + 2 * layer.parameter_elements
             return Work(2 * rows * layer.weight_elements + rows * layer.bias_elements, elements * itemsize)
+        case ExampleNorms(layer, _, _, _, _):
+            elements = rows * (layer.in_features + layer.out_features)
+            return Work(2 * elements, elements * itemsize)
         case Activate(layer, _, _):
             elements = rows * layer.out_features
             return Work(layer.activation.forward_flop * elements, 2 * elements * itemsize)
-        case ActivationGrad(layer, _, _):
+        case ActivationGrad(layer, _, _, workspace):
             elements = rows * layer.out_features
-            return Work(layer.activation.backward_flop * elements, 3 * elements * itemsize)
+            return Work(layer.activation.backward_flop * elements, (5 if workspace else 3) * elements * itemsize)
         case LossAndGrad(o, targets, _, _, _):
             moved_bytes = 4 * o.num_bytes(rows, itemsize) + targets.num_bytes(rows, itemsize)
             return Work(loss.flop * rows * (o.columns or 1), moved_bytes)
+        case _:
+            return block_operator_work(operator, rows, itemsize)
 
 
 def operator_key(operator: Operator, loss: LossRecord) -> str:
     """What a measured costs file knows an operator by: what it does, and on what shape besides the examples."""
+    if isinstance(operator, PairOperator):
+        return pair_key(operator, loss)
     match operator:
         case Load(into):
             return f"load {'class' if into.is_index else into.columns}"
@@ -60,12 +64,16 @@ def operator_key(operator: Operator, loss: LossRecord) -> str:
             return f"input gradient {layer.in_features}x{layer.out_features}"
         case WeightGrad(layer, _, _, _):
             return f"weight gradient {_shape(layer)}"
+        case ExampleNorms(layer, _, _, _, _):
+            return f"example norms {_shape(layer)}"
         case Activate(layer, z, h):
             return f"{layer.activation.name} {layer.out_features}{' in place' if z is h else ''}"
-        case ActivationGrad(layer, _, _):
+        case ActivationGrad(layer, _, _, _):
             return f"{layer.activation.name} gradient {layer.out_features}"
         case LossAndGrad(o, _, _, _, _):
             return f"{loss.name} {o.columns}"
+        case _:
+            return block_operator_key(operator)
 
 
 def _shape(layer: Layer) -> str:

@@ -28,8 +28,14 @@ class ActivationRecord:
     """Floating-point operations per element of h = phi(z); a transcendental counts as 10."""
     backward_flop: int
     """Floating-point operations per element of grad_z = grad_h * phi'(z)."""
+    second_flop: int
+    """Floating-point operations per element of grad_h * tangent * phi'', added to a sum; 0 where phi'' is 0."""
+    second_workspaces: int
+    """Buffers of z's shape that this takes while it runs."""
     gain: float
     """Factor of the initial weights' standard deviation gain / sqrt(fan_in) (He et al. 2015; LeCun et al. 1998)."""
+    has_workspace: bool = False
+    """True: no kernel multiplies by phi' at once, so that phi' needs a buffer of z's shape while it does."""
 
     @property
     def is_identity(self) -> bool:
@@ -43,15 +49,107 @@ ACTIVATION_RECORDS: Mapping[str, ActivationRecord] = MappingProxyType(
     {
         record.name: record
         for record in (
-            ActivationRecord(name="identity", keeps=Keeps.NOTHING, forward_flop=0, backward_flop=0, gain=1.0),
-            ActivationRecord(name="relu", keeps=Keeps.OUTPUT, forward_flop=1, backward_flop=1, gain=_SQRT2),
-            ActivationRecord(name="tanh", keeps=Keeps.OUTPUT, forward_flop=10, backward_flop=3, gain=5.0 / 3.0),
-            ActivationRecord(name="sigmoid", keeps=Keeps.OUTPUT, forward_flop=12, backward_flop=3, gain=1.0),
-            ActivationRecord(name="gelu", keeps=Keeps.PRE_ACTIVATION, forward_flop=14, backward_flop=28, gain=_SQRT2),
             ActivationRecord(
-                name="gelu_tanh", keeps=Keeps.PRE_ACTIVATION, forward_flop=18, backward_flop=26, gain=_SQRT2
+                name="identity",
+                keeps=Keeps.NOTHING,
+                forward_flop=0,
+                backward_flop=0,
+                second_flop=0,
+                second_workspaces=0,
+                gain=1.0,
             ),
-            ActivationRecord(name="silu", keeps=Keeps.PRE_ACTIVATION, forward_flop=13, backward_flop=17, gain=_SQRT2),
+            ActivationRecord(
+                name="relu",
+                keeps=Keeps.OUTPUT,
+                forward_flop=1,
+                backward_flop=1,
+                second_flop=0,
+                second_workspaces=0,
+                gain=_SQRT2,
+            ),
+            ActivationRecord(
+                name="tanh",
+                keeps=Keeps.OUTPUT,
+                forward_flop=10,
+                backward_flop=3,
+                second_flop=4,
+                second_workspaces=1,
+                gain=5.0 / 3.0,
+            ),
+            ActivationRecord(
+                name="sigmoid",
+                keeps=Keeps.OUTPUT,
+                forward_flop=12,
+                backward_flop=3,
+                second_flop=5,
+                second_workspaces=1,
+                gain=1.0,
+            ),
+            ActivationRecord(
+                name="gelu",
+                keeps=Keeps.PRE_ACTIVATION,
+                forward_flop=14,
+                backward_flop=28,
+                second_flop=20,
+                second_workspaces=1,
+                gain=_SQRT2,
+            ),
+            ActivationRecord(
+                name="gelu_tanh",
+                keeps=Keeps.PRE_ACTIVATION,
+                forward_flop=18,
+                backward_flop=26,
+                second_flop=33,
+                second_workspaces=2,
+                gain=_SQRT2,
+            ),
+            ActivationRecord(
+                name="silu",
+                keeps=Keeps.PRE_ACTIVATION,
+                forward_flop=13,
+                backward_flop=17,
+                second_flop=23,
+                second_workspaces=2,
+                gain=_SQRT2,
+            ),
+            # Gains below: 1 / sqrt(E[phi(z)²]) for normal z, sqrt(2 / (1 + slope²)) for leaky_relu.
+            ActivationRecord(
+                name="leaky_relu",
+                keeps=Keeps.OUTPUT,
+                forward_flop=2,
+                backward_flop=2,
+                second_flop=0,
+                second_workspaces=0,
+                gain=1.41414,
+            ),
+            ActivationRecord(
+                name="elu",
+                keeps=Keeps.OUTPUT,
+                forward_flop=12,
+                backward_flop=3,
+                second_flop=4,
+                second_workspaces=2,
+                gain=1.245,
+            ),
+            ActivationRecord(
+                name="softplus",
+                keeps=Keeps.PRE_ACTIVATION,
+                forward_flop=21,
+                backward_flop=12,
+                second_flop=14,
+                second_workspaces=2,
+                gain=1.0,
+            ),
+            ActivationRecord(
+                name="sin",
+                keeps=Keeps.PRE_ACTIVATION,
+                forward_flop=10,
+                backward_flop=11,
+                second_flop=13,
+                second_workspaces=1,
+                gain=1.521,
+                has_workspace=True,
+            ),
         )
     }
 )

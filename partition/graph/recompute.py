@@ -19,11 +19,23 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from partition.graph.block_operators import (
+    Accumulate,
+    AddInputGrad,
+    Drop,
+    Gated,
+    GatedGrad,
+    Normalise,
+    NormGrad,
+    Rescale,
+)
+from partition.graph.layers import Gate, Unit
 from partition.graph.program import (
     Activate,
     ActivationGrad,
     Affine,
     Category,
+    ExampleNorms,
     Give,
     InputGrad,
     Instruction,
@@ -48,9 +60,20 @@ _WRITTEN: Mapping[type, tuple[str, ...]] = {
     ActivationGrad: ("grad",),
     InputGrad: ("grad_x",),
     WeightGrad: (),
+    ExampleNorms: ("into",),
     LossAndGrad: ("grad_o", "loss"),
+    Normalise: ("n",),
+    NormGrad: ("standardised", "grad"),
+    Rescale: ("n",),
+    Drop: ("out",),
+    Gated: ("h",),
+    GatedGrad: ("a", "grad", "grad_a"),
+    AddInputGrad: ("grad_x",),
+    Accumulate: ("into",),
 }
 """Fields that an operator writes; it reads the others."""
+_CHANGED: Mapping[type, tuple[str, ...]] = {Accumulate: ("into",), Rescale: ("n",)}
+"""Fields that an operator of a forward writes and reads besides."""
 
 
 class _Span(NamedTuple):
@@ -67,14 +90,14 @@ def recomputed(program: StageProgram, spans: Spans) -> StageProgram:
     if not names:
         return program
     made = [_Span(tuple(of), span_program(program, names, of)) for of in dropped.values()]
-    at_once = [span for span in made if first_use(program.backward, span.names) == 0]
+    at_once = [span for span in made if _place_of(program.backward, span) == 0]
     within = [span for span in made if span not in at_once]
     is_output_dropped = program.is_output_kept and program.output.name in names
     forward, output = _without(program.forward, names - {program.output.name}), program.output
     if is_output_dropped:
         # Under way it has a name of its own: R may take the variable anew before the message has gone.
         output = output._replace(name=f"{output.name}_sent", category=Category.BOUNDARY)
-        forward = tuple(_renamed(instruction, program.output, output) for instruction in forward)
+        forward = tuple(_renamed(instruction, {program.output.name: output}) for instruction in forward)
     return replace(
         program,
         forward=forward,
@@ -104,20 +127,34 @@ def kept_variables(program: StageProgram) -> dict[str, Variable]:
 
 
 def layers_of_variables(program: StageProgram) -> dict[str, int]:
-    """The layer whose forward first writes each variable; the gradient of the loss belongs to the last layer."""
-    found: dict[str, int] = {}
+    """The unit whose forward first writes each variable; the gradient of the loss belongs to the last one."""
+    units, found = units_of_parts(program.layers), dict[str, int]()
     for operator in operators(program.forward):
         for variable in written(operator):
-            found.setdefault(variable.name, layer_of(operator, program))
+            found.setdefault(variable.name, unit_of(operator, program, units))
     return found
 
 
-def layer_of(operator: Operator, program: StageProgram) -> int:
-    """The layer that an operator belongs to: inputs are loaded by the first, the loss is the last one's."""
-    if isinstance(operator, Load | LossAndGrad):
-        is_input = isinstance(operator, Load) and operator.into.name == program.input.name
-        return program.layers[0 if is_input else -1].index
-    return operator.layer.index
+def units_of_parts(units: Iterable[Unit]) -> dict[object, int]:
+    """The index of the unit that each part belongs to."""
+    found: dict[object, int] = {}
+    for unit in units:
+        for part in unit.parts:
+            inner = (part.gate, part.up) if isinstance(part, Gate) else ()
+            found |= dict.fromkeys((part, *inner), unit.index)
+    return found
+
+
+def unit_of(operator: Operator, program: StageProgram, units: Mapping[object, int]) -> int:
+    """The unit that an operator belongs to: inputs are loaded by the first, the loss is the last one's.
+
+    A sum is taken to be the last one's too: it writes what another operator has made.
+    """
+    part = next((part for part in operator if part in units), None)
+    if part is not None:
+        return units[part]
+    is_input = isinstance(operator, Load) and operator.into.name == program.input.name
+    return program.layers[0 if is_input else -1].index
 
 
 def dropped_by_span(program: StageProgram, spans: Spans) -> dict[tuple[int, int], list[str]]:
@@ -140,8 +177,9 @@ def written(operator: Operator) -> list[Variable]:
 
 def read(operator: Operator) -> list[Variable]:
     """The variables that an operator reads, or works in."""
-    fields = zip(operator._fields, operator, strict=True)
-    return [value for name, value in fields if isinstance(value, Variable) and name not in _WRITTEN[type(operator)]]
+    kind, fields = type(operator), zip(operator._fields, operator, strict=True)
+    unread = set(_WRITTEN[kind]) - set(_CHANGED.get(kind, ()))
+    return [value for name, value in fields if isinstance(value, Variable) and name not in unread]
 
 
 def touched(instruction: Instruction) -> list[Variable]:
@@ -169,7 +207,16 @@ def span_program(program: StageProgram, dropped: Iterable[str], wanted: Sequence
             needed.difference_update(outputs)
             needed.update(set(inputs) - available)
         later.update(outputs)
-    return tuple(_with_buffers(chosen[::-1], _taken(program.forward) - available, set(wanted)))
+    made = tuple(_with_buffers(chosen[::-1], _taken(program.forward) - available, set(wanted)))
+    names = _passing_names(made, wanted)
+    return tuple(_renamed(instruction, names) for instruction in made)
+
+
+def _passing_names(made: Program, wanted: Collection[str]) -> dict[str, Variable]:
+    """Names of their own for what is gone again: the backward may hold variables of the same. Loads go by name."""
+    loaded = {one.into.name for one in made if isinstance(one, Load)}
+    taken = (one.variable for one in made if isinstance(one, Take))
+    return {one.name: one._replace(name=f"{one.name}_again") for one in taken if one.name not in loaded.union(wanted)}
 
 
 def _taken(program: Program) -> set[str]:
@@ -204,39 +251,44 @@ def _without(forward: Program, dropped: set[str]) -> Program:
 
 
 def _woven(backward: Program, spans: Sequence[_Span]) -> Program:
-    """A backward with what makes the variables of each span before what first needs one of them."""
+    """A backward with what makes the variables of each span where it is needed."""
     inserted: dict[int, list[Instruction]] = {}
     for span in spans:
-        place = first_use(backward, span.names)
-        _check_unchanged(backward[:place], span.made)
-        inserted.setdefault(place, []).extend(span.made)
+        inserted.setdefault(_place_of(backward, span), []).extend(span.made)
     woven = [one for place, instruction in enumerate(backward) for one in (*inserted.get(place, ()), instruction)]
     return (*woven, *inserted.get(len(backward), ()))
 
 
-def first_use(program: Program, names: Collection[str]) -> int:
-    """Where one of the variables is needed first, before the buffers that are taken for that; else the end.
+def _place_of(program: Program, span: _Span) -> int:
+    """Before what first needs one of a span's variables, or changes what they are made from; else the end.
 
-    I does not need what W alone does, and leaves it to W all the same.
+    What W alone needs, I does not: it makes it in time, and leaves it to W.
     """
-    uses = (any(variable.name in names for variable in touched(instruction)) for instruction in program)
-    place = next((place for place, is_used in enumerate(uses) if is_used), len(program))
-    while 0 < place < len(program) and isinstance(program[place - 1], Take):
+    made_from = {variable.name for one in span.made for variable in touched(one)} - _taken(span.made)
+    for place, instruction in enumerate(program):
+        is_used = any(variable.name in span.names for variable in touched(instruction))
+        if is_used or made_from.intersection(_changed(instruction)):
+            return before_takes(program, place)
+    return len(program)
+
+
+def before_takes(program: Program, place: int) -> int:
+    """The place before the buffers that are taken for an instruction."""
+    while place > 0 and isinstance(program[place - 1], Take):
         place -= 1
     return place
 
 
-def _check_unchanged(before: Program, made: Program) -> None:
-    """What is computed from must be as the forward left it."""
-    own, used = _taken(made), {variable.name for instruction in made for variable in touched(instruction)}
-    for instruction in before:
-        outputs = [] if isinstance(instruction, Take) else touched(instruction)
-        if not isinstance(instruction, Take | Give):
-            outputs = written(instruction)
-        assert not (used - own).intersection(one.name for one in outputs), f"{instruction} comes too early"
+def _changed(instruction: Instruction) -> set[str]:
+    """The variables that are not afterwards what they were before."""
+    if isinstance(instruction, Take | Give):
+        return {instruction.variable.name} if isinstance(instruction, Give) else set()
+    return {variable.name for variable in written(instruction)}
 
 
-def _renamed(instruction: Instruction, before: Variable, after: Variable) -> Instruction:
-    values: list[Any] = [after if value == before else value for value in instruction]
+def _renamed(instruction: Instruction, names: Mapping[str, Variable]) -> Instruction:
+    values: list[Any] = [
+        names.get(value.name, value) if isinstance(value, Variable) else value for value in instruction
+    ]
     renamed: Instruction = type(instruction)(*values)
     return renamed

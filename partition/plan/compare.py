@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from partition.config import AnyConfig
+from partition.costs import GradientNoise
 from partition.plan.candidate import Candidate
 from partition.plan.search import Search
 from partition.plan.verdict import verdict
@@ -47,6 +48,8 @@ class Comparison:
     certificate: Certificate | None
     verdict: str
     not_considered: tuple[str, ...] = NOT_CONSIDERED
+    noise: GradientNoise | None = None
+    """What planner.noise holds."""
 
     def candidate(self, name: str) -> Candidate | None:
         """The candidate of this name."""
@@ -73,6 +76,7 @@ def compare_with(search: Search) -> Comparison:
         chosen=chosen,
         certificate=_certificate(search, candidates, chosen) if chosen else None,
         verdict=verdict(candidates, chosen),
+        noise=search.noise,
         not_considered=(*NOT_CONSIDERED, *search.left_out),
     )
 
@@ -151,6 +155,7 @@ def comparison_record(comparison: Comparison) -> dict[str, object]:
         "candidates": [asdict(candidate) for candidate in comparison.candidates],
         "chosen": comparison.chosen.name if comparison.chosen else None,
         "certificate": asdict(comparison.certificate) if comparison.certificate else None,
+        "noise": comparison.noise.model_dump() if comparison.noise else None,
         "not_considered": list(comparison.not_considered),
         "verdict": comparison.verdict,
     }

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from partition.costs import StageCost
 from partition.graph import Category, StageProgram
-from partition.graph.program import Activate, Affine, Give, LossAndGrad, Take
+from partition.graph.block_operators import Normalise
+from partition.graph.program import Activate, Affine, Give, LossAndGrad, Take, Variable, operators
 from partition.plan.candidate import Candidate, RankLoad, StageMemory, StagePlan, rank_loads
 from partition.plan.curve import MOST_MICROBATCHES
 from partition.plan.estimate import Layout
@@ -21,7 +22,7 @@ from partition.schedule.memory import find_memory_peak
 
 @dataclass(frozen=True, kw_only=True)
 class LayerMemory:
-    """What one affine layer with its activation takes."""
+    """What one affine layer with its activation takes, or one block."""
 
     layer: int
     in_features: int
@@ -144,12 +145,18 @@ def _owners(program: StageProgram) -> Mapping[str, int]:
     """For every variable of the forward the layer that it belongs to."""
     first, last = program.layers[0].index, program.layers[-1].index
     owners = {program.input.name: first}
-    for instruction in program.forward:
+    units = {part.index: layer.index for layer in program.layers for part in layer.weighted}
+    unit = first
+    for instruction in operators(program.forward):
         match instruction:
-            case Affine(layer, _, out) | Activate(layer, _, out):
-                owners.setdefault(out.name, layer.index)
-            case LossAndGrad(_, targets, grad, workspace, _):
-                owners |= {one.name: last for one in (targets, grad, workspace) if one and one.name not in owners}
+            case Affine(part, _, _) | Activate(part, _, _) | Normalise(part, _, _, _):
+                unit = units[part.index]
+            case LossAndGrad():
+                unit = last
+        # What has no part of its own, a dropout or a sum, belongs to the block whose parts come before it.
+        for variable in instruction:
+            if isinstance(variable, Variable):
+                owners.setdefault(variable.name, unit)
     return owners
 
 

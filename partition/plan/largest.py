@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 
-from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_MINIBATCH, LARGEST_VALUE_COUNT
+from partition.config.model import LARGEST_VALUE_COUNT
+from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_MINIBATCH
 from partition.plan.candidate import StagePlan, overflow_bytes, rank_loads
 from partition.plan.estimate import Layout
 from partition.plan.microbatches import microbatch_sizes

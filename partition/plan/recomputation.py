@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -24,7 +24,14 @@ from partition.costs import Device
 from partition.costs.stage import NetworkStageCost, PricedProgram, ProgramCost
 from partition.graph import Program, Spans, Variable
 from partition.graph.program import Give, Instruction, Take
-from partition.graph.recompute import kept_variables, last_uses, layers_of_variables, span_program, touched
+from partition.graph.recompute import (
+    before_takes,
+    kept_variables,
+    last_uses,
+    layers_of_variables,
+    span_program,
+    touched,
+)
 
 MOST_GROUPS = 64
 """Of layers: places where a run may begin."""
@@ -211,7 +218,7 @@ def _tables(stage: NetworkStageCost, device: Device, rows: int) -> _Tables:
 def _programs_again(stage: NetworkStageCost, by_layer: Sequence[Sequence[str]]) -> list[PricedProgram]:
     """What makes again what each layer keeps; layers that are alike, and come after ones alike, share theirs."""
     program, found = stage.program, dict[object, PricedProgram]()
-    plain = [replace(layer, index=0) for layer in program.layers]
+    plain = [layer.kind for layer in program.layers]
     keys = [(plain[place - 1] if place else None, plain[place], place == len(plain) - 1) for place in range(len(plain))]
     for key, names in zip(keys, by_layer, strict=True):
         if key not in found:
@@ -289,8 +296,5 @@ def _begins(backward: Program, layer_of: Mapping[str, int]) -> dict[int, int]:
         for variable in touched(instruction):
             layer = layer_of.get(variable.name)
             if layer is not None and layer not in found.values():
-                start = place
-                while start > 0 and isinstance(backward[start - 1], Take):
-                    start -= 1
-                found[start] = layer
+                found[before_takes(backward, place)] = layer
     return found

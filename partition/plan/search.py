@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 
 from partition.config import AnyConfig, ExperimentConfig
-from partition.costs import Cluster, CostModel, build_costs
+from partition.costs import Cluster, CostModel, build_costs, read_noise
 from partition.errors import PartitionError
 from partition.graph import Network
 from partition.plan.candidate import Candidate, StagePlan, rank_loads
@@ -76,6 +76,7 @@ class Search:
     def __init__(self, config: AnyConfig) -> None:
         self.settings = config
         self.cluster, self.costs = build_costs(config)
+        self.noise = None if config.planner.noise is None else read_noise(config.planner.noise)
         self.minibatch_size = config.training.minibatch_size
         self._sizes = self._make_sizes()
         self._admitted = config.planner.strategies or STRATEGIES
@@ -466,6 +467,8 @@ class Search:
             for rank, device in enumerate(self.cluster.devices[:num_ranks])
         )
         overflow = _overflow(stages)
+        if self.model.has_noise:
+            overflow = overflow or "cannot measure noise: its backward is torch's; take training.noise=false"
         return replace(
             self._without_layout(shape, overflow or f"{_fit(stages)} (estimated; to train with --nproc {num_ranks})"),
             feasible=not overflow,

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
+from partition.costs.noise import NoiseEstimate
 from partition.errors import PartitionError
 
 SCHEMA_VERSION = 1
@@ -40,6 +41,16 @@ class Metrics:
     grad_norm: float
     """Of the whole gradient, before it is clipped."""
     learning_rate: float
+    tr_sigma: float | None = None
+    """Of the gradients of the examples; None where noise is not measured, or not on a minibatch of full size."""
+    grad_sq_norm: float | None = None
+    """Unbiased, of the mean gradient without penalty; below 0 by chance."""
+    b_noise: float | None = None
+    """tr_sigma / grad_sq_norm over the last steps; None where that is not identifiable."""
+
+
+_NOISE = {"tr_sigma", "grad_sq_norm", "b_noise"}
+"""Keys of a step that a line of metrics.jsonl has where noise was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +95,8 @@ class Summary:
     final: Final
     per_device: tuple[DeviceBytes, ...]
     step_time: StepTime
+    noise: NoiseEstimate | None = None
+    """Of all its steps; None where noise was not measured."""
 
 
 def median_step_s(step_s: Sequence[float]) -> float:
@@ -146,7 +159,7 @@ class RunDirectory:
         with self._refusing():
             lines = cut_metrics(self._read("metrics.jsonl"), last_step).splitlines()
         keys = Metrics.__dataclass_fields__.keys()
-        return tuple(Metrics(**line) for line in map(json.loads, lines) if line.keys() == keys)
+        return tuple(Metrics(**line) for line in map(json.loads, lines) if line.keys() | _NOISE == keys)
 
     def _read(self, name: str) -> str:
         path = self.path / name
@@ -171,7 +184,7 @@ class RunDirectory:
         """One line of metrics.jsonl, on disk before the next step."""
         assert self._metrics is not None, "a run begins before its first step"
         with self._refusing():
-            self._metrics.write(json.dumps(asdict(metrics)) + "\n")
+            self._metrics.write(json.dumps(_line(metrics)) + "\n")
             self._metrics.flush()
 
     def end(self, summary: Summary) -> None:
@@ -197,6 +210,12 @@ class RunDirectory:
             temporary.write_text(text, encoding="utf-8")
             os.replace(temporary, path)
         return path
+
+
+def _line(metrics: Metrics) -> dict[str, Any]:
+    """A line of metrics.jsonl: that of a step without noise has no keys for it."""
+    line = asdict(metrics)
+    return line if metrics.tr_sigma is not None else {key: line[key] for key in line if key not in _NOISE}
 
 
 def environment() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from partition.record import DeviceBytes, Summary
+from partition.report.noise import noise_text
 from partition.report.table import table
 from partition.units import format_bytes, format_seconds
 
@@ -10,6 +11,8 @@ from partition.units import format_bytes, format_seconds
 def run_text(summary: Summary) -> str:
     """The report of a run."""
     parts = [_learned(summary), _memory(summary), _time(summary)]
+    if summary.noise:
+        parts.append(noise_text(summary.noise))
     return "\n\n".join(parts)
 
 

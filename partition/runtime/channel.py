@@ -41,6 +41,10 @@ class Delivery(Protocol):
     def completed_s(self) -> float:
         """When it was complete, on the clock of the devices."""
 
+    @property
+    def work_s(self) -> float:
+        """Seconds of the last wait in which this rank did not wait but worked on messages."""
+
 
 class Channels(Protocol):
     """Carries messages between one rank and all others."""
@@ -61,6 +65,7 @@ class _Message:
     sent_s: float = 0.0
     received_s: float = 0.0
     completed_s: float = 0.0
+    work_s: float = 0.0
     is_complete: bool = False
 
     def wait(self) -> bool:

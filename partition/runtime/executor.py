@@ -36,6 +36,10 @@ class Step:
     """1/N, the weight of every example."""
     feed: Feed
     seconds: Callable[[Action], float]
+    step: int = 0
+    """Which optimizer step."""
+    first_example: int = 0
+    """The place in the minibatch of this replica's first example."""
     sink: Callable[[int, Tensor], None] | None = None
     """Takes the logits of each microbatch where the row is for prediction; None for training."""
     examine: Callable[[int, int, Tensor], None] | None = None
@@ -53,7 +57,9 @@ class _Sent:
 
 
 Observer = Callable[[Action, float, float], None]
-"""Is told of every action with the seconds that its rank was busy with it and those that it waited in it."""
+"""Is told of every action with the seconds that its rank was busy with it and those that it waited in it.
+
+Of a message that its rank takes in itself while it waits for it, the receive is told once more."""
 
 
 class Executor:
@@ -163,6 +169,8 @@ class Executor:
                 rows=self.step.sizes[microbatch],
                 weight=self.step.weight,
                 is_first=microbatch == 0,
+                step=self.step.step,
+                first_example=self.step.first_example + sum(self.step.sizes[:microbatch]),
                 feed=self.step.feed,
             )
         return self._frames[key]
@@ -184,6 +192,8 @@ class Executor:
         delivery = self._received.pop(incoming, None)
         if delivery is not None:
             yield from self._wait(delivery)
+            if self.observe is not None:
+                self.observe(incoming, delivery.work_s, 0.0)
         elif _source(incoming) in self.stages:
             self._take_over(incoming)
 

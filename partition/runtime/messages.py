@@ -5,6 +5,9 @@ how long it takes, so both are measured and averaged, each on one rank's own clo
 
     receive first    half of a round trip, less the posting of the send
     send first       on the receiving side, from posting the receive until it is complete, less that posting
+
+Where the receiver reads the sender's memory, it does so while it posts a receive that comes last: that is its posting
+(`partition.runtime.in_pipeline`), and only the first of the two is the message.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from partition.costs.profile import Curve, LinkCurve, Messages
-from partition.runtime.processes import ProcessWorld
+from partition.runtime.channel import Delivery
+from partition.runtime.processes import BeginSum, ProcessWorld
 from partition.runtime.profiling import curve
 from partition.runtime.world import share_all, share_largest
 
@@ -29,8 +32,8 @@ SLOW_S = 0.05
 """A message that takes longer is repeated less often."""
 LONGEST_S = 0.6
 """Larger messages than one that takes this long are not measured: seconds go on along a line."""
-SUMS_AT_ONCE = 4
-"""Tensors that are added one behind the other, as the gradients of a stage are."""
+MOST_SUMS, MOST_SUM_BYTES = 64, 2**26
+"""Tensors that are added at once, as the gradients of a stage are: as many as the network has, up to these."""
 HEAD_START_S = 0.003
 """By which one end posts before the other."""
 BURST_WIDTH = 1024
@@ -40,8 +43,13 @@ _Times = tuple[float, float, float, float]
 """Posting a send, posting a receive, receive first, send first."""
 
 
-def measure_messages(world: ProcessWorld, message_bytes: Sequence[int], tensor_bytes: Sequence[int]) -> Messages:
-    """Measure messages between neighbours, one pair after another, and sums; all ranks call it together."""
+def measure_messages(
+    world: ProcessWorld, message_bytes: Sequence[int], tensor_bytes: Sequence[int], num_tensors: int = 1
+) -> Messages:
+    """Measure messages between neighbours, one pair after another, and sums of so many tensors at once.
+
+    All ranks call it together.
+    """
     num_ranks = world.process.world_size
     posts: dict[int, list[tuple[float, float]]] = {}
     links = []
@@ -50,7 +58,7 @@ def measure_messages(world: ProcessWorld, message_bytes: Sequence[int], tensor_b
         for num_bytes in message_bytes:
             times = _message(world, source, num_bytes)
             posts.setdefault(num_bytes, []).append((times[0], times[1]))
-            found[num_bytes] = _transfer(times)
+            found[num_bytes] = _transfer(times, reads_memory=world.reads_memory)
             if found[num_bytes][0] > LONGEST_S:
                 break
         links += [
@@ -63,17 +71,19 @@ def measure_messages(world: ProcessWorld, message_bytes: Sequence[int], tensor_b
         send=curve(send),
         receive=curve(receive),
         links=tuple(links),
-        sums=_sums(world, tensor_bytes),
+        sums=_sums(world, tensor_bytes, num_tensors),
         share_s=_share_s(world),
     )
 
 
-def _transfer(times: _Times) -> tuple[float, float]:
+def _transfer(times: _Times, *, reads_memory: bool) -> tuple[float, float]:
     """Seconds of the message, and by how much the two ways to measure differ."""
     post_send_s, post_receive_s, receive_first_s, send_first_s = times
-    both = max(0.0, receive_first_s - post_send_s), max(0.0, send_first_s - post_receive_s)
-    mean = sum(both) / 2
-    return mean, abs(both[0] - both[1]) / mean if mean > 0 else 0.0
+    both = [max(0.0, receive_first_s - post_send_s)]
+    if not reads_memory:
+        both.append(max(0.0, send_first_s - post_receive_s))
+    mean = statistics.fmean(both)
+    return mean, (max(both) - min(both)) / mean if mean > 0 else 0.0
 
 
 def _message(world: ProcessWorld, source: int, num_bytes: int) -> _Times:
@@ -95,9 +105,8 @@ class _End:
     """One end of the messages between two ranks."""
 
     def __init__(self, world: ProcessWorld, source: int, num_bytes: int, device: torch.device) -> None:
-        self._world = world
         self._is_source = world.process.rank == source
-        self._peer = source + 1 if self._is_source else source
+        self._transport = world.transports[source + 1 if self._is_source else source]
         self._num_bytes, self._device = num_bytes, device
         self._sent = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
         self._burst = torch.zeros((3, BURST_WIDTH, BURST_WIDTH), device=device)
@@ -127,16 +136,16 @@ class _End:
         if self._is_source:
             self._compute(HEAD_START_S / 3)
             start_s = time.perf_counter()
-            work = dist.isend(self._sent, self._peer, group=self._out)
+            delivery = self._transport.send(self._sent, _waiting_for)
             post_s = time.perf_counter() - start_s
-            _wait(work, self._device)
+            _wait(delivery, self._device)
             return post_s, 0.0, 0.0
         self._compute(2 * HEAD_START_S)
         start_s = time.perf_counter()
         into = torch.empty(self._num_bytes, dtype=torch.uint8, device=self._device)
-        work = dist.irecv(into, self._peer, group=self._in)
+        delivery = self._transport.receive(into, _waiting_for)
         post_s = time.perf_counter() - start_s
-        _wait(work, self._device)
+        _wait(delivery, self._device)
         return 0.0, post_s, time.perf_counter() - start_s
 
     def _compute(self, least_s: float = HEAD_START_S) -> None:
@@ -150,31 +159,23 @@ class _End:
         """Both ends go on at about the same moment."""
         number = torch.zeros(1, device=self._device)
         for is_sending in (self._is_source, not self._is_source):
-            if is_sending:
-                dist.send(number, self._peer, group=self._out)
-            else:
-                dist.recv(number, self._peer, group=self._in)
-        _synchronize(self._device)
+            post = self._transport.send if is_sending else self._transport.receive
+            _wait(post(number, _waiting_for), self._device)
 
     def _send(self) -> None:
-        _wait(dist.isend(self._sent, self._peer, group=self._out), self._device)
+        _wait(self._transport.send(self._sent, _waiting_for), self._device)
 
     def _receive(self) -> None:
         into = torch.empty(self._num_bytes, dtype=torch.uint8, device=self._device)
-        _wait(dist.irecv(into, self._peer, group=self._in), self._device)
-
-    @property
-    def _out(self) -> dist.ProcessGroup:
-        return self._world.down if self._is_source else self._world.up
-
-    @property
-    def _in(self) -> dist.ProcessGroup:
-        return self._world.up if self._is_source else self._world.down
+        _wait(self._transport.receive(into, _waiting_for), self._device)
 
 
-def _wait(work: dist.Work | None, device: torch.device) -> None:
-    assert work is not None, "both ends are in the group"
-    work.wait()
+def _waiting_for() -> str:
+    return "the other end of a message that is measured"
+
+
+def _wait(delivery: Delivery, device: torch.device) -> None:
+    delivery.wait()
     _synchronize(device)
 
 
@@ -183,23 +184,24 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _sums(world: ProcessWorld, tensor_bytes: Sequence[int]) -> Curve:
+def _sums(world: ProcessWorld, tensor_bytes: Sequence[int], num_tensors: int) -> Curve:
     """Adding up one tensor of several over all ranks, by its bytes."""
+    begin = world.sum_over(range(world.process.world_size), world.down)
     found = {}
     for num_bytes in tensor_bytes:
         shape = (max(1, num_bytes // 4),)
-        tensors = [torch.zeros(shape, device=world.message_device) for _ in range(SUMS_AT_ONCE)]
-        total_s, spread = _repeated(world, partial(_add, tensors, world.down))
-        found[num_bytes] = total_s / SUMS_AT_ONCE, spread
+        count = max(1, min(num_tensors, MOST_SUMS, MOST_SUM_BYTES // num_bytes))
+        tensors = [torch.zeros(shape, device=world.message_device) for _ in range(count)]
+        total_s, spread = _repeated(world, partial(_add, begin, tensors))
+        found[num_bytes] = total_s / count, spread
         if total_s > LONGEST_S:
             break
     return curve(found)
 
 
-def _add(tensors: Sequence[torch.Tensor], group: dist.ProcessGroup) -> None:
+def _add(begin: BeginSum, tensors: Sequence[torch.Tensor]) -> None:
     """As the gradients of a stage are added: all posted, then waited for."""
-    for work in [dist.all_reduce(tensor, group=group, async_op=True) for tensor in tensors]:
-        _wait(work, tensors[0].device)
+    _wait(begin(tensors, _waiting_for), tensors[0].device)
 
 
 def _share_s(world: ProcessWorld) -> float:

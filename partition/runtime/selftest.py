@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -215,12 +215,19 @@ def _links(folder: Path, num_processes: int, kind: str) -> Check:
     return Check(name="links", status=OK, text=_describe(json.loads(out.read_text(encoding="utf-8"))))
 
 
-def _describe(links: Sequence[dict[str, Any]]) -> str:
-    smallest, largest = (pick(link["num_bytes"] for link in links) for pick in (min, max))
-    latency_s = max(link["seconds"] for link in links if link["num_bytes"] == smallest)
-    slowest_s = max(link["seconds"] for link in links if link["num_bytes"] == largest)
-    rate = format_bytes(int(largest / slowest_s))
-    return f"{format_seconds(latency_s)} for {smallest} bytes, {rate}/s at {format_bytes(largest)}, the slowest pair"
+def _describe(found: dict[str, Any]) -> str:
+    curves = [link["curve"] for link in found["links"]]
+    latency_s = max(curve["seconds"][0] for curve in curves)
+    # Links that are slow have been measured up to smaller messages than others.
+    num_bytes, slowest_s = max(
+        ((curve["sizes"][-1], curve["seconds"][-1]) for curve in curves), key=lambda one: one[1] / one[0]
+    )
+    rate = format_bytes(int(num_bytes / slowest_s))
+    smallest = curves[0]["sizes"][0]
+    return (
+        f"by {found['way']}: {format_seconds(latency_s)} for {smallest} bytes, {rate}/s at {format_bytes(num_bytes)}, "
+        "the slowest pair"
+    )
 
 
 def has_devices(num_processes: int, kind: str) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from partition.config import ExperimentConfig
+from partition.costs.noise import NoiseEstimate, Parts, estimate_noise, step_parts
 from partition.data.dataset import Dataset
 from partition.data.minibatches import minibatches
 from partition.errors import PeerError, RunError
@@ -31,6 +32,8 @@ Trainee = Fleet | ShardedModel
 """What can be trained: the ranks of a candidate that live in this process."""
 
 BEGINNING = Position()
+NOISE_STEPS = 32
+"""Over which the noise of each step is smoothed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +101,16 @@ def train(
                 examples,
                 learning_rate=rate,
                 stop_signal=watch.stop_signal if watch else 0,
+                step=step,
             )
         except PeerError as error:
             error.step = step
             raise
         if watch:
             watch.begin()
-        metrics.append(_metrics(step, result, len(examples), rate))
+        is_full = len(examples) == min(candidate.minibatch_size, dataset.num_train)
+        one = _metrics(step, result, len(examples), rate)
+        metrics.append(_with_noise(one, result, metrics, dataset.num_train) if is_full else one)
         _check_finite(metrics[-1], partial(fleet.find_fault, dataset.train_x, examples))
         if len(examples) == candidate.minibatch_size:
             whole_s.append(result.step_s)
@@ -122,7 +128,8 @@ def train(
     if not stop_signal:
         final = evaluate(fleet, dataset, train_loss)
     step_s = _longest(fleet, whole_s or [one.step_s for one in metrics])
-    summary = _summary(fleet, step_s, len(metrics), final, wall_s)
+    noise = estimate_noise(_parts(metrics), dataset.num_train) if config.training.noise else None
+    summary = _summary(fleet, step_s, len(metrics), final, wall_s, noise)
     last_step = metrics[-1].step
     return Result(summary=summary, fleet=fleet, stop_signal=stop_signal, last_step=last_step)
 
@@ -157,6 +164,24 @@ def _metrics(step: int, result: StepResult, num_examples: int, learning_rate: fl
     )
 
 
+def _with_noise(metrics: Metrics, result: StepResult, earlier: Sequence[Metrics], num_train: int) -> Metrics:
+    """With what the step says of the noise of the gradient, if anything, smoothed over the last steps."""
+    parts = step_parts(result.noise, num_train) if result.noise else None
+    if parts is None:
+        return metrics
+    window = estimate_noise([*_parts(earlier[-2 * NOISE_STEPS :])[-NOISE_STEPS + 1 :], parts], num_train)
+    return replace(metrics, **parts._asdict(), b_noise=window.b_noise)
+
+
+def _parts(metrics: Sequence[Metrics]) -> list[Parts]:
+    """What is measured of the steps that measured noise."""
+    return [
+        Parts(one.tr_sigma, one.grad_sq_norm)
+        for one in metrics
+        if one.tr_sigma is not None and one.grad_sq_norm is not None
+    ]
+
+
 def _check_finite(metrics: Metrics, find_fault: Callable[[], str]) -> None:
     """All ranks know the same figures of a step, and end after the same one."""
     for name in ("loss", "grad_norm"):
@@ -173,7 +198,9 @@ def _last_epoch_loss(metrics: list[Metrics], num_train: int, candidate: Candidat
     return sum(one.loss for one in steps) / len(steps)
 
 
-def _summary(fleet: Trainee, step_s: list[float], num_steps: int, final: Final, wall_s: float) -> Summary:
+def _summary(
+    fleet: Trainee, step_s: list[float], num_steps: int, final: Final, wall_s: float, noise: NoiseEstimate | None
+) -> Summary:
     candidate = fleet.candidate
     assert candidate.predicted is not None
     names = {plan.rank: plan.device for plan in candidate.stages}
@@ -186,17 +213,18 @@ def _summary(fleet: Trainee, step_s: list[float], num_steps: int, final: Final, 
         final=final,
         per_device=tuple(
             DeviceBytes(device=names[rank], predicted_peak_bytes=predicted[rank], measured_peak_bytes=measured)
-            for rank, measured in enumerate(_peaks(fleet))
+            for rank, measured in enumerate(shared_peaks(fleet))
         ),
         step_time=StepTime(
             predicted_s=candidate.predicted.step_s,
             measured_s=median_step_s(step_s),
             clock="simulated" if fleet.has_simulated_clock else "wall",
         ),
+        noise=noise,
     )
 
 
-def _peaks(fleet: Trainee) -> list[int | None]:
+def shared_peaks(fleet: Trainee) -> list[int | None]:
     """The measured peak of every rank, None where nothing measures it."""
     mine = {rank: -1 if peak is None else peak for rank, peak in fleet.peak_bytes().items()}
     every = share_all(fleet.world, {rank: np.array([peak], dtype=np.float64) for rank, peak in mine.items()})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from partition.costs.noise import StepNoise
 from partition.data.rows import Examples
 from partition.data.stores import free_bytes as host_free_bytes
 from partition.errors import DeviceMemoryError, RunError
-from partition.graph import Category, build_stage_program, recomputed
+from partition.graph import Category, StageProgram, build_stage_program, recomputed
+from partition.graph.recompute import units_of_parts
 from partition.plan import Candidate, Layout, Search, StagePlan
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.prediction import MOST_IN_ONE_PASS, prediction_schedule, prediction_sizes
@@ -23,11 +27,11 @@ from partition.runtime.clock import Clock, SimulatedClock, WallClock
 from partition.runtime.device import RuntimeDevice
 from partition.runtime.executor import Executor, Observer, Run, Step, run_in_turn
 from partition.runtime.fault import Findings, describe_fault
-from partition.runtime.feed import MinibatchFeed
+from partition.runtime.feed import MinibatchFeed, example_weight
 from partition.runtime.optimizer import build_optimizer
 from partition.runtime.parameters import initialise
 from partition.runtime.stage import Parameters, Stage, take_parameters
-from partition.runtime.tally import Tally
+from partition.runtime.tally import Tally, Totals
 from partition.runtime.update import Update
 from partition.runtime.world import LocalWorld, Numbers, World, share_all
 from partition.schedule import ReplayCosts, Schedule
@@ -36,8 +40,9 @@ from partition.units import format_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a worker is made of; a profile puts in ones that take the time."""
+    """What a worker is made of; a profile puts in ones that take the time, a curvature those of second order."""
 
+    program: Callable[..., StageProgram] = build_stage_program
     stage: Callable[..., Stage] = Stage
     update: Callable[..., Update] = Update
     observe: Observer | None = None
@@ -68,13 +73,16 @@ class Worker:
         self.clock: Clock = SimulatedClock() if is_simulated else WallClock()
 
     def _add_stage(self, search: Search, candidate: Candidate, plan: StagePlan) -> None:
-        program = build_stage_program(search.network, plan.first_layer, plan.last_layer)
-        program = recomputed(program, plan.recompute)
-        layers = {layer.index: take_parameters(layer, self.device) for layer in program.layers}
-        initialise(program.layers, layers, search.config.training.seed)
+        build = self._parts.program
+        if search.model.has_noise:
+            build = partial(build, has_noise=True)
+        program = recomputed(build(search.network, plan.first_layer, plan.last_layer), plan.recompute)
+        seed, parts = search.config.training.seed, [part for layer in program.layers for part in layer.weighted]
+        layers = {part.index: take_parameters(part, self.device) for part in parts}
+        initialise(parts, layers, seed)
         # The penalty enters the sum over replicas once.
         stage = self._parts.stage(search.network, program, self.device, layers, candidate.num_microbatches,
-                                  has_penalty=plan.replica_index == 0)  # fmt: skip
+                                  has_penalty=plan.replica_index == 0, seed=seed)  # fmt: skip
         optimizer = build_optimizer(search.config.optimizer, candidate.learning_rate, stage.parameters, self.device)
         self.stages[plan.stage_index] = stage
         self.updates[plan.stage_index] = self._parts.update(
@@ -101,6 +109,8 @@ class StepResult:
     """Since the end of the step before, on this process's clock."""
     stop_signal: int
     """The signal that asks some rank to stop; 0 where none does."""
+    noise: StepNoise | None = None
+    """What the gradients of the examples came to; None where noise is not measured."""
 
 
 class Fleet:
@@ -113,10 +123,11 @@ class Fleet:
         self.candidate = candidate
         self._observe = parts.observe if parts else None
         self.world = world or LocalWorld(candidate.num_replicas, candidate.num_devices // candidate.num_replicas)
-        self.tally = Tally(search.network, candidate)
+        self.tally = Tally(search.network, candidate, has_noise=search.model.has_noise)
         self.workers = [_build_worker(search, candidate, rank, self.world, parts) for rank in self.world.ranks]
         self._priced: dict[tuple[int, int], tuple[Layout, ReplayCosts]] = {}
         self._ended_s: float | None = None
+        self._step = 0
 
     def train(
         self,
@@ -126,30 +137,19 @@ class Fleet:
         *,
         learning_rate: float | None = None,
         stop_signal: int = 0,
+        step: int | None = None,
     ) -> StepResult:
         """One optimizer step on the given examples, at most a minibatch of them.
 
-        Without a learning rate it is the one of the step before. `stop_signal` tells all ranks that this process has
+        Without a learning rate it is the one of the step before, and without the number of the step the next one: what
+        dropout drops follows from it. `stop_signal` tells all ranks that this process has
         been asked to stop.
         """
         if learning_rate is not None:
             self._set_learning_rate(learning_rate)
         start_s = self._align_clocks() if self._ended_s is None else self._ended_s
-        runs: list[Run] = []
-        num_losses: dict[int, int] = {}
-        for replica, part in self._parts(examples):
-            layout, costs = self._priced_layout(replica, len(part))
-            num_losses[replica] = layout.num_microbatches
-            step = Step(
-                sizes=layout.sizes,
-                weight=1.0 / len(examples),
-                feed=MinibatchFeed(x, y, part, layout.sizes),
-                seconds=costs.seconds_of,
-            )
-            runs += self.runs(replica, layout.schedule, step, _transfers(costs))
-        run_in_turn(runs)
-        for worker in self.workers:
-            worker.device.synchronize()
+        self._step = self._step + 1 if step is None else step
+        num_losses = self.run_minibatch(x, y, examples, example_weight(self.search.network.loss, y, examples))
         numbers = {
             worker.rank: self._numbers(worker, num_losses[worker.replica], stop_signal) for worker in self.workers
         }
@@ -161,7 +161,32 @@ class Fleet:
             grad_norm=totals.grad_norm,
             step_s=self._ended_s - start_s,
             stop_signal=totals.stop_signal,
+            noise=_step_noise(totals, len(examples)),
         )
+
+    def run_minibatch(self, x: Examples, y: Examples, examples: NDArray[np.int64], weight: float) -> dict[int, int]:
+        """Run the candidate's schedule on at most a minibatch of examples, each of the given weight.
+
+        Gives the number of microbatches, and so of losses, of every replica that lives here.
+        """
+        runs: list[Run] = []
+        num_losses: dict[int, int] = {}
+        for replica, first, part in self._parts(examples):
+            layout, costs = self._priced_layout(replica, len(part))
+            num_losses[replica] = layout.num_microbatches
+            step = Step(
+                sizes=layout.sizes,
+                weight=weight,
+                step=self._step,
+                first_example=first,
+                feed=MinibatchFeed(x, y, part, layout.sizes),
+                seconds=costs.seconds_of,
+            )
+            runs += self.runs(replica, layout.schedule, step, _transfers(costs))
+        run_in_turn(runs)
+        for worker in self.workers:
+            worker.device.synchronize()
+        return num_losses
 
     def _set_learning_rate(self, learning_rate: float) -> None:
         for worker in self.workers:
@@ -169,12 +194,12 @@ class Fleet:
                 for group in update.optimizer.param_groups:
                     group["lr"] = learning_rate
 
-    def _parts(self, examples: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Every replica with a rank in this process, and its share of the examples."""
-        shares = microbatch_sizes(len(examples), self.candidate.num_replicas)
-        parts = np.split(examples, np.cumsum(shares)[:-1])
+    def _parts(self, examples: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+        """Every replica with a rank in this process, and its share of the examples with the place of the first."""
+        ends = np.cumsum(microbatch_sizes(len(examples), self.candidate.num_replicas)).tolist()
         local = {worker.replica for worker in self.workers}
-        return ((replica, part) for replica, part in enumerate(parts) if replica in local)
+        spans = enumerate(pairwise([0, *ends]))
+        return ((replica, first, examples[first:end]) for replica, (first, end) in spans if replica in local)
 
     def _priced_layout(self, replica: int, num_examples: int) -> tuple[Layout, ReplayCosts]:
         """The replica's layout, or the part of it that a short minibatch needs, and what its actions cost."""
@@ -210,7 +235,10 @@ class Fleet:
         """What a rank tells the others of a step; of the losses that it has room for only those of this step."""
         last = worker.stages.get(self.candidate.num_stages - 1)
         losses = [] if last is None else last.losses_M[:num_losses].tolist()
-        return self.tally.pack(worker.rank, worker.updates, losses, stop_signal)
+        squares = {index: stage.example_squares(num_losses) for index, stage in worker.stages.items()}
+        return self.tally.pack(
+            worker.rank, worker.updates, losses, stop_signal, squares if self.search.model.has_noise else None
+        )
 
     def _align_clocks(self) -> float:
         """A step is over when its last rank is done, and the next begins then."""
@@ -238,14 +266,17 @@ class Fleet:
         findings = {worker.rank: Findings() for worker in self.workers}
         for worker in self.workers:
             for stage in worker.stages.values():
-                for layer, of in stage.layers.items():
+                units = units_of_parts(stage.program.layers)
+                unit_of_index = {part.index: units[part] for unit in stage.program.layers for part in unit.weighted}
+                for index, of in stage.layers.items():
                     gradients = (of.grad_weight_OI, of.grad_bias_O)
-                    findings[worker.rank].gradients(layer, (one for one in gradients if one is not None))
+                    found = (one for one in gradients if one is not None)
+                    findings[worker.rank].gradients(unit_of_index[index], found)
 
         def examine(rank: int, layer: int, tensor: Tensor) -> None:
             findings[rank].output(layer, tensor)
 
-        for replica, part in self._parts(examples):
+        for replica, _, part in self._parts(examples):
             rows = max(self.search.layouts(self.candidate)[replica].sizes)
             most = rows * MOST_IN_ONE_PASS
             for start in range(0, len(part), most):
@@ -282,7 +313,7 @@ class Fleet:
         return any(isinstance(worker.clock, SimulatedClock) for worker in self.workers)
 
     def layers(self) -> dict[int, Parameters]:
-        """The parameters of every layer that lives here, those of a replica's first copy, in increasing order."""
+        """The parameters of every layer and norm here, those of a replica's first copy, in increasing order."""
         found = {
             index: of
             for worker in reversed(self.workers)
@@ -294,6 +325,17 @@ class Fleet:
     def parameters(self) -> list[Tensor]:
         """All parameters that live here in canonical order: layer by layer, weight before bias."""
         return [tensor for of in self.layers().values() for tensor in of.tensors]
+
+
+def _step_noise(totals: Totals, num_examples: int) -> StepNoise | None:
+    """Per example: the gradients of the stages carry 1/N of the minibatch's mean."""
+    if totals.example_square_sum is None or totals.data_grad_square is None:
+        return None
+    return StepNoise(
+        num_examples=num_examples,
+        example_square=num_examples * totals.example_square_sum,
+        mean_square=totals.data_grad_square,
+    )
 
 
 def _transfers(costs: ReplayCosts) -> Callable[[MessageKey], float]:

@@ -70,6 +70,7 @@ class _Sum:
     posted_s: dict[int, float] = field(default_factory=dict)
     seconds: float = 0.0
     completed_s: float = 0.0
+    work_s: float = 0.0
     is_complete: bool = False
 
     def wait(self) -> bool:
@@ -84,6 +85,7 @@ class _Round:
     num_ranks: int
     given: dict[int, Numbers] = field(default_factory=dict)
     completed_s: float = 0.0
+    work_s: float = 0.0
 
     def wait(self) -> bool:
         """Whether every rank has given its numbers."""

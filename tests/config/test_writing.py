@@ -116,7 +116,7 @@ def test_shipped_experiments_survive_being_written(path: Path, tmp_path: Path) -
 
 def test_defaults_are_written_out_and_quantities_keep_their_units(load: Any, right: str) -> None:
     resolved = resolve(load(right, ["cluster.links={bandwidth: 25 GB/s, latency: 5 us}", "cluster.devices.count=3"]))
-    assert resolved["training"] == {"minibatch_size": 6, "epochs": 1, "seed": 0, "timeout": "60 s"}
+    assert resolved["training"] == {"minibatch_size": 6, "epochs": 1, "seed": 0, "noise": False, "timeout": "60 s"}
     assert resolved["optimizer"] == {
         "name": "sgd",
         "lr": 0.1,

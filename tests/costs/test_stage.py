@@ -8,16 +8,20 @@ import pytest
 
 from partition.config import ClusterConfig, ModelConfig, OptimizerConfig
 from partition.costs import CostModel, StageCost, build_cluster, optimizer_record
-from partition.costs.work import Work
+from partition.costs.work import Work, operator_key
 from partition.graph import Category, build_network
+from partition.graph.program import operators
 
 WEIGHTS, BIASES = 3 * 5 + 5 * 2, 5 + 2
 
 
-def stage(first: int = 0, last: int = 1, *, penalty: float = 0.0, bias: bool = True, **optimizer: Any) -> StageCost:
+def stage(
+    first: int = 0, last: int = 1, *, penalty: float = 0.0, bias: bool = True, noise: bool = False, **optimizer: Any
+) -> StageCost:
     model = {"in_features": 3, "hidden_features": (5,), "out_features": 2, "l2_penalty": penalty, "bias": bias}
     record = optimizer_record(OptimizerConfig.model_validate({"lr": 0.1, **optimizer}))
-    return CostModel(build_network(ModelConfig.model_validate(model)), record, 4).stage(first, last)
+    network = build_network(ModelConfig.model_validate(model))
+    return CostModel(network, record, 4, has_noise=noise).stage(first, last)
 
 
 @pytest.mark.parametrize(("first", "last", "numbers"), [(0, 0, 1), (1, 1, 1 + 6), (0, 1, 1 + 6)])
@@ -82,3 +86,23 @@ def test_a_message_takes_latency_and_its_bytes() -> None:
     cluster = build_cluster(ClusterConfig.model_validate({"devices": (device,) * 4, "links": links}), "float32")
     assert cluster.transfer_s(0, 1, 50) == 0.5 + 0.5
     assert cluster.transfer_s(1, 2, 50) == 2.0 + 5.0
+
+
+@pytest.mark.parametrize(("first", "last", "numbers"), [(0, 0, 1 + 6), (0, 1, 1 + 6 + 2 * 6)])
+def test_noise_keeps_a_norm_of_every_layer_and_microbatch(first: int, last: int, numbers: int) -> None:
+    assert stage(first, last, noise=True).static_bytes(6)[Category.WORKSPACE] == 4 * numbers
+
+
+def test_noise_takes_the_norms_without_the_penalty_beside_a_piece_of_a_weight() -> None:
+    norms, piece = 3 * (5 + 2) + 2, 3 * 5
+    assert stage(noise=True, penalty=0.1).step.memory.peak_bytes == 4 * (norms + piece)
+    assert stage(noise=True).step.memory.peak_bytes == stage().step.memory.peak_bytes
+
+
+def test_norms_of_examples_read_both_rows_and_are_known_by_their_shape() -> None:
+    cost = stage(noise=True).microbatch(7).weight_grad
+    assert cost.kernels[0] == Work(2 * 7 * (5 + 2), 4 * 7 * (5 + 2))
+    assert cost.memory.peak_bytes == 2 * 4 * 7 > stage().microbatch(7).weight_grad.memory.peak_bytes
+    measured = stage(noise=True)
+    keys = [operator_key(one, measured.network.loss) for one in operators(measured.program.weight_grad)]
+    assert keys[:2] == ["example norms 5x2 bias", "weight gradient 5x2 bias"]

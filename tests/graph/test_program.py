@@ -9,6 +9,7 @@ from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS, Keeps, Program, St
 from partition.graph.network import Network
 from partition.graph.program import (
     Affine,
+    ExampleNorms,
     Give,
     InputGrad,
     Take,
@@ -119,7 +120,26 @@ def test_kernels_read_what_the_record_keeps(activation: str) -> None:
     functions = {
         "identity": lambda z: z * 1,
         "gelu_tanh": lambda z: torch.nn.functional.gelu(z, approximate="tanh"),
+        "sin": torch.sin,
     }
     function = functions.get(activation, getattr(torch.nn.functional, activation, None))
     (expected,) = torch.autograd.grad(function(z).sum(), z)
     assert torch.allclose(grad, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("first", "last"), SPLITS)
+def test_noise_adds_norms_before_each_weight_gradient_and_nothing_else(first: int, last: int) -> None:
+    plain = build_stage_program(network(), first, last)
+    noisy = build_stage_program(network(), first, last, has_noise=True)
+    for name in ("forward", "backward", "input_grad", "weight_grad", "predict"):
+        program = list(getattr(noisy, name))
+        positions = [at for at, one in enumerate(program) if isinstance(one, ExampleNorms)]
+        for at in reversed(positions):
+            layer, x, grad_z, workspace, _ = program[at]
+            assert program[at - 1 : at + 2] == [Take(workspace), program[at], Give(workspace)]
+            del program[at - 1 : at + 2]
+            following = next(one for one in program[at - 1 :] if not isinstance(one, Take | Give))
+            assert isinstance(following, WeightGrad)
+            assert following[:3] == (layer, x, grad_z)
+        assert tuple(program) == getattr(plain, name)
+        assert len(positions) == (last - first + 1 if name in ("backward", "weight_grad") else 0)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from itertools import product
 
 import pytest
 
-from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS, Spans, StageProgram, build_stage_program, recomputed
+from partition.config import ModelConfig
+from partition.graph import (
+    ACTIVATION_RECORDS,
+    LOSS_RECORDS,
+    Spans,
+    StageProgram,
+    build_network,
+    build_stage_program,
+    recomputed,
+)
 from partition.graph.program import Activate, Affine, LossAndGrad, operators
 from partition.graph.recompute import kept_variables
 from tests.graph.test_program import SPLITS, name_of, network, run, sent
+from tests.runtime.random_experiments import random_blocks
 
 
 def spans_of(first: int, last: int) -> list[Spans]:
@@ -37,6 +48,19 @@ def test_every_buffer_is_given_back_once_whatever_is_computed_again(activation: 
         plain = build_stage_program(network(activation, loss), first, last)
         for spans in spans_of(first, last):
             check(recomputed(plain, spans))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_blocks_of_any_kind_are_computed_again(seed: int) -> None:
+    """Norms, gates, dropouts and sums, in any order: every stage, and every choice of its blocks."""
+    choose = random.Random(seed)
+    model = {"in_features": 6, "out_features": 3, "blocks": random_blocks(choose, choose.randint(1, 4))}
+    built = build_network(ModelConfig.model_validate({**model, "activation": "gelu", "bias": choose.random() < 0.5}))
+    for first in range(built.num_layers):
+        for last in range(first, built.num_layers):
+            plain = build_stage_program(built, first, last)
+            for spans in spans_of(first, last):
+                check(recomputed(plain, spans))
 
 
 def test_without_spans_the_programs_are_the_same() -> None:
@@ -87,5 +111,5 @@ def test_phi_of_a_kept_pre_activation_is_computed_from_it() -> None:
     made = list(operators(again.backward))
     first = next(place for place, one in enumerate(made) if isinstance(one, Activate))
     assert isinstance(made[first], Activate)
-    assert (made[first].layer.index, made[first].z.name, made[first].h.name) == (0, "z0", "h0")
+    assert (made[first].layer.index, made[first].z.name, made[first].h.name) == (0, "z0", "h0_again")
     assert isinstance(made[first + 1], Affine)

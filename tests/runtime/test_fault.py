@@ -72,7 +72,7 @@ NAMES = ("whole", "accumulate-4", "data_parallel-2x4", "pipeline-2x4-1f1b", "pip
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("activation", ["relu"])
 def test_the_layer_whose_output_overflows_is_named(name: str, activation: str) -> None:
     config = build_config(activation=activation, planner=PLANNER, loss="mse")
     said, steps = message(config, name, "forward")

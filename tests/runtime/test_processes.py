@@ -13,8 +13,8 @@ from partition.errors import PartitionError
 from partition.plan import Search
 from partition.record import Final, Metrics
 from partition.runtime import Fleet, joined, train
+from partition.runtime.agreement import check_agreement
 from partition.runtime.process import Process
-from partition.runtime.processes import check_agreement
 from tests.runtime.by_hand import find
 from tests.runtime.conftest import build_config
 from tests.runtime.events import peak, recorded

@@ -42,7 +42,7 @@ def same(one: Trained, other: Trained) -> bool:
     return one[0] == other[0] and all(map(np.array_equal, one[1], other[1]))
 
 
-@pytest.mark.parametrize("seed", with_slow(range(12), range(150)))
+@pytest.mark.parametrize("seed", with_slow(range(6), range(150)))
 def test_random_layers_computed_again_give_the_same_bits_in_the_predicted_bytes(seed: int) -> None:
     config, name = random_experiment(seed)
     search, dataset = Search(config), load(config)
@@ -61,7 +61,7 @@ def test_random_layers_computed_again_give_the_same_bits_in_the_predicted_bytes(
     assert fleet.peak_bytes() == predicted
 
 
-@pytest.mark.parametrize("seed", range(150, 170))
+@pytest.mark.parametrize("seed", range(150, 158))
 def test_time_and_bytes_are_those_of_the_replay_on_the_simulated_clock(seed: int) -> None:
     config, name = random_experiment(seed)
     search, dataset = Search(config), load(config)
@@ -82,7 +82,7 @@ def recomputing_all(search: Search, name: str) -> Candidate:
     return search.price(Shape.of(plain), [segment.recomputing_all() for segment in segments_of(plain.stages)])
 
 
-@pytest.mark.parametrize("activation", ["gelu", "tanh", "identity"])
+@pytest.mark.parametrize("activation", ["gelu", "tanh"])
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv"])
 def test_stages_that_keep_nothing_train_as_one_device_does(schedule: str, activation: str) -> None:
     config = build_config(activation=activation, planner={"num_microbatches": (4,), "num_stages": (2, 4)})
@@ -90,7 +90,7 @@ def test_stages_that_keep_nothing_train_as_one_device_does(schedule: str, activa
     expected = steps(Fleet(search, find(search, "accumulate-4")), dataset)
     again = recomputing_all(search, f"pipeline-2x4-{schedule}")
     rows = [row for layout in search.layouts(again) for row in layout.schedule.rows]
-    assert any(str(action) == "0R3" for row in rows for action in row) or activation == "identity"
+    assert any(str(action) == "0R3" for row in rows for action in row)
     assert same(steps(Fleet(search, again), dataset), expected)
 
 

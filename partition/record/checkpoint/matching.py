@@ -1,8 +1,8 @@
 """Whether a checkpoint belongs to an experiment, and where in it a run goes on.
 
 model, precision, optimizer.name and .momentum    must be the same: the tensors would mean something else
-training.epochs, .steps, .timeout, cluster,       may change freely: so may the number of stages, their split
-planner, checkpoint                               and their schedule
+training.epochs, .steps, .timeout, .noise,        may change freely: so may the number of stages, their split
+cluster, planner, checkpoint                      and their schedule
 everything else (training.seed and .minibatch_size,  refused unless the key is allowed by name: the run then
 data, the other optimizer keys, model.loss ...)      takes another course than the checkpoint's would have
 microbatches, replicas, sharding                  allowed, with a note: the gradient is the same, its bits are not
@@ -22,7 +22,7 @@ from partition.plan import Candidate
 from partition.record.checkpoint.facts import CheckpointRecord, Position
 
 _COMPARED = ("model", "precision", "data", "training", "optimizer")
-_FREE = ("training.epochs", "training.steps", "training.timeout")
+_FREE = ("training.epochs", "training.steps", "training.timeout", "training.noise")
 _FIXED = ("optimizer.name", "optimizer.momentum")
 _NOT_IN_TENSORS = ("model.l2_penalty", "model.loss")
 _ORDER = ("training.minibatch_size", "training.seed", "data.")

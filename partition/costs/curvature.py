@@ -1,0 +1,58 @@
+"""The costs of a stage of a Hessian-vector product: the same actions as a step of training, other programs in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+
+from partition.costs.block_work import Work
+from partition.costs.stage import CostModel, NetworkStageCost
+from partition.costs.work import program_work
+from partition.graph import Category, StageProgram, build_second_order_program
+
+
+class CurvatureStageCost(NetworkStageCost):
+    """The layers of a stage with a direction, and the Hessian times it in place of gradients, for each parameter."""
+
+    @cached_property
+    def program(self) -> StageProgram:
+        """The programs of the Hessian-vector product."""
+        return build_second_order_program(self.network, self.layers[0].index, self.layers[-1].index)
+
+    def static_bytes(self, num_microbatches: int) -> dict[Category, int]:
+        """Parameters, the product where gradients stand in training, and the direction as the optimizer's state."""
+        found = super().static_bytes(num_microbatches)
+        found[Category.OPTIMIZER] += self.parameter_bytes
+        found[Category.WORKSPACE] += self.rules.block_bytes(self.itemsize)  # the number that kernels multiply by
+        return found
+
+    @cached_property
+    def num_norms(self) -> int:
+        """Numbers that the end of a product reads back at once: one for each row of the parameters."""
+        return sum(part.out_features + part.has_bias for part in self.weighted)
+
+    def _norm_work(self) -> Work:
+        # ‖H v‖², v·H v and ‖v‖².
+        elements = 3 * self.parameter_elements
+        return Work(2 * elements, 4 * self.parameter_elements * self.itemsize)
+
+    def _update_work(self) -> Work:
+        return Work(0, 0)
+
+
+class CurvatureCostModel(CostModel):
+    """Stage costs of the Hessian-vector products of a network."""
+
+    stage_cost = CurvatureStageCost
+    can_recompute = False
+
+
+def step_flop(model: CostModel, sizes: Iterable[int]) -> int:
+    """Floating-point operations of forward and backward of the whole network on microbatches of these sizes."""
+    whole = model.stage(0, model.network.num_layers - 1)
+    return sum(
+        work.flop
+        for rows in sizes
+        for program in (whole.program.forward, whole.program.backward)
+        for work in program_work(program, rows, model.itemsize, model.network.loss)
+    )

@@ -1,0 +1,39 @@
+"""The largest curvature in words."""
+
+from __future__ import annotations
+
+from partition.record.curvature import CurvatureRecord, ProductCost
+from partition.units import format_bytes
+
+
+def curvature_text(found: CurvatureRecord) -> str:
+    """The eigenvalue with what is known of it, what follows for the learning rate, and what a product costs."""
+    where = "initial parameters" if found.checkpoint is None else f"{found.checkpoint} (step {found.step})"
+    lines = [
+        f"Hessian of J on {found.num_examples:,} examples, {where}, on {found.candidate}:",
+        f"largest eigenvalue {found.eigenvalue:.6g}, residual {found.residual:.2g}: {_state(found)}",
+    ]
+    if found.most_negative is not None:
+        lines.append(f"the eigenvalue of largest magnitude is negative, {found.most_negative:.6g}: J curves down there")
+    if found.is_converged and found.eigenvalue > 0:
+        lines.append(f"gradient descent without momentum overshoots along it above lr = 2/{found.eigenvalue:.4g} "
+                     f"= {2 / found.eigenvalue:.4g}")  # fmt: skip
+    return "\n".join([*lines, _cost(found.product)])
+
+
+def _state(found: CurvatureRecord) -> str:
+    if found.is_converged:
+        return f"converged after {found.num_products} products"
+    return (
+        f"not converged to {found.tolerance:g} after {found.num_products} products; take more with --max-products, "
+        "or a larger --tolerance"
+    )
+
+
+def _cost(product: ProductCost) -> str:
+    simulated = " (simulated)" if product.clock == "simulated" else ""
+    peak = format_bytes(max(product.predicted_peak_bytes))
+    return (
+        f"a product takes {product.flop_ratio:.2f} x the operations of a gradient, {product.predicted_s:.3g} s a "
+        f"minibatch predicted, {product.measured_s:.3g} s measured{simulated}, at most {peak} on a device"
+    )

@@ -1,0 +1,45 @@
+"""Norms of every example's gradient against torch.func.vmap of grad, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from partition.ops import affine_example_norms, weight_grad_norms
+
+SHAPES = [(1, 1, 1), (1, 4, 3), (7, 1, 5), (6, 5, 1), (9, 8, 7)]
+ONE = torch.ones((), dtype=torch.float64)
+
+
+def norms_by_autograd(x_BI: Tensor, grad_z_BO: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """Of the gradients of grad_z . (W x + b) in W and b, one example at a time."""
+    parameters = {"weight": weight_OI} if bias_O is None else {"weight": weight_OI, "bias": bias_O}
+
+    def value(parameters: dict[str, Tensor], x_I: Tensor, grad_z_O: Tensor) -> Tensor:
+        z_O = parameters["weight"] @ x_I + parameters.get("bias", torch.zeros(()))
+        return (grad_z_O * z_O).sum()
+
+    grads = vmap(grad(value), (None, 0, 0))(parameters, x_BI, grad_z_BO)
+    return torch.stack([of.flatten(1).square().sum(1) for of in grads.values()]).sum(0).sqrt()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_norms_are_those_of_one_gradient_for_each_example(shape: tuple[int, int, int], bias: bool) -> None:
+    B, I, O = shape  # noqa: E741
+    x_BI, grad_z_BO, weight_OI, bias_O = (torch.randn(of, dtype=torch.float64) for of in ((B, I), (B, O), (O, I), (O,)))
+    grad_z_BO[0] = 0.0  # an example that a ReLU has cut off
+    norms_B, workspace_B = torch.empty(2, B, dtype=torch.float64)
+    affine_example_norms(x_BI, grad_z_BO, ONE if bias else None, norms_B, workspace_B)
+    expected = norms_by_autograd(x_BI, grad_z_BO, weight_OI, bias_O if bias else None)
+    torch.testing.assert_close(norms_B, expected, rtol=1e-10, atol=0.0)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 20])
+def test_the_penalty_is_taken_off_in_pieces_of_any_size(rows: int) -> None:
+    grad_OI, weight_OI = torch.randn(2, 7, 4, dtype=torch.float64)
+    ridden_OI, norms_O = grad_OI + 0.3 * weight_OI, torch.empty(7, dtype=torch.float64)
+    weight_grad_norms(ridden_OI, weight_OI, 0.3, norms_O, torch.empty(rows * 4, dtype=torch.float64))
+    torch.testing.assert_close(norms_O, grad_OI.norm(dim=1), rtol=1e-12, atol=0.0)

@@ -1,0 +1,39 @@
+"""The largest curvature in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from partition.record.curvature import CurvatureRecord, ProductCost
+from partition.report.curvature import curvature_text
+
+
+def record(**changes: Any) -> CurvatureRecord:
+    product = ProductCost(
+        gradient_flop=3, product_flop=8, flop_ratio=8 / 3, predicted_s=0.5, measured_s=0.25, clock="wall",
+        predicted_peak_bytes=(1024, 2048), measured_peak_bytes=(1024, None),
+    )  # fmt: skip
+    values: dict[str, Any] = {
+        "schema_version": 1, "eigenvalue": 4.0, "residual": 0.01, "tolerance": 0.01, "is_converged": True,
+        "num_products": 7, "most_negative": None, "num_examples": 1000, "num_minibatches": 2, "checkpoint": None,
+        "step": 0, "candidate": "whole", "num_stages": 1, "product": product, **changes,
+    }  # fmt: skip
+    return CurvatureRecord(**values)
+
+
+def test_converged() -> None:
+    assert curvature_text(record()) == (
+        "Hessian of J on 1,000 examples, initial parameters, on whole:\n"
+        "largest eigenvalue 4, residual 0.01: converged after 7 products\n"
+        "gradient descent without momentum overshoots along it above lr = 2/4 = 0.5\n"
+        "a product takes 2.67 x the operations of a gradient, 0.5 s a minibatch predicted, 0.25 s measured, at most "
+        "2.0 KiB on a device"
+    )
+
+
+def test_negative_and_cut_short() -> None:
+    said = curvature_text(record(eigenvalue=-1.0, most_negative=-3.0, is_converged=False, checkpoint="c", step=9))
+    assert "c (step 9), on whole" in said
+    assert "not converged to 0.01 after 7 products; take more with --max-products" in said
+    assert "largest magnitude is negative, -3: J curves down there" in said
+    assert "overshoots" not in said
