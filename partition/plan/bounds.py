@@ -165,9 +165,7 @@ class StepBound:
     def _of_1f1b(self) -> list[float]:
         """By ranks: from the first backward on, all backwards and the forwards that did not precede it."""
         num_ranks, entered_s, left_s = max(self.placement) + 1, self._in_s, self._out_s
-        shape = ScheduleShape(
-            num_ranks=num_ranks, num_stages=len(self.stages), num_microbatches=self.num_microbatches
-        )
+        shape = ScheduleShape(num_ranks=num_ranks, num_stages=len(self.stages), num_microbatches=self.num_microbatches)
         found = []
         for rank in range(num_ranks):
             own = [index for index, of in enumerate(self.stages) if of.rank == rank]
@@ -216,7 +214,9 @@ def any_split_bound_s(
     else:
         even_s = max(even_s, min(of.largest_s for of in of_kinds.values()))
     splits_backward = GENERATORS[schedule].splits_backward
-    path_s = min(sums.of(rows, device, PATH if splits_backward else BOTH).cut_s(len(placement)) for device in kinds.values())
+    path_s = min(
+        sums.of(rows, device, PATH if splits_backward else BOTH).cut_s(len(placement)) for device in kinds.values()
+    )
     found = [count * even_s, path_s]
     if len(kinds) == 1 and cluster.devices[0].profile is None:
         whole = model.stage(0, model.num_layers - 1)

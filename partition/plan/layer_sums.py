@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from partition.costs import ChainCosts, CostSource, Device, MicrobatchCost
+from partition.costs import ChainCosts, Device, MicrobatchCost, StageSource
 from partition.plan.occupancy import StageOccupancy
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-BOTH = ("forward", "backward")
+BOTH = ("forward", "recompute", "backward")
 """What a stage does with a microbatch."""
 PATH = ("forward", "input_grad")
 """What a microbatch goes through from its first action to the one that the stage before waits for."""
@@ -74,7 +74,7 @@ def _seconds(cost: MicrobatchCost, device: Device, actions: Sequence[str]) -> fl
 class LayerSums:
     """The running sums of a chain; layers that are alike are priced once."""
 
-    def __init__(self, model: CostSource) -> None:
+    def __init__(self, model: StageSource) -> None:
         self.model = model
         self._known: dict[object, Sums] = {}
         self._known_most: dict[object, Integers] = {}
@@ -133,7 +133,7 @@ class LayerSums:
         """Layers of a table add nothing to one another."""
         assert isinstance(self.model, ChainCosts)
         assert rows == self.model.microbatch_rows, "a table has one size"
-        sums = [np.array(self.model.running_sums(name), dtype=np.float64) for name in actions]
+        sums = [np.array(self.model.running_sums(name), dtype=np.float64) for name in actions if name != "recompute"]
         total: Floats = np.add.reduce(sums) * self.model.slowdown(device)
         return Sums(total, total[:-1])
 

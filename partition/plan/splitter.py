@@ -10,15 +10,18 @@ that relieves the busiest rank and still fits.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, cmp_to_key
+from functools import cache, cached_property, cmp_to_key
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
-from partition.costs import Cluster, CostSource, StageCost
-from partition.plan.estimate import Layout
+from partition.costs import Cluster, Device, StageCost, StageSource
+from partition.graph import Spans
+from partition.plan.estimate import Layout, Recomputing
 from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.peaks import FORMS, Form, StagePeaks
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
 
 if TYPE_CHECKING:
@@ -33,7 +36,9 @@ MOST_SPLITS_TRIED = 100
 class Splitter:
     """Finds splits of a model over the devices of one replica."""
 
-    def __init__(self, cluster: Cluster, model: CostSource, minibatch_size: int, sums: LayerSums | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, model: StageSource, minibatch_size: int, sums: LayerSums | None = None
+    ) -> None:
         self.cluster = cluster
         self._sums = sums
         self.model = model
@@ -44,6 +49,7 @@ class Splitter:
         self._fastest = cache(self._fastest_split)
         self._cuts = cache(self._cut_seconds)
         self.unlimited = cache(self._unlimited_splits)
+        self._peaks: StagePeaks | None = None
 
     def splits(self, layout: Layout) -> list[tuple[Segment, ...]]:
         """The segments of every stage, in order: the best split, or two of which only a replay can tell the better."""
@@ -97,23 +103,26 @@ class Splitter:
 
         return fits
 
+    def recomputing_splits(self, layout: Layout) -> list[tuple[Segment, ...]]:
+        """The segments of splits that recompute, for a layout whose best split does not fit, or is not the fastest.
+
+        With one stage a rank there are none where no stage need recompute, or none fits; else all stages do.
+        """
+        placement = layout.schedule.placement
+        if placement == tuple(range(len(placement))):
+            return self._recomputing(layout)
+        splits = self._again.splits(layout.recomputing_everywhere)
+        return [tuple(segment.recomputing_all() for segment in split) for split in splits]
+
     # One stage a rank
 
     def _one_stage_a_rank(self, layout: Layout) -> tuple[Segment, ...]:
         num_stages, num_microbatches = layout.schedule.num_stages, layout.num_microbatches
         fastest = self._fastest(num_stages, num_microbatches)
-        # Stages of equal layers share their costs, and a stage its occupancy at every position.
-        occupancy = cache(layout.occupancy)
-
-        @cache
-        def peak_bytes(index: int, stage: StageCost) -> int:
-            of = occupancy(stage)
-            return max(of.bytes_at(moment) for (moment,) in layout.moments[index])
-
-        def fill(index: int, device: int, first: int, last: int) -> float:
-            return peak_bytes(index, self.model.stage(first, last)) / self.cluster.devices[device].memory_bytes
-
-        if all(fill(index, *segment) <= 1 for index, segment in enumerate(fastest)):
+        if self.unlimited(layout.schedule.placement, layout.sizes):
+            return fastest
+        fill = self._fill(layout)
+        if all(fill(index, *segment[:3]) <= 1 for index, segment in enumerate(fastest)):
             return fastest
         rows = layout.distinct_sizes[0]
         seconds = self._seconds(rows)
@@ -125,6 +134,73 @@ class Splitter:
         problem = self._problem(num_stages, num_microbatches, rows)
         fitting = optimal_split(replace(problem, stage_s=seconds_if_it_fits))
         return fitting.segments if fitting is not None else _closest(replace(problem, stage_s=cache(fill)))
+
+    def _peaks_of(self, layout: Layout) -> StagePeaks:
+        """The peaks under a layout: those of the last one are kept, for it is often asked for twice."""
+        if self._peaks is None or self._peaks.layout is not layout:
+            self._peaks = StagePeaks(layout, layout.occupancy, self.model)
+        return self._peaks
+
+    def _fill(self, layout: Layout) -> StageSeconds:
+        """The share of its device's memory that a stage takes at its peak."""
+        peaks = self._peaks_of(layout)
+
+        def fill(index: int, device: int, first: int, last: int) -> float:
+            return peaks.plain(index, first, last) / self.cluster.devices[device].memory_bytes
+
+        return fill
+
+    def _recomputing(self, layout: Layout) -> list[tuple[Segment, ...]]:
+        """Of the splits whose stages keep everything where that fits, and else as little as need be, the fastest."""
+        num_stages, num_microbatches = layout.schedule.num_stages, layout.num_microbatches
+        if self.unlimited(layout.schedule.placement, layout.sizes):
+            return []
+        peaks = self._peaks_of(layout)
+        rows, limits = layout.distinct_sizes[0], [device.memory_bytes for device in self.cluster.devices]
+        seconds, longer = self._seconds(rows), self._again._seconds(rows)
+
+        def keeps_all(index: int, device: int, first: int, last: int) -> bool:
+            return peaks.plain(index, first, last) <= limits[device]
+
+        if all(keeps_all(index, *of[:3]) for index, of in enumerate(self._fastest(num_stages, num_microbatches))):
+            return []
+
+        @cache
+        def least_s(index: int, device: int, first: int, last: int) -> float:
+            if keeps_all(index, device, first, last):
+                return seconds(index, device, first, last)
+            fits = peaks.recomputing(index, first, last) <= limits[device]
+            return longer(index, device, first, last) if fits else math.inf
+
+        split = optimal_split(replace(self._problem(num_stages, num_microbatches, rows), stage_s=least_s))
+        if split is None:
+            return []
+        return [
+            tuple(
+                of if keeps_all(index, *of[:3]) else of._replace(recompute=self._fewest(peaks, index, of, rows))
+                for index, of in enumerate(split.segments)
+            )
+        ]
+
+    def _fewest(self, peaks: StagePeaks, index: int, segment: Segment, rows: int) -> Spans:
+        """The fastest that fits: either form of recomputation, with as many first layers kept as can be."""
+        device, (first, last, _) = self.cluster.devices[segment.device], segment.layers
+        found: list[tuple[float, Spans]] = []
+        for form in FORMS:
+
+            def fits(num_kept: int, form: Form = form) -> bool:
+                return peaks.of(index, first, last, form(first + num_kept, last)) <= device.memory_bytes
+
+            if fits(0):
+                num_kept = bisect_left(range(1, last - first + 1), True, key=lambda count: not fits(count))
+                spans = form(first + num_kept, last)
+                found.append((work_seconds(self.model.stage(first, last, spans), rows, device), spans))
+        return min(found)[1]
+
+    @cached_property
+    def _again(self) -> Splitter:
+        """The splits of stages that keep nothing."""
+        return Splitter(self.cluster, Recomputing(kept=self.model), self.minibatch_size)
 
     def _fastest_split(self, num_stages: int, num_microbatches: int) -> tuple[Segment, ...]:
         """The split of least step, whether or not it fits."""
@@ -141,16 +217,37 @@ class Splitter:
         from partition.plan.array_split import ArrayProblem, array_split  # of NumPy, for which few verbs should wait
 
         is_in_order = devices == range(len(self.cluster.devices))
+        sums = tuple(self.sums.of(rows, self.cluster.devices[device]) for device in devices)
+        if not all(of.is_increasing for of in sums):
+            return self._least_step_of_any(devices, num_stages, num_microbatches, rows)
         problem = ArrayProblem(
             num_layers=self.num_layers,
             num_stages=num_stages,
             num_microbatches=num_microbatches,
-            sums=tuple(self.sums.of(rows, self.cluster.devices[device]) for device in devices),
+            sums=sums,
             cut_s=lambda here, there: self._cuts(devices[here], devices[there], rows),
             once_s=lambda device, last: self._once_s(0, devices[device], 0, last),
             first_alike=self.cluster.first_alike if is_in_order else tuple(range(len(devices))),
         )
         return array_split(problem).segments
+
+    def _least_step_of_any(
+        self, devices: Sequence[int], num_stages: int, num_microbatches: int, rows: int
+    ) -> tuple[Segment, ...]:
+        """The same where a stage may take less for having a layer more."""
+        seconds, of_devices = self._seconds(rows), self._problem(num_stages, num_microbatches, rows)
+        split = optimal_split(
+            replace(
+                of_devices,
+                stage_s=cache(lambda index, device, first, last: seconds(index, devices[device], first, last)),
+                cut_s=cache(lambda here, there, layer: self._cuts(devices[here], devices[there], rows)[layer + 1]),
+                once_s=cache(lambda index, device, first, last: self._once_s(index, devices[device], first, last)),
+                first_alike=of_devices.first_alike if devices == range(len(self.cluster.devices))
+                else tuple(range(len(devices))),
+            )
+        )  # fmt: skip
+        assert split is not None, "a chain with enough layers always has a split"
+        return split.segments
 
     @property
     def sums(self) -> LayerSums:
@@ -181,14 +278,17 @@ class Splitter:
         if unlimited:
             return unlimited
 
-        def bytes_alone(index: int, device: int, first: int, last: int) -> float:
-            stage = self.model.stage(first, last)
-            own = [moment[layout.schedule.stages_of(placement[index]).index(index)]
-                   for moment in layout.moments[placement[index]]]  # fmt: skip
-            of = layout.occupancy(stage)
-            return max(map(of.bytes_at, own)) / self.cluster.devices[placement[device]].memory_bytes
-
         occupancy = cache(layout.occupancy)
+
+        @cache
+        def peak_alone(index: int, stage: StageCost) -> int:
+            place = layout.schedule.stages_of(placement[index]).index(index)
+            own = dict.fromkeys(moment[place] for moment in layout.moments[placement[index]])
+            return max(map(occupancy(stage).bytes_at, own))
+
+        def bytes_alone(index: int, device: int, first: int, last: int) -> float:
+            limit_bytes = self.cluster.devices[placement[device]].memory_bytes
+            return peak_alone(index, self.model.stage(first, last)) / limit_bytes
 
         def fits(segments: Sequence[Segment]) -> bool:
             return self._overflow_bytes(layout, segments, occupancy) <= 0
@@ -219,7 +319,7 @@ class Splitter:
             """Of every rank, the busiest first."""
             busy_s = [0.0] * (max(placement) + 1)
             for index, segment in enumerate(segments):
-                busy_s[placement[index]] += seconds(index, *segment)
+                busy_s[placement[index]] += seconds(index, *segment[:3])
             return sorted(busy_s, reverse=True)
 
         return rank_seconds
@@ -243,14 +343,14 @@ class Splitter:
         found = []
         for rank in range(layout.schedule.num_ranks):
             own = [segments[stage] for stage in layout.schedule.stages_of(rank)]
-            stages = [occupancy(self.model.stage(of.first_layer, of.last_layer)) for of in own]
+            stages = [occupancy(self.model.stage(*of.layers)) for of in own]
             found.append(rank_peak(stages, layout.moments[rank])[0] - self.cluster.devices[own[0].device].memory_bytes)
         return max(found)
 
     # Costs
 
     def _stage_seconds(self, rows: int) -> StageSeconds:
-        """Seconds of forward and backward of one microbatch, whether or not the stage fits its device."""
+        """Seconds of forward, recomputation and backward of a microbatch, whether or not the stage fits its device."""
         first_alike, devices = self.cluster.first_alike, self.cluster.devices
         sums = {device: self.sums.of(rows, devices[device]).lists for device in set(first_alike)}
 
@@ -281,6 +381,13 @@ class Splitter:
             once_s=self._once_s,
             first_alike=self.cluster.first_alike,
         )
+
+
+def work_seconds(stage: StageCost, rows: int, device: Device) -> float:
+    """Seconds of forward, recomputation and backward of one microbatch."""
+    cost = stage.microbatch(rows)
+    again_s = cost.recompute.seconds(device) if stage.has_recomputation else 0.0
+    return cost.forward.seconds(device) + again_s + cost.backward.seconds(device)
 
 
 def _closest(problem: SplitProblem) -> tuple[Segment, ...]:
@@ -357,7 +464,7 @@ def _moved_pairs(segments: Sequence[Segment]) -> Iterator[tuple[int, tuple[Segme
     for index, (before, after) in enumerate(pairwise(segments)):
         for cut in (before.last_layer - 1, before.last_layer + 1):
             if before.first_layer <= cut < after.last_layer:
-                yield index, (before._replace(last_layer=cut), after._replace(first_layer=cut + 1))
+                yield index, (before.covering(before.first_layer, cut), after.covering(cut + 1, after.last_layer))
 
 
 def neighbours(segments: Sequence[Segment]) -> Iterator[tuple[Segment, ...]]:

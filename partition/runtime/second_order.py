@@ -21,7 +21,7 @@ from partition.graph.second_order import (
     PairLoss,
     PairWeightGrad,
 )
-from partition.ops import ACTIVATIONS, LOSSES, affine_bias_grad, affine_weight_grad
+from partition.ops import ACTIVATIONS, affine_bias_grad, affine_weight_grad
 from partition.ops.pairs import activate_pair, activation_grad_pair, affine_input_grad_pair, affine_pair, dot_rows
 from partition.runtime.stage import INSTRUCTION_METHODS, Frame, Parameters, Stage, TensorSource
 from partition.runtime.update import Update
@@ -105,7 +105,7 @@ class SecondOrderStage(Stage):
 
     def _loss_pair(self, instruction: PairLoss, frame: Frame) -> None:
         o, targets, grad_o, workspace, column, _ = instruction
-        loss, rows = LOSSES[self.network.loss.name], frame.rows
+        loss, rows = self.loss, frame.rows
         o_2Bq, grad_2Bq, labels = (frame.tensors[of.name] for of in (o, grad_o, targets))
         workspace_Bq, workspace_B1 = (frame.tensors[of.name] if of else None for of in (workspace, column))
         tangent_Bq = grad_2Bq[:rows].copy_(o_2Bq[rows:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -44,11 +44,10 @@ def _sums(choose: random.Random, num_layers: int) -> Sums:
 
 
 def step_of_split(problem: ArrayProblem, segments: tuple[Segment, ...]) -> float:
-    """sum + (M - 1) * bottleneck of one split, by the definition."""
-    stages = [float(problem.sums[one.device].ends[one.last_layer + 1] - problem.sums[one.device].starts[one.first_layer])
-              for one in segments]  # fmt: skip
+    """The sum + (M - 1) * bottleneck of one split, by the definition."""
+    stages = [problem.sums[device].stage_s(first, last) for device, first, last, _ in segments]
     cuts = [float(problem.cut_s(before.device, after.device)[after.first_layer])
-            for before, after in zip(segments, segments[1:], strict=False)]  # fmt: skip
+            for before, after in pairwise(segments)]  # fmt: skip
     once = problem.once_s(segments[0].device, segments[0].last_layer)
     return math.fsum((*stages, *cuts, once, (problem.num_microbatches - 1) * max(*stages, *cuts, 0.0)))
 

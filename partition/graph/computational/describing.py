@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from partition.graph.computational.nodes import Phase
-from partition.graph.network import Layer, Network
+from partition.graph.layers import Layer
+from partition.graph.network import Network
 from partition.graph.program import Activate, ActivationGrad, Affine, InputGrad, Operator, Variable, WeightGrad
 
 AFFINE = "affine"

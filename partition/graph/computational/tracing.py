@@ -14,7 +14,8 @@ from functools import cached_property
 
 from partition.graph.computational.describing import AFFINE, Described, Surroundings, describe, record_of
 from partition.graph.computational.nodes import Carry, OperatorNode, Phase, Role, VariableNode, symbolic_shape
-from partition.graph.network import Layer, Network
+from partition.graph.layers import Unit, Weighted
+from partition.graph.network import Network
 from partition.graph.program import (
     Category,
     Give,
@@ -284,10 +285,9 @@ class _StageTracer:
         return waiting[-1]
 
 
-def _parts(unit: Layer) -> tuple[Layer, ...]:
+def _parts(unit: Unit) -> tuple[Weighted, ...]:
     """What has parameters in a unit of a split: the layer itself, or the parts of a block."""
-    parts: tuple[Layer, ...] = getattr(unit, "weighted", (unit,))
-    return parts
+    return unit.weighted
 
 
 def _workspaces(operator: Operator) -> set[str]:
