@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from partition.costs.allocator import EXACT, AllocatorRules
 from partition.costs.block_work import Work
@@ -28,6 +29,9 @@ from partition.graph import (
 )
 from partition.graph.pieces import piece_elements
 from partition.graph.program import Take, Variable, operators
+
+MOST_LAYERS_AT_ONCE = 1000
+"""Of a program that is written out for a bound alone."""
 
 
 class PricedProgram:
@@ -349,9 +353,17 @@ class CostModel:
 
     def least_s(self, num_examples: int, devices: Sequence[Device]) -> float:
         """Seconds that the operators of so many examples take on all devices at their best rates together."""
-        whole = self.stage(0, self.num_layers - 1)
-        kinds = {device.rates: whole.least_s(num_examples, device) for device in distinct_rates(devices)}
+        kinds = {device.rates: self._least_s(num_examples, device) for device in distinct_rates(devices)}
         return 1 / sum(1 / kinds[device.rates] for device in devices)
+
+    def _least_s(self, num_examples: int, device: Device) -> float:
+        """Of all layers on one device: as one stage, or, of very many, as what each and each pair of them adds."""
+        layers = self.num_layers
+        if layers <= MOST_LAYERS_AT_ONCE:
+            return self.stage(0, layers - 1).least_s(num_examples, device)
+        of = cache(lambda stage: stage.least_s(num_examples, device))
+        pairs_s = math.fsum(of(self.stage(layer, layer + 1)) for layer in range(layers - 1))
+        return pairs_s - math.fsum(of(self.stage(layer, layer)) for layer in range(1, layers - 1))
 
     def origin(self, cluster: Cluster) -> str:
         """The rates of the devices, and the links."""

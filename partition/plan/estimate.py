@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
@@ -114,6 +114,11 @@ class Layout:
         """The distinct moments of each rank."""
         return tuple(rank_moments(row, self.size_class, self.schedule) for row in self.schedule.rows)
 
+    @cached_property
+    def rank_memory(self) -> Callable[[int, tuple[StageCost, ...]], list[StageMemory]]:
+        """What a rank holds at its peak, by stage; asked for once for replicas that run the same."""
+        return cache(lambda rank, costs: _rank_memory(self, rank, costs))
+
     def occupancy(self, stage: StageCost) -> StageOccupancy:
         """The bytes of a stage under this layout."""
         return StageOccupancy(stage, self.distinct_sizes, self.num_microbatches)
@@ -164,7 +169,7 @@ def stage_plans(
     for rank in range(num_ranks):
         stages = layout.schedule.stages_of(rank)
         costs = [model.stage(*segments[stage].layers) for stage in stages]
-        memory |= dict(zip(stages, _rank_memory(layout, rank, costs), strict=True))
+        memory |= dict(zip(stages, layout.rank_memory(rank, tuple(costs)), strict=True))
     return tuple(
         StagePlan(
             stage_index=index,

@@ -18,8 +18,6 @@ from partition.plan.search import Search, Shape
 
 MOST_ACTIONS = 60_000
 """Computations of all schedules of a search of which every way is priced: a second."""
-MOST_FIGURES = 10_000
-"""Layers times devices of a search that finds the best of every kind."""
 TIED = 1 + 4e-6
 """Steps within this of one another are priced, so that ties are settled as they are in the full search."""
 
@@ -49,8 +47,7 @@ def find_candidates(search: Search, *, is_complete: bool) -> tuple[tuple[Candida
     """Every candidate of a small search, and what matters of a larger one unless all are asked for."""
     if is_complete or sum(map(_num_actions, search.shapes())) <= MOST_ACTIONS:
         return search.candidates(), ()
-    has_kinds = search.costs.num_layers * len(search.cluster.devices) <= MOST_FIGURES
-    return PrunedSearch(search=search, has_kinds=has_kinds).run()
+    return PrunedSearch(search=search, has_kinds=not search.is_large).run()
 
 
 def _num_actions(shape: Shape) -> int:

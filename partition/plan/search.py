@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from partition.config import AnyConfig, ExperimentConfig
 from partition.costs import Cluster, CostModel, build_costs, read_noise
 from partition.errors import PartitionError
-from partition.graph import Network
+from partition.graph import Category, Network
 from partition.plan.candidate import Candidate, StagePlan, rank_loads
 from partition.plan.estimate import Layout, communication_bytes, predict, replay_costs, stage_plans
 from partition.plan.microbatches import microbatch_sizes
@@ -32,8 +32,8 @@ SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv")
 _SPLIT_SCHEDULES = tuple(name for name in SCHEDULES if GENERATORS[name].splits_backward)
 ONE_DEVICE_SCHEDULE = "1f1b"
 """On one rank: F0 B0 F1 B1 ..., one microbatch in flight."""
-MOST_SPLIT_WORK = 1_000_000
-"""Layers squared times devices times runs of devices that are alike: a minute or two of search."""
+MOST_FIGURES = 10_000
+"""Layers times devices of a search that finds the best of every kind."""
 STRATEGIES = ("whole", "shrink", "accumulate", "recompute", "pipeline", "data_parallel", "hybrid", "sharded")
 SHARDED_SCHEDULE = "none"
 """torch's own order of things."""
@@ -89,6 +89,7 @@ class Search:
         for schedule in config.planner.schedules or ():
             self._check_schedule(schedule)
         self._splitter = cache(self._make_splitter)
+        self._most_memory = cache(self._most_memory_of)
         self._shapes_layouts = cache(self._make_layouts)
         self._layouts_again: dict[object, tuple[Layout, ...]] = {}
 
@@ -247,7 +248,7 @@ class Search:
         return rank_peak([occupancy], alone.moments[0])[0] <= limit_bytes
 
     def _on_one_device(self, shape: Shape, device: int) -> Candidate:
-        refusal = self._sizes.refusal(shape.sizes)
+        refusal = self._sizes.refusal(shape.sizes) or self._too_large(1, [device])
         if refusal:
             return self._without_layout(shape, refusal)
         if len(self.distinct_devices()) > 1:
@@ -262,6 +263,8 @@ class Search:
 
     def _recomputing_alone(self, device: int) -> list[Candidate]:
         """Microbatches that fit one device with recomputation alone; where none do, the smallest."""
+        if self._too_large(1, [device]):
+            return []
         suffix = f"@{self.cluster.devices[device].name}" if len(self.distinct_devices()) > 1 else ""
         shapes = [
             Shape(name=f"recompute-{count}{suffix}", strategy="recompute", minibatch_size=size, num_microbatches=count)
@@ -425,7 +428,41 @@ class Search:
                 f"{shape.num_ranks * shape.num_replicas} devices are needed{replicas}, there are {devices}; take "
                 f"num_stages <= {most}"
             )
-        return self._sizes.refusal(shape.sizes)
+        return self._sizes.refusal(shape.sizes) or self._too_large(shape.num_ranks, range(devices))
+
+    def _too_large(self, num_ranks: int, devices: Sequence[int]) -> str:
+        """Why so many of some devices cannot hold what is held throughout; empty where they may, and in small searches.
+
+        In a large one it saves a look at what does not fit in any case; in a small one the figures of the candidate
+        say more.
+        """
+        if not self.is_large:
+            return ""
+        available_bytes = (
+            self._most_memory(num_ranks) if len(devices) > 1 else self.cluster.devices[devices[0]].memory_bytes
+        )
+        if self.static_bytes <= available_bytes:
+            return ""
+        where = "the device has" if num_ranks == 1 else f"{num_ranks} devices have"
+        return (
+            f"parameters, gradients and optimizer need {format_bytes(self.static_bytes)}, {where} "
+            f"{format_bytes(available_bytes)}"
+        )
+
+    def _most_memory_of(self, num_devices: int) -> int:
+        """What the largest so many devices have together."""
+        return sum(sorted((device.memory_bytes for device in self.cluster.devices), reverse=True)[:num_devices])
+
+    @property
+    def is_large(self) -> bool:
+        """Whether only the first candidates of all are sought, not the best of every kind."""
+        return self.costs.num_layers * len(self.cluster.devices) > MOST_FIGURES
+
+    @cached_property
+    def static_bytes(self) -> int:
+        """What all layers hold throughout, whatever the split."""
+        held = self.costs.stage(0, self.costs.num_layers - 1).static_bytes(1)
+        return sum(held[category] for category in (Category.PARAMETERS, Category.GRADIENTS, Category.OPTIMIZER))
 
     # Any layout
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 RankSeconds = Callable[[Sequence[Segment]], list[float]]
 Fits = Callable[[Sequence[Segment]], bool]
+MOST_STAGES_IMPROVED = 64
+"""Of more stages, several a device, the split is taken as it is found."""
 MOST_SPLITS_TRIED = 100
 """Where several stages share a device, so few splits are all tried."""
 
@@ -409,12 +411,13 @@ def _improve(
     segments: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds, fits: Fits
 ) -> tuple[Segment, ...]:
     """Move layers over cuts, one at a time, while that relieves the busiest rank, or the next one, and still fits."""
-    while True:
+    while len(segments) <= MOST_STAGES_IMPROVED:
         moves = _Moves(segments, placement, seconds)
         taken = next((moved for moved in moves.better() if fits(moved)), None)
         if taken is None:
             return segments
         segments = taken
+    return segments
 
 
 class _Moves:
