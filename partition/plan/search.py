@@ -128,7 +128,17 @@ class Search:
         without_halves = () if self.costs.splits_backward else tuple(_SPLIT_SCHEDULES)
         without_layers = () if isinstance(self.costs, CostModel) else ("sharded parameters", "recomputation")
         reason = f", which {self.costs.origin(self.cluster)} cannot price"
-        return tuple(f"{what}{reason}" for what in (*without_halves, *without_layers))
+        whole = "recomputation on one device, or on each of several, in a network of so many layers on so many devices"
+        return (
+            *(f"{what}{reason}" for what in (*without_halves, *without_layers)),
+            *((whole,) if self.is_recomputing and not self._recomputes_whole else ()),
+        )
+
+    @property
+    def _recomputes_whole(self) -> bool:
+        """Whether the layers to be computed again are sought for a device that has all of them: of many in minutes."""
+        asked = self.settings.planner.strategies or ()
+        return not self.is_large or ("recompute" in asked and len(asked) == 1)
 
     def _make_sizes(self) -> Sizes:
         rows, planner = self.costs.microbatch_rows, self.settings.planner
@@ -263,7 +273,7 @@ class Search:
 
     def _recomputing_alone(self, device: int) -> list[Candidate]:
         """Microbatches that fit one device with recomputation alone; where none do, the smallest."""
-        if self._too_large(1, [device]):
+        if not self._recomputes_whole:
             return []
         suffix = f"@{self.cluster.devices[device].name}" if len(self.distinct_devices()) > 1 else ""
         shapes = [
@@ -297,6 +307,7 @@ class Search:
         has_one_stage_a_rank = shape.num_stages == shape.num_ranks
         # GPipe is as idle as 1F1B, and keeps more: worth its seconds of search only where it is asked for.
         is_needless = shape.schedule == "gpipe" and self.settings.planner.schedules is None
+        is_needless = is_needless or (shape.num_ranks == 1 and not self._recomputes_whole)
         if is_needless or self._no_layout(shape) or (plain.feasible and not has_one_stage_a_rank):
             return []
         found = [self.price(shape, split) for split in self._recomputing_splits(plain, shape)]
@@ -445,7 +456,7 @@ class Search:
             return ""
         where = "the device has" if num_ranks == 1 else f"{num_ranks} devices have"
         return (
-            f"parameters, gradients and optimizer need {format_bytes(self.static_bytes)}, {where} "
+            f"needs {format_bytes(self.static_bytes)} for parameters, gradients and optimizer alone, {where} "
             f"{format_bytes(available_bytes)}"
         )
 
