@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from partition.config import AnyConfig
 from partition.costs import GradientNoise
 from partition.plan.candidate import Candidate, is_out_of_reach
+from partition.plan.certificate import EXACT_GAP, Certificate, lower_bound_s, margin
 from partition.plan.pruned import Unpriced, find_candidates
 from partition.plan.search import Search
 from partition.plan.verdict import verdict
@@ -21,22 +22,6 @@ NOT_CONSIDERED = (
     "tensor parallel layers",
     "optimizer state or activations in host memory",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Certificate:
-    """What is claimed of the chosen candidate, and on what grounds."""
-
-    claim: str
-    objective: str
-    method: str
-    cost_source: str
-    lower_bound_s: float
-    """No exact candidate on these devices can take a shorter step: all arithmetic at all devices' peak rates."""
-    gap: float | None
-    """Chosen step time over the lower bound, less 1; None for an inexact gradient, which the bound says nothing of."""
-    cost_error_margin: float | None
-    """Largest relative error of two candidates, one up and one down, that leaves the choice best; None: no rival."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +63,7 @@ def compare_with(search: Search, *, is_complete: bool = False) -> Comparison:
         config=config,
         candidates=candidates,
         chosen=chosen,
-        certificate=_certificate(search, candidates, chosen) if chosen else None,
+        certificate=_certificate(search, candidates, unpriced, chosen) if chosen else None,
         verdict=verdict(candidates, chosen),
         noise=search.noise,
         not_considered=(*NOT_CONSIDERED, *search.left_out),
@@ -123,29 +108,30 @@ def _preference(candidate: Candidate) -> tuple[int, int, str]:
     return (candidate.num_devices, max(candidate.predicted.peak_bytes), candidate.name)
 
 
-def _certificate(search: Search, candidates: Sequence[Candidate], chosen: Candidate) -> Certificate:
+def _certificate(
+    search: Search, candidates: Sequence[Candidate], unpriced: Sequence[Unpriced], chosen: Candidate
+) -> Certificate:
     assert chosen.predicted is not None
-    bound_s, objective = lower_bound_s(search), search.settings.planner.objective
+    objective = search.settings.planner.objective
+    bound_s = lower_bound_s(search, candidates)
     rivals = [_value(rival, objective) for rival in _eligible(candidates, objective) if rival is not chosen]
-    best, rival_s = _value(chosen, objective), min(rivals, default=None)
-    margin = None if rival_s is None else max(0.0, (rival_s - best) / (rival_s + best))
+    gap = max(0.0, chosen.predicted.step_s / bound_s - 1)
+    is_optimal = chosen.exact_gradient and gap <= EXACT_GAP and objective in ("time_to_target", "step_time")
+    priced = f"all {len(candidates)} candidates priced"
+    if unpriced:
+        priced = f"{len(candidates)} candidates priced, {len(unpriced)} more bounded from below and slower than these"
     return Certificate(
-        claim="bounded",
+        claim="optimal" if is_optimal else "bounded",
         objective=objective,
         method=(
-            f"all {len(candidates)} candidates priced; splits by dynamic programming (with several stages a device: "
-            "good ones, not proved the best); schedules replayed"
+            f"{priced}; splits by dynamic programming (with several stages a device: good ones, not proved the best); "
+            "schedules replayed; any split of every way bounded by its busiest device and its longest path"
         ),
         cost_source=chosen.cost_source,
         lower_bound_s=bound_s,
-        gap=chosen.predicted.step_s / bound_s - 1 if chosen.exact_gradient else None,
-        cost_error_margin=margin,
+        gap=gap if chosen.exact_gradient else None,
+        cost_error_margin=margin(_value(chosen, objective), min(rivals, default=None)),
     )
-
-
-def lower_bound_s(search: Search) -> float:
-    """Seconds that one minibatch takes on all devices together at the least."""
-    return search.costs.least_s(search.minibatch_size, search.cluster.devices)
 
 
 def comparison_record(comparison: Comparison) -> dict[str, object]:

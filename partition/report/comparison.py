@@ -36,6 +36,9 @@ def comparison_text(comparison: Comparison, *, is_complete: bool = False) -> str
     hidden = len(comparison.candidates) - len(shown)
     if hidden:
         parts.append(f"{hidden} more candidates, none better than those of its kind above; --all shows them.")
+    if comparison.unpriced:
+        parts.append(f"{len(comparison.unpriced)} more ways were not priced: bounds show that none is the fastest of "
+                     "its kind, or of all; --all prices them.")  # fmt: skip
     parts.append(textwrap.fill(f"Verdict: {comparison.verdict}", WIDTH))
     parts.append(_grounds(comparison))
     if comparison.noise:
@@ -133,8 +136,8 @@ def _grounds(comparison: Comparison) -> str:
     bound, gap = format_seconds(certificate.lower_bound_s), certificate.gap
     above = "" if gap is None else f", and the chosen one takes {1 + gap:.2f} times that"
     grounds = (
-        f"Grounds: {certificate.method}; costs from {certificate.cost_source}. No step with the exact gradient can be "
-        f"shorter than {bound} on these devices{above}. {_margin(certificate.cost_error_margin)}"
+        f"Grounds: {certificate.method}; costs from {certificate.cost_source}. None of these ways can take a step "
+        f"shorter than {bound} on any split{above}. {_margin(certificate.cost_error_margin)}"
     )
     return textwrap.fill(grounds, WIDTH)
 
