@@ -69,11 +69,15 @@ class SecondOrderStage(Stage):
         )
 
     def _activate_pair(self, instruction: PairActivate, frame: Frame) -> None:
-        layer, z, h = instruction
+        layer, z, h, workspace = instruction
         record = layer.activation
         is_output_kept = record.keeps == Keeps.OUTPUT
         activate_pair(
-            ACTIVATIONS[record.name], frame.tensors[z.name], frame.tensors[h.name], is_output_kept=is_output_kept
+            ACTIVATIONS[record.name],
+            frame.tensors[z.name],
+            frame.tensors[h.name],
+            is_output_kept=is_output_kept,
+            workspace_BO=None if workspace is None else frame.tensors[workspace.name],
         )
 
     def _activation_grad_pair(self, instruction: PairActivationGrad, frame: Frame) -> None:
