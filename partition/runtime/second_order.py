@@ -39,8 +39,9 @@ class SecondOrderStage(Stage):
         num_microbatches: int,
         *,
         has_penalty: bool = True,
+        seed: int = 0,
     ) -> None:
-        super().__init__(network, program, source, layers, num_microbatches, has_penalty=has_penalty)
+        super().__init__(network, program, source, layers, num_microbatches, has_penalty=has_penalty, seed=seed)
         self.directions = {index: _take_direction(index, of, source) for index, of in layers.items()}
         self.number = source.take((), Category.WORKSPACE, "the number that kernels multiply by")
         self.is_adding = False
