@@ -181,6 +181,8 @@ class StageProgram:
     predict: Program
     has_noise: bool = False
     """W takes the norms of every example's gradient."""
+    recompute: Program = ()
+    """R: makes again, before the backward, what F has given back (see `partition.graph.recompute`)."""
 
     @property
     def is_first(self) -> bool:

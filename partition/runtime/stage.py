@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from partition.graph import Category, Network, Program, StageProgram, Variable
+from partition.graph.block_operators import Accumulate
 from partition.graph.layers import Weighted
 from partition.graph.program import (
     Activate,
@@ -32,6 +33,7 @@ from partition.graph.program import (
     Take,
     WeightGrad,
 )
+from partition.graph.recompute import unit_of, units_of_parts, written
 from partition.ops import (
     ACTIVATIONS,
     affine,
@@ -178,15 +180,26 @@ class Stage:
             x = frame.tensors[self.program.input.name]
             torch.autograd.grad((edge,), (x,), (grad_y,))
 
+    def recompute(self, frame: Frame) -> None:
+        """R: what F has not kept, from what it has, just as F made it."""
+        with torch.no_grad():
+            self.run(self.program.recompute, frame)
+
     def weight_grad(self, frame: Frame) -> None:
         """W: the weight gradients that I left, in one go."""
         with torch.no_grad():
             self.run(self.program.weight_grad, frame)
 
-    def predict(self, frame: Frame) -> Tensor:
-        """Forward without keeping anything: the logits on the last stage, what to send elsewhere."""
+    def predict(self, frame: Frame, examine: Callable[[int, Tensor], None] | None = None) -> Tensor:
+        """Forward without keeping anything: the logits on the last stage, what to send elsewhere.
+
+        `examine` sees what every operator makes, with its layer (or block); the inputs with -1.
+        """
         with torch.no_grad():
-            self.run(self.program.predict, frame)
+            if examine is None:
+                self.run(self.program.predict, frame)
+            else:
+                self._run_examined(frame, examine)
         return frame.tensors[self.program.prediction.name]
 
     def example_squares(self, num_microbatches: int) -> list[float]:
@@ -204,6 +217,17 @@ class Stage:
         """Interpret a program on the tensors of a frame."""
         for instruction in program:
             INSTRUCTION_METHODS[type(instruction)](self, instruction, frame)
+
+    def _run_examined(self, frame: Frame, examine: Callable[[int, Tensor], None]) -> None:
+        units, unit = units_of_parts(self.program.layers), -1
+        for instruction in self.program.predict:
+            self.run((instruction,), frame)
+            if isinstance(instruction, Take | Give):
+                continue
+            if not isinstance(instruction, Load | Accumulate):  # a sum is of the unit that has made what is summed
+                unit = unit_of(instruction, self.program, units)
+            for variable in written(instruction):
+                examine(unit, frame.tensors[variable.name])
 
     # Instructions
 
