@@ -54,6 +54,8 @@ class PairActivate(NamedTuple):
     layer: Layer
     z: Pair
     h: Pair
+    workspace: Variable | None = None
+    """For phi', where no kernel multiplies by it at once."""
 
 
 class PairActivationGrad(NamedTuple):
@@ -104,6 +106,16 @@ def build_second_order_program(network: Network, first_layer: int, last_layer: i
     Raises PartitionError for a network of blocks.
     """
     return _Builder(network, first_layer, last_layer).build()
+
+
+def _activate(layer: Layer, z: Pair, h: Pair) -> Iterator[Instruction]:
+    if not layer.activation.has_workspace:
+        yield PairActivate(layer, z, h)
+        return
+    workspace = Variable(f"workspace{layer.index}", Category.WORKSPACE, columns=layer.out_features)
+    yield Take(workspace)
+    yield PairActivate(layer, z, h, workspace)
+    yield Give(workspace)
 
 
 def _plain(network: Network) -> tuple[Layer, ...]:
@@ -180,7 +192,7 @@ class _Builder:
             if h is not z:
                 yield Take(h)
             if not layer.activation.is_identity:
-                yield PairActivate(layer, z, h)
+                yield from _activate(layer, z, h)
             x = h
         if self.is_last:
             yield from self._loss(self.z[self.last])
@@ -212,7 +224,7 @@ class _Builder:
                     yield Give(z)
             else:
                 if activation.keeps == Keeps.PRE_ACTIVATION:
-                    yield PairActivate(layer, z, z)
+                    yield from _activate(layer, z, z)
                 if not is_split:
                     yield from self._weight_grad(self.layers[index + 1 - self.first])
             if index > self.first or not self.is_first:

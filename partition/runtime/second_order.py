@@ -39,8 +39,9 @@ class SecondOrderStage(Stage):
         num_microbatches: int,
         *,
         has_penalty: bool = True,
+        seed: int = 0,
     ) -> None:
-        super().__init__(network, program, source, layers, num_microbatches, has_penalty=has_penalty)
+        super().__init__(network, program, source, layers, num_microbatches, has_penalty=has_penalty, seed=seed)
         self.directions = {index: _take_direction(index, of, source) for index, of in layers.items()}
         self.number = source.take((), Category.WORKSPACE, "the number that kernels multiply by")
         self.is_adding = False
@@ -69,11 +70,15 @@ class SecondOrderStage(Stage):
         )
 
     def _activate_pair(self, instruction: PairActivate, frame: Frame) -> None:
-        layer, z, h = instruction
+        layer, z, h, workspace = instruction
         record = layer.activation
         is_output_kept = record.keeps == Keeps.OUTPUT
         activate_pair(
-            ACTIVATIONS[record.name], frame.tensors[z.name], frame.tensors[h.name], is_output_kept=is_output_kept
+            ACTIVATIONS[record.name],
+            frame.tensors[z.name],
+            frame.tensors[h.name],
+            is_output_kept=is_output_kept,
+            workspace_BO=None if workspace is None else frame.tensors[workspace.name],
         )
 
     def _activation_grad_pair(self, instruction: PairActivationGrad, frame: Frame) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from partition.config.schema import ModelConfig
-from partition.costs import StageCost
 from partition.costs.optimizer import OptimizerRecord
+from partition.costs.stage import NetworkStageCost
 from partition.graph import Network, build_network
 from partition.graph.computational import ComputationalGraph, EdgeKind, GraphKind, Role, build_graph
 from tests.graph.computational.by_graph import PHI, run
@@ -95,7 +95,7 @@ def test_kept_and_carried_bytes_are_those_of_the_costs(
     graph = build_graph(network, GraphKind.BACKWARD, segments)
     optimizer = OptimizerRecord(state_copies=0, state_bytes_per_tensor=0, workspace_bytes=0, flop_per_element=2)
     for stage, (first, last) in enumerate(segments):
-        cost = StageCost(network, optimizer, 4, first, last).microbatch(9)
+        cost = NetworkStageCost(network, optimizer, 4, first, last).microbatch(9)
         left = cost.receive_forward.memory.net_bytes + cost.forward.memory.net_bytes
         left -= 0 if cost.is_output_kept else cost.output_bytes
         kept = [node.buffer.num_bytes(9, 4) for node in graph.kept if node.stage == stage and node.buffer]
