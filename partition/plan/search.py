@@ -32,6 +32,8 @@ SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv")
 _SPLIT_SCHEDULES = tuple(name for name in SCHEDULES if GENERATORS[name].splits_backward)
 ONE_DEVICE_SCHEDULE = "1f1b"
 """On one rank: F0 B0 F1 B1 ..., one microbatch in flight."""
+MOST_SPLIT_WORK = 1_000_000
+"""Layers squared times stages times runs of devices that are alike, of a search of splits within memory: a minute."""
 MOST_FIGURES = 10_000
 """Layers times devices of a search that finds the best of every kind."""
 STRATEGIES = ("whole", "shrink", "accumulate", "recompute", "pipeline", "data_parallel", "hybrid", "sharded")
@@ -308,7 +310,9 @@ class Search:
         # GPipe is as idle as 1F1B, and keeps more: worth its seconds of search only where it is asked for.
         is_needless = shape.schedule == "gpipe" and self.settings.planner.schedules is None
         is_needless = is_needless or (shape.num_ranks == 1 and not self._recomputes_whole)
-        if is_needless or self._no_layout(shape) or (plain.feasible and not has_one_stage_a_rank):
+        if is_needless or self._no_layout(shape) or (shape.num_ranks > 1 and self._is_too_much(shape)):
+            return []
+        if plain.feasible and not has_one_stage_a_rank:
             return []
         found = [self.price(shape, split) for split in self._recomputing_splits(plain, shape)]
         fitting = [candidate for candidate in found if candidate.feasible]
@@ -395,9 +399,26 @@ class Search:
         reason = self._no_layout(shape)
         if reason:
             return self._without_layout(shape, reason)
-        layout = self._shapes_layouts(shape)[0]
-        splits = self._splitter(shape.num_replicas, shape.num_ranks).splits(layout)
+        splitter = self._splitter(shape.num_replicas, shape.num_ranks)
+        if self._is_too_much(shape):
+            # Where the fastest split of all fits there is nothing to search.
+            fastest = self.price(shape, splitter.fastest(_placement(shape), shape.sizes[0]))
+            return fastest if fastest.feasible else self._without_layout(shape, self._too_much(fastest))
+        splits = splitter.splits(self._shapes_layouts(shape)[0])
         return min((self.price(shape, split) for split in splits), key=_by_step)
+
+    def _is_too_much(self, shape: Shape) -> bool:
+        """Whether the splits of a shape that fit would take minutes to search, and memory has to be looked at."""
+        runs = len(set(self.replica_cluster(shape.num_replicas, shape.num_ranks).first_alike))
+        if self.costs.num_layers**2 * shape.num_stages * runs <= MOST_SPLIT_WORK:
+            return False
+        return not self._splitter(shape.num_replicas, shape.num_ranks).unlimited(_placement(shape), shape.sizes[0])
+
+    def _too_much(self, fastest: Candidate) -> str:
+        return (
+            f"{fastest.reason.removesuffix(', on the split that comes closest')}, on the fastest split; those that may "
+            f"fit are too many to search with {self.costs.num_layers:,} layers in {fastest.num_stages} stages"
+        )
 
     def _make_splitter(self, num_replicas: int, num_ranks: int) -> Splitter:
         share = -(-self.minibatch_size // num_replicas)

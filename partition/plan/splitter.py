@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 RankSeconds = Callable[[Sequence[Segment]], list[float]]
 Fits = Callable[[Sequence[Segment]], bool]
+MOST_DEVICE_CHOICES = 200_000
+"""Stages times pairs of devices that two of them may be on; of more, the first devices are taken."""
 MOST_STAGES_IMPROVED = 64
 """Of more stages, several a device, the split is taken as it is found."""
 MOST_SPLITS_TRIED = 100
@@ -76,8 +78,16 @@ class Splitter:
             found = [self._fastest(len(placement), len(sizes))]
             fits(found[0])
         else:
-            found = self._improved(placement, len(sizes), max(sizes), fits)
+            found = self._improved(placement, sizes, max(sizes), fits)
         return [] if doubts else found
+
+    def fastest(self, placement: tuple[int, ...], sizes: Sequence[int]) -> tuple[Segment, ...]:
+        """The split of least step for stages so placed, whether or not it fits."""
+        if placement == tuple(range(len(placement))):
+            return self._fastest(len(placement), len(sizes))
+        stages_per_rank = len(placement) // (max(placement) + 1)
+        repeats = stages_per_rank * (len(sizes) - 1)
+        return _placed(self._least_step(placement, len(placement), repeats + 1, max(sizes)), placement)
 
     def _surely_fits(self, sizes: Sequence[int]) -> Fits:
         """Whether all stages fit, whatever is in flight."""
@@ -218,6 +228,9 @@ class Splitter:
         """
         from partition.plan.array_split import ArrayProblem, array_split  # of NumPy, for which few verbs should wait
 
+        spare, runs = len(devices) - num_stages, len(set(self.cluster.first_alike))
+        if runs > 1 and num_stages * min(spare, runs) ** 2 > MOST_DEVICE_CHOICES:
+            devices = tuple(devices)[:num_stages]
         is_in_order = devices == range(len(self.cluster.devices))
         sums = tuple(self.sums.of(rows, self.cluster.devices[device]) for device in devices)
         if not all(of.is_increasing for of in sums):
@@ -295,7 +308,7 @@ class Splitter:
         def fits(segments: Sequence[Segment]) -> bool:
             return self._overflow_bytes(layout, segments, occupancy) <= 0
 
-        found = self._improved(placement, layout.num_microbatches, rows, fits)
+        found = self._improved(placement, layout.sizes, rows, fits)
         if found:
             return found
         rank_seconds = self._rank_seconds(placement, rows)
@@ -306,12 +319,10 @@ class Splitter:
         return _with_improved(start, placement, self._seconds(rows), fits) if fits(start) else [start]
 
     def _improved(
-        self, placement: Sequence[int], num_microbatches: int, rows: int, fits: Fits
+        self, placement: Sequence[int], sizes: Sequence[int], rows: int, fits: Fits
     ) -> list[tuple[Segment, ...]]:
         """The fastest split and a better balanced one; nothing where the fastest does not fit."""
-        stages_per_rank = len(placement) // (max(placement) + 1)
-        repeats = stages_per_rank * (num_microbatches - 1)
-        start = _placed(self._least_step(placement, len(placement), repeats + 1, rows), placement)
+        start = self.fastest(tuple(placement), sizes)
         return _with_improved(start, placement, self._seconds(rows), fits) if fits(start) else []
 
     def _rank_seconds(self, placement: Sequence[int], rows: int) -> RankSeconds:

@@ -136,8 +136,8 @@ def _grounds(comparison: Comparison) -> str:
     bound, gap = format_seconds(certificate.lower_bound_s), certificate.gap
     above = "" if gap is None else f", and the chosen one takes {1 + gap:.2f} times that"
     grounds = (
-        f"Grounds: {certificate.method}; costs from {certificate.cost_source}. None of these ways can take a step "
-        f"shorter than {bound} on any split{above}. {_margin(certificate.cost_error_margin)}"
+        f"Grounds: {certificate.method}; costs from {certificate.cost_source}. No way with the exact gradient "
+        f"takes a step shorter than {bound}, on any split{above}. {_margin(certificate.cost_error_margin)}"
     )
     return textwrap.fill(grounds, WIDTH)
 

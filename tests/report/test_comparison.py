@@ -101,7 +101,7 @@ def test_nothing_is_said_of_a_choice_where_there_is_none() -> None:
 
 def test_grounds_of_an_inexact_choice_claim_no_gap() -> None:
     shown = " ".join(text(PLENTY, strategies=("shrink",)).split())
-    assert "on these devices. There is no rival." in shown
+    assert "on any split. There is no rival." in shown
 
 
 def test_prose_fits_the_width() -> None:
