@@ -99,3 +99,18 @@ def test_refusals(chain: str, override: str, expected: str, capsys: pytest.Captu
     error = capsys.readouterr().err
     assert expected in error
     assert error.count("\n") == 1
+
+
+def test_a_plan_file_is_verified_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was looked at is printed; a plan that was changed is refused with exit code 2."""
+    config = "configs/digits.yaml"
+    assert main(["plan", config, "--out", str(tmp_path), "--json"]) == 0
+    capsys.readouterr()
+    plan = tmp_path / "plan.json"
+    assert main(["plan", config, "--check", str(plan)]) == 0
+    shown = capsys.readouterr().out
+    assert "memory  holds" in shown
+    assert "bound   holds" in shown
+    plan.write_text(plan.read_text().replace('"step_s": 0', '"step_s": 1', 1))
+    assert main(["plan", config, "--check", str(plan)]) == 2
+    assert "is not what this experiment gives; plan again" in capsys.readouterr().err
