@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from partition.config import AnyConfig
 from partition.costs import GradientNoise
 from partition.plan.candidate import Candidate
+from partition.plan.choice import choose, eligible, value
+from partition.plan.progress import usable_noise, with_progress
 from partition.plan.search import Search
 from partition.plan.verdict import verdict
 
 SCHEMA_VERSION = 1
-TIE = 1e-6
-"""Relative difference of step times below which the candidate with fewer devices and less memory is taken."""
-
 NOT_CONSIDERED = (
     "recomputation of activations",
     "data parallel x pipeline over replicas of unlike devices",
@@ -69,7 +68,8 @@ def compare_with(search: Search) -> Comparison:
     """The comparison of a search that is there already, with what it has priced."""
     config = search.settings
     objective = config.planner.objective
-    candidates = tuple(sorted(search.candidates(), key=_ranking))
+    b_noise = usable_noise(config, search.noise)
+    candidates = tuple(sorted(with_progress(search.candidates(), b_noise), key=_ranking))
     chosen = choose(candidates, objective)
     return Comparison(
         config=config,
@@ -89,46 +89,11 @@ def _ranking(candidate: Candidate) -> tuple[bool, bool, float, str]:
     return (not candidate.feasible, not candidate.exact_gradient, value, candidate.name)
 
 
-def choose(candidates: Sequence[Candidate], objective: str) -> Candidate | None:
-    """The best feasible candidate; an inexact one only where no exact one fits, and then the largest minibatch."""
-    exact = _eligible(candidates, objective)
-    if not exact:
-        feasible = [candidate for candidate in candidates if candidate.feasible]
-        return max(feasible, key=lambda candidate: candidate.minibatch_size, default=None)
-    best = min(_value(candidate, objective) for candidate in exact)
-    tied = [candidate for candidate in exact if _value(candidate, objective) <= best * (1 + TIE)]
-    return min(tied, key=_preference)
-
-
-def _eligible(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
-    """The feasible exact candidates; where the fewest devices are asked for, those alone."""
-    exact = [one for one in candidates if one.feasible and one.exact_gradient and not _is_out_of_reach(one)]
-    fewest = min((candidate.num_devices for candidate in exact), default=0)
-    return [candidate for candidate in exact if objective != "fewest_devices" or candidate.num_devices == fewest]
-
-
-def _is_out_of_reach(candidate: Candidate) -> bool:
-    """Whether this machine cannot stand in for what it takes: a sharded model needs devices that are there."""
-    return candidate.sharding is not None and any(stage.device.startswith("simulated") for stage in candidate.stages)
-
-
-def _value(candidate: Candidate, objective: str) -> float:
-    """What an objective minimises, in seconds."""
-    predicted = candidate.predicted
-    assert predicted is not None, "a feasible candidate is priced"
-    return predicted.device_seconds_per_sample if objective == "device_seconds" else predicted.step_s
-
-
-def _preference(candidate: Candidate) -> tuple[int, int, str]:
-    assert candidate.predicted is not None
-    return (candidate.num_devices, max(candidate.predicted.peak_bytes), candidate.name)
-
-
 def _certificate(search: Search, candidates: Sequence[Candidate], chosen: Candidate) -> Certificate:
     assert chosen.predicted is not None
     bound_s, objective = lower_bound_s(search), search.settings.planner.objective
-    rivals = [_value(rival, objective) for rival in _eligible(candidates, objective) if rival is not chosen]
-    best, rival_s = _value(chosen, objective), min(rivals, default=None)
+    rivals = [value(rival, objective) for rival in eligible(candidates, objective) if rival is not chosen]
+    best, rival_s = value(chosen, objective), min(rivals, default=None)
     margin = None if rival_s is None else max(0.0, (rival_s - best) / (rival_s + best))
     return Certificate(
         claim="bounded",
