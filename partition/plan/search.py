@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 
 from partition.config import AnyConfig, ExperimentConfig
-from partition.costs import Cluster, CostModel, build_costs, read_noise
+from partition.costs import Cluster, CostModel, CostSource, build_costs, read_noise
 from partition.errors import PartitionError
 from partition.graph import Network
 from partition.plan.candidate import Candidate, StagePlan, rank_loads
@@ -72,9 +72,10 @@ class Shape:
 class Search:
     """The candidates of one experiment."""
 
-    def __init__(self, config: AnyConfig) -> None:
+    def __init__(self, config: AnyConfig, built: tuple[Cluster, CostSource] | None = None) -> None:
+        """`built`: devices and costs of this experiment that are there already."""
         self.settings = config
-        self.cluster, self.costs = build_costs(config)
+        self.cluster, self.costs = built or build_costs(config)
         self.noise = None if config.planner.noise is None else read_noise(config.planner.noise)
         self._learning_rate = learning_rate_rule(config, self.noise)
         self.minibatch_size = config.training.minibatch_size
