@@ -5,30 +5,47 @@ from __future__ import annotations
 import argparse
 import shlex
 
+from partition.cli.candidates import named_candidate
 from partition.cli.options import Verbs, add_out, add_verb, load_plannable, print_json, run_path
-from partition.config import ChainConfig
-from partition.errors import NothingFitsError
-from partition.plan import compare, comparison_record
+from partition.config import ChainConfig, ExperimentConfig
+from partition.errors import NothingFitsError, PartitionError
+from partition.plan import Comparison, Search, compare_with
+from partition.plan.explanation import explain, explanation_record
 from partition.plan.plan_file import plan_record
 from partition.record import RunDirectory
 from partition.report import comparison_text
+from partition.report.pytorch import pytorch_lines
 
 
 def add(verbs: Verbs) -> None:
     """The verb `plan`."""
     plan = add_verb(verbs, "plan", run_plan, "compare every way to train, choose one, write its plan")
     add_out(plan)
+    plan.add_argument(
+        "--break-even", action="store_true", help="also say at which links, memory and minibatch the verdict changes"
+    )
+    plan.add_argument(
+        "--pytorch",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="print the chosen candidate, or the one of this name, as plain PyTorch lines and nothing else",
+    )
     plan.add_argument("--all", action="store_true", help="show every candidate, not the best of each kind")
 
 
 def run_plan(options: argparse.Namespace) -> int:
     """Compare, explain, write the plan."""
     config = load_plannable(options, may_lack_data=True)
-    comparison = compare(config)
+    search = Search(config)
+    comparison = compare_with(search)
+    if options.pytorch is not None:
+        return _print_pytorch(options, comparison)
+    explanation = explain(search, comparison, with_break_even=options.break_even or options.json)
     if options.json:
-        print_json(comparison_record(comparison))
+        print_json(explanation_record(explanation))
     else:
-        print(comparison_text(comparison, is_complete=options.all))
+        print(comparison_text(comparison, explanation, is_complete=options.all))
     if comparison.chosen is None:
         return NothingFitsError.exit_code
     directory = RunDirectory(run_path(options, config))
@@ -38,4 +55,18 @@ def run_plan(options: argparse.Namespace) -> int:
         verb = "simulate" if isinstance(config, ChainConfig) else "train"
         command = ["partition", verb, options.config, *overrides, "--plan", str(path)]
         print(f"\nPlan written to {path}. Next:\n  {shlex.join(command)}")
+    return 0
+
+
+def _print_pytorch(options: argparse.Namespace, comparison: Comparison) -> int:
+    """The lines of a candidate for a training loop of one's own."""
+    config = comparison.config
+    if options.json:
+        raise PartitionError("--pytorch prints lines of Python, --json a document; give one of the two")
+    if not isinstance(config, ExperimentConfig):
+        raise PartitionError("--pytorch: a table of costs does not say what its layers are; there is nothing to write")
+    candidate = named_candidate(comparison, options.pytorch, "--pytorch") if options.pytorch else comparison.chosen
+    if candidate is None:
+        raise NothingFitsError(comparison.verdict)
+    print(pytorch_lines(config, candidate), end="")
     return 0

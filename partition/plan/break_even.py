@@ -1,6 +1,6 @@
 """At which links, memory and minibatch another strategy would win: the nearest change of the verdict on either side.
 
-    factor  1/64 . . . . 1/4 . . [x] . . 1 . . . 4 . . . . 64
+    factor  1/16 . . . . 1/4 . . [x] . . 1 . . . 4 . . . . 16
             data parallel  |  data parallel | pipeline
 
 Factors are tried outwards until the strategy of the choice is another one, then the place between is bisected. At each
@@ -19,15 +19,23 @@ from typing import NamedTuple
 
 from partition.plan.candidate import Candidate
 from partition.plan.choice import choose, eligible, value
-from partition.plan.progress import TIE_OF_NOISE, NoiseBreakEven, noise_break_even, usable_noise, with_progress
+from partition.plan.noise_break_even import NoiseBreakEven, noise_break_evens
+from partition.plan.progress import TIE_OF_NOISE, prices_noise, usable_noise, with_progress
 from partition.plan.search import STRATEGIES, Search
 from partition.plan.sizes import MOST_MICROBATCHES
-from partition.plan.variation import LINK_BANDWIDTH, MEMORY, MINIBATCH_SIZE, QUANTITIES, Quantity, Variation, fits
+from partition.plan.variation import (
+    FARTHEST,
+    LINK_BANDWIDTH,
+    MEMORY,
+    MINIBATCH_SIZE,
+    QUANTITIES,
+    Quantity,
+    Variation,
+    fits,
+)
 
-PRECISION = 1.01
+PRECISION = 1.02
 """Ratio of the two sides between which a change is known to lie."""
-FARTHEST = {LINK_BANDWIDTH: 64.0, MEMORY: 16.0, MINIBATCH_SIZE: 64.0}
-"""Factors beyond which nothing is said."""
 STRIDE = 4.0
 _SPLIT = ("pipeline", "hybrid")
 
@@ -63,29 +71,7 @@ def break_even(search: Search, candidates: Sequence[Candidate]) -> BreakEven:
     chosen = choose(candidates, search.settings.planner.objective)
     quantities = [Quantity(search=search, name=name) for name in QUANTITIES]
     flips = {of.name: tuple(_Flips(of, candidates, chosen).found()) for of in quantities}
-    return BreakEven(**flips, noise=tuple(noise_break_evens(search, candidates)))
-
-
-def noise_break_evens(search: Search, candidates: Sequence[Candidate]) -> Iterator[NoiseBreakEven]:
-    """The best smaller minibatch against the best exact way of all, and of one device."""
-    if not prices_noise(search):
-        return
-    exact = [one for one in eligible(candidates, "step_time") if one.exact_gradient]
-    shrunk = [one for one in candidates if one.feasible and one.strategy == "shrink"]
-    best = choose(exact, "step_time")
-    alone = choose([one for one in exact if one.num_devices == 1], "step_time")
-    rivals = [one for one in (best, alone) if one is not None]
-    for rival in dict.fromkeys(rivals):
-        found = [noise_break_even(one, rival) for one in shrunk]
-        if found:
-            yield max(found, key=lambda one: math.inf if one.wins_below is None else one.wins_below)
-
-
-def prices_noise(search: Search) -> bool:
-    """Whether steps to a loss follow from the noise: of SGD."""
-    config = search.settings
-    optimizer = getattr(config, "optimizer", None)
-    return optimizer is None or optimizer.name == "sgd"
+    return BreakEven(**flips, noise=tuple(noise_break_evens(candidates)) if prices_noise(search.settings) else ())
 
 
 class _Choice(NamedTuple):
@@ -123,8 +109,7 @@ class _Flips:
 
     def _outwards(self, side: str, stride: float) -> Flip | None:
         near, far = 1.0, stride
-        farthest = FARTHEST[self.quantity.name]
-        while 1 / farthest <= far <= farthest and not self._has_reached_end(near, far):
+        while 1 / FARTHEST <= far <= FARTHEST and not self._has_reached_end(near, far):
             if not self._at(far).is_same:
                 self._num_probes = 0
                 return self._between(side, near, far)

@@ -9,7 +9,7 @@ from partition.config import AnyConfig
 from partition.costs import GradientNoise
 from partition.plan.candidate import Candidate
 from partition.plan.choice import choose, eligible, value
-from partition.plan.progress import usable_noise, with_progress
+from partition.plan.progress import prices_noise, usable_noise, with_progress
 from partition.plan.search import Search
 from partition.plan.verdict import verdict
 
@@ -76,7 +76,7 @@ def compare_with(search: Search) -> Comparison:
         candidates=candidates,
         chosen=chosen,
         certificate=_certificate(search, candidates, chosen) if chosen else None,
-        verdict=verdict(candidates, chosen),
+        verdict=verdict(candidates, chosen, objective=objective, is_sgd=prices_noise(config)),
         noise=search.noise,
         not_considered=(*NOT_CONSIDERED, *search.left_out),
     )

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from partition.config import AnyConfig, ExperimentConfig
 from partition.costs import GradientNoise
 from partition.errors import PartitionError
-from partition.plan.candidate import Candidate, Prediction
+from partition.plan.candidate import Candidate
 
 TIE_OF_NOISE = 0.1
 """Differences of progress smaller than this are ties: noise is not known better."""
@@ -76,10 +76,14 @@ def learning_rate_rule(config: AnyConfig, noise: GradientNoise | None) -> Learni
     )
 
 
+def prices_noise(config: AnyConfig) -> bool:
+    """Whether the steps to a loss follow from the noise: with SGD, which a table of costs is taken to be for."""
+    return not isinstance(config, ExperimentConfig) or config.optimizer.name == "sgd"
+
+
 def usable_noise(config: AnyConfig, noise: GradientNoise | None) -> float | None:
     """B_noise where it prices minibatches: identified, measured with SGD, and for SGD."""
-    is_sgd = not isinstance(config, ExperimentConfig) or config.optimizer.name == "sgd"
-    return noise.b_noise if noise and is_sgd and noise.optimizer == "sgd" else None
+    return noise.b_noise if noise and prices_noise(config) and noise.optimizer == "sgd" else None
 
 
 def progress_s(step_s: float, minibatch_size: int, b_noise: float) -> float:
@@ -107,50 +111,3 @@ def without_progress(candidate: Candidate) -> Candidate:
     if candidate.predicted is None:
         return candidate
     return replace(candidate, predicted=replace(candidate.predicted, relative_progress_s=None))
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoiseBreakEven:
-    """Below which noise a smaller minibatch beats an exact way."""
-
-    candidate: str
-    """The smaller minibatch."""
-    rival: str
-    """The exact way."""
-    wins_below: float | None
-    """B_noise below which it is ahead by more than a tie; None: whatever the noise, 0: never."""
-    even_at: float | None
-    """B_noise at which both are predicted to be as fast."""
-
-    @property
-    def wins_ever(self) -> bool:
-        """Whether there is a noise, however small, at which it wins."""
-        return self.wins_below is None or self.wins_below > 0
-
-
-def noise_break_even(shrunk: Candidate, exact: Candidate) -> NoiseBreakEven:
-    """The noise at which a smaller minibatch and an exact way are as good: a crossing of two lines in B_noise.
-
-    t(b) (1 + B / b) = t(N) (1 + B / N)        B = (t(N) - t(b)) / (t(b) / b - t(N) / N)
-    """
-    return NoiseBreakEven(
-        candidate=shrunk.name,
-        rival=exact.name,
-        wins_below=_crossing(shrunk, exact, 1 + TIE_OF_NOISE),
-        even_at=_crossing(shrunk, exact, 1.0),
-    )
-
-
-def _crossing(shrunk: Candidate, exact: Candidate, factor: float) -> float | None:
-    """B_noise at which the smaller minibatch takes 1 / factor times as long; 0: it never does, None: it always does."""
-    small, large = _predicted(shrunk), _predicted(exact)
-    ahead_s = large.step_s - small.step_s * factor
-    per_example_s = small.step_s * factor / shrunk.minibatch_size - large.step_s / exact.minibatch_size
-    if ahead_s <= 0:
-        return 0.0
-    return ahead_s / per_example_s if per_example_s > 0 else None
-
-
-def _predicted(candidate: Candidate) -> Prediction:
-    assert candidate.predicted is not None, "a feasible candidate is priced"
-    return candidate.predicted

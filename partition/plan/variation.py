@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from partition.config import AnyConfig, ChainConfig, PlannerConfig
+from partition.config import AnyConfig, PlannerConfig
 from partition.config.cluster import LARGEST_MEMORY_BYTES
 from partition.config.schema import LARGEST_MINIBATCH
 from partition.costs import Cluster, CostSource, Device, build_devices
@@ -16,6 +16,8 @@ from partition.plan.search import Search
 
 LINK_BANDWIDTH, MEMORY, MINIBATCH_SIZE = "link_bandwidth", "memory", "minibatch_size"
 QUANTITIES = (LINK_BANDWIDTH, MEMORY, MINIBATCH_SIZE)
+FARTHEST = 16.0
+"""The factor, and one over it, beyond which nothing is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +142,3 @@ def fits(candidate: Candidate, cluster: Cluster) -> bool:
         load.peak_bytes <= cluster.devices[load.stages[0].device_index].memory_bytes
         for load in rank_loads(candidate.stages)
     )
-
-
-def is_chain(config: AnyConfig) -> bool:
-    """Whether the experiment is known by a table of costs alone."""
-    return isinstance(config, ChainConfig)
