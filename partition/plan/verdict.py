@@ -212,5 +212,5 @@ def _nothing_fits(candidates: Sequence[Candidate]) -> list[str]:
     enough = format_bytes(max(_predicted(closest).peak_bytes))
     return [
         f"Nothing fits. The closest is {closest.name} ({describe(closest)}): {closest.reason}. "
-        f"Devices of {enough} would do for it; so may more devices, or a smaller network."
+        f"Devices of {enough} would do for it."
     ]

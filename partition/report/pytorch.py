@@ -44,6 +44,7 @@ def _alone(config: ExperimentConfig, candidate: Candidate) -> list[str]:
         "",
         *_accumulation(candidate, "x, y", "len(x)"),
         *_penalty(config, "model"),
+        *_clip(config, "model"),
         "optimizer.step()",
         "optimizer.zero_grad()",
     ]
@@ -114,6 +115,20 @@ def _penalty(config: ExperimentConfig, of: str) -> list[str]:
     ]
 
 
+def _clip(config: ExperimentConfig, of: str, group: str = "") -> list[str]:
+    """The limit of the gradients' norm, over all stages."""
+    limit = config.optimizer.max_grad_norm
+    if limit is None:
+        return []
+    if not group:
+        return [f"torch.nn.utils.clip_grad_norm_({of}.parameters(), {limit:g})"]
+    return [
+        f"square = sum(one.grad.square().sum() for one in {of}.parameters())",
+        f"dist.all_reduce(square, group={group})  # the norm is that of all stages together",
+        f"torch.nn.utils.clip_grads_with_norm_({of}.parameters(), {limit:g}, square.sqrt())",
+    ]
+
+
 def _start() -> list[str]:
     return ["import torch", "import torch.distributed as dist"]
 
@@ -134,6 +149,7 @@ def _data_parallel(config: ExperimentConfig, candidate: Candidate) -> list[str]:
         "for parameter in model.parameters():",
         "    dist.all_reduce(parameter.grad)  # a sum: the parts are weighted already",
         *_penalty(config, "model"),
+        *_clip(config, "model"),
         "optimizer.step()",
         "optimizer.zero_grad()",
     ]
@@ -160,6 +176,7 @@ def _sharded(config: ExperimentConfig, candidate: Candidate) -> list[str]:
         f"loss = loss_fn(model(x_own), y_own) * (len(x_own) / len(x)) * {num}  # fully_shard takes the mean over ranks",
         "loss.backward()",
         *_penalty(config, "model"),
+        *_clip(config, "model"),
         "optimizer.step()",
         "optimizer.zero_grad()",
     ]
@@ -199,6 +216,7 @@ def _pipeline(config: ExperimentConfig, candidate: Candidate) -> list[str]:
         "schedule.step(*([x_own] if 0 in own else []), **arguments)",
         *_replica_sums(candidate),
         *_penalty(config, "modules"),
+        *_clip(config, "modules", 'mesh["stage"].get_group()'),
         "optimizer.step()",
         "optimizer.zero_grad()",
     ]
