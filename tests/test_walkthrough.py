@@ -62,7 +62,7 @@ def rows(name: str) -> Iterator[Row]:
 
 def evaluate(arithmetic: str) -> float:
     """The value of an expression of numbers and + - * / ^ alone."""
-    text = arithmetic.replace("×", "*").replace("^", "**").replace(",", "")
+    text = arithmetic.replace("\N{MULTIPLICATION SIGN}", "*").replace("^", "**").replace(",", "")
     assert re.fullmatch(r"[0-9.e+*/() -]+", text), arithmetic
     return float(eval(text, {"__builtins__": {}}))
 
@@ -179,6 +179,29 @@ def test_arithmetic_comes_close_to_the_tool(case: tuple[str, Case]) -> None:
     name, of = case
     for row in rows(name):
         assert evaluate(row.arithmetic) == pytest.approx(FIGURES[name][row.what][1](of), rel=CLOSE), row
+
+
+def test_figures_in_the_text_are_the_tools(case: tuple[str, Case]) -> None:
+    name, of = case
+    words, weights = section(name), [layer.weight_elements for layer in of.search.network.layers]
+    assert f"{sum(weights):,} of" in " ".join(words.split())
+    assert f"{weights[0]:,} in the first layer" in words
+    if name != "unlike_devices":
+        return
+    devices, hidden = of.search.cluster.devices, of.search.costs.stage(1, 1)
+    rows = hidden.microbatch(of.search.minibatch_size)
+    a100_s, l4_s = (rows.forward.seconds(one) + rows.backward.seconds(one) for one in (devices[1], devices[3]))
+    bytes_of_layer = sum(hidden.static_bytes(1).values())
+    assert [device.memory_bytes // bytes_of_layer for device in devices] == [12, 6, 6, 3]
+    for figure in (
+        f"{weights[1]:,} weights, {weights[1] * 16 / 2**30:.2f} GiB",
+        f"{sum(device.memory_bytes for device in devices) / 2**30:.0f} GiB together",
+        f"{format_seconds(a100_s)} on an A100",
+        f"{format_seconds(l4_s)} on the L4",
+        f"the bottleneck: {format_seconds(4 * a100_s)}",
+        f"{format_seconds(floor(of))} would be the least",
+    ):
+        assert figure in " ".join(words.split())
 
 
 def test_the_choice_is_named(case: tuple[str, Case]) -> None:

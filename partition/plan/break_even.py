@@ -231,7 +231,7 @@ class _Flips:
         power = math.log2(count * math.sqrt(factor))
         about = {count, 1 << max(0, math.floor(power)), 1 << max(0, math.ceil(power))}
         admitted = about & set(asked) if asked else {one for one in about if one <= MOST_MICROBATCHES}
-        return tuple(sorted(one for one in admitted if one <= most)) or (most,)
+        return tuple(sorted(one for one in admitted if one <= most)) or (1 << most.bit_length() - 1,)
 
     def _priced(self, search: Search) -> list[Candidate]:
         return with_progress(search.candidates(), self._b_noise)
