@@ -6,12 +6,12 @@ from partition.errors import PartitionError
 from partition.plan import Candidate, Comparison
 
 
-def named_candidate(comparison: Comparison, name: str, option: str = "--strategy") -> Candidate:
-    """The candidate that an option names; raises PartitionError where there is none, or it has no layout."""
+def named_candidate(comparison: Comparison, name: str) -> Candidate:
+    """The candidate that `--strategy` names; raises PartitionError where there is none, or it has no layout."""
     candidate = comparison.candidate(name)
     if candidate is None:
         names = ", ".join(one.name for one in comparison.candidates[:8])
-        raise PartitionError(f"{option} {name}: no such candidate; there are {names}, ... (`partition plan --all`)")
+        raise PartitionError(f"--strategy {name}: no such candidate; there are {names}, ... (`partition plan --all`)")
     if not candidate.stages:
-        raise PartitionError(f"{option} {name}: cannot be laid out: {candidate.reason}")
+        raise PartitionError(f"--strategy {name}: cannot be laid out: {candidate.reason}")
     return candidate

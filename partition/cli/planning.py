@@ -25,21 +25,20 @@ def add(verbs: Verbs) -> None:
         "--break-even", action="store_true", help="also say at which links, memory and minibatch the verdict changes"
     )
     plan.add_argument(
-        "--pytorch",
-        nargs="?",
-        const="",
-        metavar="NAME",
-        help="print the chosen candidate, or the one of this name, as plain PyTorch lines and nothing else",
+        "--pytorch", action="store_true", help="print the choice as plain PyTorch lines, and nothing else"
     )
+    plan.add_argument("--strategy", metavar="NAME", help="with --pytorch: the candidate of this name, not the choice")
     plan.add_argument("--all", action="store_true", help="show every candidate, not the best of each kind")
 
 
 def run_plan(options: argparse.Namespace) -> int:
     """Compare, explain, write the plan."""
+    if options.strategy and not options.pytorch:
+        raise PartitionError("--strategy names the candidate that --pytorch prints; give both, or neither")
     config = load_plannable(options, may_lack_data=True)
     search = Search(config)
     comparison = compare_with(search)
-    if options.pytorch is not None:
+    if options.pytorch:
         return _print_pytorch(options, comparison)
     explanation = explain(search, comparison, with_break_even=options.break_even or options.json)
     if options.json:
@@ -65,7 +64,7 @@ def _print_pytorch(options: argparse.Namespace, comparison: Comparison) -> int:
         raise PartitionError("--pytorch prints lines of Python, --json a document; give one of the two")
     if not isinstance(config, ExperimentConfig):
         raise PartitionError("--pytorch: a table of costs does not say what its layers are; there is nothing to write")
-    candidate = named_candidate(comparison, options.pytorch, "--pytorch") if options.pytorch else comparison.chosen
+    candidate = named_candidate(comparison, options.strategy) if options.strategy else comparison.chosen
     if candidate is None:
         raise NothingFitsError(comparison.verdict)
     print(pytorch_lines(config, candidate), end="")

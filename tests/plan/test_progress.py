@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 
 from partition.costs import GradientNoise
 from partition.errors import PartitionError
-from partition.plan import Candidate, Comparison, compare
-from partition.plan.progress import LearningRateRule, progress_s, usable_noise
+from partition.plan import Candidate, Comparison, Search, compare
+from partition.plan.plan_file import plan_record, read_plan
+from partition.plan.progress import LearningRateRule, progress_s, usable_noise, without_progress
 
 from .conftest import build_config
 
@@ -136,3 +138,15 @@ def test_a_shorter_step_alone_is_no_progress(tmp_path: Path) -> None:
     chosen = compared(tmp_path, 0.01, objective="step_time").chosen
     assert chosen is not None
     assert chosen.exact_gradient
+
+
+def test_a_plan_made_with_a_noise_is_one_without(tmp_path: Path) -> None:
+    """What planner says is free to change after planning; so is the noise, which no layout depends on."""
+    comparison = compared(tmp_path, 44.0)
+    exact = named(comparison, "accumulate-2")
+    assert exact.predicted is not None
+    assert exact.predicted.relative_progress_s is not None
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan_record(comparison.config, exact, comparison.verdict)))
+    found = read_plan(path, Search(build_config()))
+    assert found == without_progress(exact)
