@@ -18,6 +18,7 @@ from partition.cli import (
     curvature,
     doctor,
     evaluation,
+    graph,
     memory,
     planning,
     profiling,
@@ -91,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     for module in (
         planning,
         memory,
+        graph,
         training,
         evaluation,
         curvature,

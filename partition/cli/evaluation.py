@@ -80,7 +80,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
 def run_predict(options: argparse.Namespace) -> int:
     """The outputs, or the classes, of every row."""
     config = load_experiment(options)
-    if options.classes and config.model.loss != "cross_entropy":
+    if options.classes and not config.model.has_class_targets:
         raise PartitionError(
             f"--classes: model.loss is {config.model.loss}, whose outputs are no classes; leave it out"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 
@@ -35,12 +36,13 @@ def run_profile(options: argparse.Namespace) -> int:
         return launch_again(options)
     if options.nproc is not None and options.nproc < 1:
         raise PartitionError(f"--nproc {options.nproc}: takes at least 1 process")
+    _prepare(path)
     from partition.runtime.measuring import measure
 
     file = measure(config)
     if file is None:
         return 0
-    _write(path, file.model_dump_json(indent=1))
+    write_text(path, file.model_dump_json(indent=1))
     if options.json:
         print_json(file.model_dump(mode="json"))
     else:
@@ -49,12 +51,17 @@ def run_profile(options: argparse.Namespace) -> int:
     return 0
 
 
-def _write(path: Path, text: str) -> None:
+def _prepare(path: Path) -> None:
+    """Refuse a place that cannot be written to before a minute is spent on measuring."""
+    if path.is_dir():
+        raise PartitionError(f"--costs-file {path}: is a folder; give a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PartitionError(f"--costs-file {path}: {error.strerror}; give another place") from None
-    write_text(path, text)
+    place = path if path.exists() and not path.is_file() else path.parent  # a pipe is written to as it is
+    if not os.access(place, os.W_OK):
+        raise PartitionError(f"--costs-file {path}: {place} may not be written to; give another place")
 
 
 def _next(options: argparse.Namespace, path: Path) -> str:

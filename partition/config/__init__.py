@@ -2,6 +2,7 @@
 
 from partition.config.loading import AnyConfig, load_cluster, load_config
 from partition.config.schema import (
+    BlockConfig,
     ChainConfig,
     CheckpointConfig,
     ClusterConfig,
@@ -14,12 +15,14 @@ from partition.config.schema import (
     OptimizerConfig,
     PlannerConfig,
     PrecisionConfig,
+    ResidualConfig,
     TrainingConfig,
 )
 from partition.config.writing import dump_config, flatten, resolve
 
 __all__ = [
     "AnyConfig",
+    "BlockConfig",
     "ChainConfig",
     "CheckpointConfig",
     "ClusterConfig",
@@ -32,6 +35,7 @@ __all__ = [
     "OptimizerConfig",
     "PlannerConfig",
     "PrecisionConfig",
+    "ResidualConfig",
     "TrainingConfig",
     "dump_config",
     "flatten",

@@ -42,6 +42,10 @@ _OTHER_NAMES = {
     "model.out_features": "output_size output_dim output_features out_dim d_out n_outputs num_classes n_classes",
     "model.activation": "activation_function act act_fn nonlinearity hidden_act",
     "model.loss": "criterion loss_fn loss_function",
+    "model.blocks, such as [{linear: 512, dropout: 0.1}, {residual: {norm: layer_norm, hidden: 2048}}]": "dropout "
+    "layer_norm layernorm rms_norm rmsnorm norm residual swiglu resnet",
+    "hidden, the columns inside of a residual block": "hidden_dim_of_branch ffn_dim mlp_dim intermediate_size d_ff",
+    "model.init": "initialization initialisation initializer weight_init",
     "data.source": "dataset dataset_name data_source",
     "data.test_fraction": "test_size test_split val_split validation_split val_fraction",
     "data.path": "data_path data_dir file filename folder images train_path",
@@ -64,8 +68,8 @@ _OTHER_NAMES = {
 _ABSENT = {
     "mixed precision is not available; precision.parameters and precision.compute are float32 or float64": "fp16 bf16 "
     "amp mixed_precision autocast float16 bfloat16",
-    "it is not available; a model is affine layers with one activation between them": "dropout batch_norm batchnorm "
-    "layer_norm layernorm norm residual blocks attention embedding",
+    "it is not available; blocks have layer_norm and rms_norm": "batch_norm batchnorm group_norm",
+    "it is not available; a model is affine layers, residual or not": "attention embedding num_heads vocab_size",
     "it is not available; sgd has lr and momentum": "nesterov dampening",
     "it is not available; a model is split by layers only": "tensor_parallel_size tensor_model_parallel_size "
     "tp_size tp data_parallel_size dp_size dp zero_stage zero_optimization fsdp",

@@ -9,6 +9,7 @@ from partition.config.cluster import RateFormat
 from partition.config.hints import suggest
 from partition.config.nodes import Node, join_path
 from partition.config.schema import (
+    BlockConfig,
     ChainModelConfig,
     CheckpointConfig,
     DataConfig,
@@ -16,6 +17,7 @@ from partition.config.schema import (
     OptimizerConfig,
     PlannerConfig,
     PrecisionConfig,
+    ResidualConfig,
     TrainingConfig,
 )
 from partition.errors import Problem
@@ -24,6 +26,8 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
     "": ("model", "precision", "data", "training", "optimizer", "checkpoint", "cluster", "planner"),
     "model": (*ModelConfig.model_fields, *ChainModelConfig.model_fields),
     "model.hidden_features": ("width", "depth"),
+    "model.blocks": tuple(BlockConfig.model_fields),
+    "model.blocks.residual": tuple(ResidualConfig.model_fields),
     "precision": tuple(PrecisionConfig.model_fields),
     "data": tuple(DataConfig.model_fields),
     "training": tuple(name.removesuffix("_s") for name in TrainingConfig.model_fields),

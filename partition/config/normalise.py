@@ -9,8 +9,8 @@ from partition.config.cluster import LARGEST_DEVICE_COUNT
 from partition.config.data import PATH_KEYS
 from partition.config.keys import SCHEMA_NAMES
 from partition.config.messages import describe_missing, describe_not_whole, describe_out_of_range
+from partition.config.model import LARGEST_DEPTH, LARGEST_WIDTH
 from partition.config.nodes import Node, join_path
-from partition.config.schema import LARGEST_DEPTH, LARGEST_WIDTH
 from partition.errors import PartitionError, Problem
 from partition.units import parse_bytes, parse_bytes_per_s, parse_flop_per_s, parse_seconds
 

@@ -5,17 +5,31 @@ Sizes are limited so that every count of values, parameters or bytes derived fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
 from partition.config.data import DataConfig
+from partition.config.model import (
+    LARGEST_DEPTH,
+    LARGEST_VALUE_COUNT,
+    BlockConfig,
+    ModelConfig,
+    Positive,
+    ResidualConfig,
+    Weight,
+    as_list,
+    as_mapping,
+    known_features,
+)
 from partition.config.section import Conflict, Section
 
 __all__ = [
+    "LARGEST_DEPTH",
+    "LARGEST_VALUE_COUNT",
+    "BlockConfig",
     "ChainConfig",
     "ChainModelConfig",
     "ChainTrainingConfig",
@@ -31,61 +45,24 @@ __all__ = [
     "OptimizerConfig",
     "PlannerConfig",
     "PrecisionConfig",
+    "ResidualConfig",
     "TrainingConfig",
 ]
 
-Activation = Literal["identity", "relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu"]
-Loss = Literal["cross_entropy", "mse"]
 NumberFormat = Literal["float32", "float64"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
 Objective = Literal["time_to_target", "step_time", "device_seconds", "fewest_devices"]
 LearningRateRule = Literal["linear", "sqrt", "noise", "constant"]
-Strategy = Literal["whole", "shrink", "accumulate", "pipeline", "data_parallel", "hybrid", "sharded"]
+Strategy = Literal["whole", "shrink", "accumulate", "recompute", "pipeline", "data_parallel", "hybrid", "sharded"]
 Schedule = Literal["gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv"]
 
-LARGEST_WIDTH = 2**24
-LARGEST_DEPTH = 100_000
 LARGEST_MINIBATCH = 2**30
-LARGEST_VALUE_COUNT = 2**50
 LARGEST_MICROBATCH_COUNT = 2**14
-LARGEST_PENALTY = 1e30
 
-Width = Annotated[int, Field(ge=1, le=LARGEST_WIDTH)]
 Examples = Annotated[int, Field(ge=1, le=LARGEST_MINIBATCH)]
 MicrobatchCount = Annotated[int, Field(ge=1, le=LARGEST_MICROBATCH_COUNT)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-
-
-class ModelConfig(Section):
-    """A multilayer perceptron: affine layers with an activation after each but the last; its output is the logits."""
-
-    in_features: Width
-    hidden_features: Annotated[tuple[Width, ...], Field(max_length=LARGEST_DEPTH)]
-    out_features: Width
-    activation: Activation = "relu"
-    bias: bool = True
-    l2_penalty: Annotated[Weight, Field(le=LARGEST_PENALTY)] = 0.0
-    """lambda of lambda/2 ‖W‖², over weights only, once per step."""
-    loss: Loss = "cross_entropy"
-
-    @property
-    def features(self) -> tuple[int, ...]:
-        """Sizes of the input, of every hidden layer and of the output."""
-        return (self.in_features, *self.hidden_features, self.out_features)
-
-    @classmethod
-    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
-        """Widths may each be admissible and their products not."""
-        num_weights = sum(a * b for a, b in pairwise(_known_features(given)))
-        if num_weights > LARGEST_VALUE_COUNT:
-            yield Conflict(
-                "hidden_features",
-                f"the model has {num_weights:.3g} weights, the limit is {LARGEST_VALUE_COUNT:.3g}; "
-                "take fewer or narrower layers",
-            )
 
 
 class PrecisionConfig(Section):
@@ -239,6 +216,7 @@ class ExperimentConfig(Section):
         yield from _too_many_values(given)
         yield from _missing_rates(given)
         yield from _scaled_classes(given)
+        yield from _noise_of_blocks(given)
 
 
 class ChainModelConfig(Section):
@@ -269,10 +247,10 @@ class ChainConfig(Section):
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
         """Steps are whole microbatches, and a table says nothing of a layer's inside."""
         yield from _cut_microbatches(given)
-        planner = _as_mapping(given.get("planner"))
+        planner = as_mapping(given.get("planner"))
         if planner.get("costs") is not None:
             yield Conflict("planner.costs", "the costs of this experiment are model.costs; remove one of the two")
-        if "sharded" in _as_list(planner.get("strategies")):
+        if "sharded" in as_list(planner.get("strategies")):
             yield Conflict("planner.strategies", "sharded needs the layers' shapes, model.costs has none; remove it")
 
 
@@ -283,10 +261,10 @@ class ClusterFile(Section):
 
 
 def _cut_microbatches(given: Mapping[str, Any]) -> Iterator[Conflict]:
-    model, training, planner = (_as_mapping(given.get(section)) for section in ("model", "training", "planner"))
+    model, training, planner = (as_mapping(given.get(section)) for section in ("model", "training", "planner"))
     rows = model.get("microbatch_size")
     sizes = {"training.minibatch_size": training.get("minibatch_size")}
-    sizes |= {f"planner.minibatch_sizes.{i}": size for i, size in enumerate(_as_list(planner.get("minibatch_sizes")))}
+    sizes |= {f"planner.minibatch_sizes.{i}": size for i, size in enumerate(as_list(planner.get("minibatch_sizes")))}
     for key, size in sizes.items():
         if isinstance(rows, int) and isinstance(size, int) and rows > 0 and size % rows:
             yield Conflict(
@@ -294,19 +272,11 @@ def _cut_microbatches(given: Mapping[str, Any]) -> Iterator[Conflict]:
             )
 
 
-def _known_features(model: object) -> tuple[int, ...]:
-    """The sizes of all layers, or none where any of them is missing or of a wrong type."""
-    given = _as_mapping(model)
-    features = (given.get("in_features"), *_as_list(given.get("hidden_features")), given.get("out_features"))
-    is_known = all(isinstance(size, int) and 1 <= size <= LARGEST_WIDTH for size in features)
-    return tuple(int(size) for size in features) if is_known else ()
-
-
 def _too_many_values(given: Mapping[str, Any]) -> Iterator[Conflict]:
-    num_features = sum(_known_features(given.get("model")))
-    training, planner = (_as_mapping(given.get(section)) for section in ("training", "planner"))
+    num_features = sum(known_features(given.get("model")))
+    training, planner = (as_mapping(given.get(section)) for section in ("training", "planner"))
     sizes = {"training.minibatch_size": training.get("minibatch_size")}
-    sizes |= {f"planner.minibatch_sizes.{i}": size for i, size in enumerate(_as_list(planner.get("minibatch_sizes")))}
+    sizes |= {f"planner.minibatch_sizes.{i}": size for i, size in enumerate(as_list(planner.get("minibatch_sizes")))}
     for key, size in sizes.items():
         if isinstance(size, int) and size * num_features > LARGEST_VALUE_COUNT:
             message = f"{size} examples through layers of {num_features} features are more than "
@@ -315,25 +285,24 @@ def _too_many_values(given: Mapping[str, Any]) -> Iterator[Conflict]:
 
 def _missing_rates(given: Mapping[str, Any]) -> Iterator[Conflict]:
     """A device that lists rates, but not that of the format in use, would be priced by a guess."""
-    precision, cluster = (_as_mapping(given.get(section)) for section in ("precision", "cluster"))
+    precision, cluster = (as_mapping(given.get(section)) for section in ("precision", "cluster"))
     number_format = precision.get("compute", precision.get("parameters", "float32"))
-    for index, device in enumerate(map(_as_mapping, _as_list(cluster.get("devices")))):
-        formats = [pair[0] for pair in _as_list(device.get("flop_per_s")) if isinstance(pair, tuple) and pair]
+    for index, device in enumerate(map(as_mapping, as_list(cluster.get("devices")))):
+        formats = [pair[0] for pair in as_list(device.get("flop_per_s")) if isinstance(pair, tuple) and pair]
         if formats and device.get("name") is None and "default" not in formats and number_format not in formats:
             advice = f"has no figure for {number_format}, which precision.compute asks for; add `{number_format}: ...`"
             yield Conflict(f"cluster.devices.{index}.compute", advice)
 
 
+def _noise_of_blocks(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Norms have gradients too, whose rows tell no example's norm."""
+    training, model = as_mapping(given.get("training")), as_mapping(given.get("model"))
+    if training.get("noise") is True and model.get("blocks") is not None:
+        yield Conflict("training.noise", "is measured in affine layers only, and model has blocks; remove it")
+
+
 def _scaled_classes(given: Mapping[str, Any]) -> Iterator[Conflict]:
     """A class has no mean."""
-    data, loss = _as_mapping(given.get("data")), _as_mapping(given.get("model")).get("loss", "cross_entropy")
+    data, loss = as_mapping(given.get("data")), as_mapping(given.get("model")).get("loss", "cross_entropy")
     if data.get("standardise_targets") is True and loss == "cross_entropy":
         yield Conflict("data.standardise_targets", "is for model.loss: mse, this is cross_entropy; remove it")
-
-
-def _as_mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _as_list(value: object) -> Sequence[Any]:
-    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()

@@ -11,6 +11,7 @@ from partition.config.keys import SCHEMA_NAMES
 from partition.config.messages import describe_missing, describe_wrong
 from partition.config.nodes import Node, join_path
 from partition.config.schema import (
+    BlockConfig,
     ClusterConfig,
     DataConfig,
     DeviceConfig,
@@ -18,6 +19,7 @@ from partition.config.schema import (
     ModelConfig,
     OptimizerConfig,
     PrecisionConfig,
+    ResidualConfig,
     TrainingConfig,
 )
 from partition.config.section import CONFLICT, Section
@@ -98,6 +100,12 @@ def _sections(
         given = _value_at(values, place)
         if isinstance(given, Mapping):
             yield place, section, given
+    blocks = _value_at(values, ("model", "blocks"))
+    for index, block in enumerate(blocks if isinstance(blocks, tuple) else ()):
+        if isinstance(block, Mapping):
+            yield ("model", "blocks", index), BlockConfig, block
+            if isinstance(block.get("residual"), Mapping):
+                yield ("model", "blocks", index, "residual"), ResidualConfig, block["residual"]
     devices = _value_at(values, ("cluster", "devices"))
     for index, device in enumerate(devices if isinstance(devices, tuple) else ()):
         if isinstance(device, Mapping):

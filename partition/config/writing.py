@@ -10,8 +10,15 @@ import yaml
 
 from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
 from partition.config.data import KEYS_OF_SOURCE, DataConfig
+from partition.config.model import IMPORTED, LOSS_OF_OPTION, BlockConfig
 from partition.config.scalars import read_plain_scalar
-from partition.config.schema import ChainConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from partition.config.schema import (
+    ChainConfig,
+    ExperimentConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
 from partition.units import parse_bytes, parse_bytes_per_s, parse_flop_per_s, parse_seconds
 
 _BYTES = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
@@ -88,9 +95,23 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 def _model(model: ModelConfig) -> dict[str, Any]:
     values = _without_none(model.model_dump())
+    for key, loss in LOSS_OF_OPTION.items():
+        if model.loss != loss and not (loss == IMPORTED and model.is_loss_imported):
+            values.pop(key, None)
+    if model.blocks is not None:
+        del values["hidden_features"]
+        values["blocks"] = [_block(block) for block in model.blocks]
     hidden = model.hidden_features
     if len(hidden) > 1 and len(set(hidden)) == 1:
         values["hidden_features"] = {"width": hidden[0], "depth": len(hidden)}
+    return values
+
+
+def _block(block: BlockConfig) -> dict[str, Any]:
+    """Without what is not there, which would say nothing."""
+    values = block.model_dump(exclude_defaults=True)
+    if block.residual is not None:
+        values["residual"] = block.residual.model_dump(exclude_defaults=True)
     return values
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
+from partition.costs.block_work import Work
 from partition.costs.stage import CostModel, NetworkStageCost
-from partition.costs.work import Work, program_work
+from partition.costs.work import program_work
 from partition.graph import Category, StageProgram, build_second_order_program
 
 
@@ -28,7 +29,7 @@ class CurvatureStageCost(NetworkStageCost):
     @cached_property
     def num_norms(self) -> int:
         """Numbers that the end of a product reads back at once: one for each row of the parameters."""
-        return sum(layer.out_features + layer.has_bias for layer in self.layers)
+        return sum(part.out_features + part.has_bias for part in self.weighted)
 
     def _norm_work(self) -> Work:
         # ‖H v‖², v·H v and ‖v‖².
@@ -43,6 +44,7 @@ class CurvatureCostModel(CostModel):
     """Stage costs of the Hessian-vector products of a network."""
 
     stage_cost = CurvatureStageCost
+    can_recompute = False
 
 
 def step_flop(model: CostModel, sizes: Iterable[int]) -> int:

@@ -38,7 +38,7 @@ def pair_work(operator: PairOperator, rows: int, itemsize: int, loss: LossRecord
             elements = products * rows * (layer.in_features + layer.out_features) + 2 * layer.parameter_elements
             flop = products * 2 * rows * layer.weight_elements + rows * layer.bias_elements
             return flop, elements * itemsize
-        case PairActivate(layer, _, _):
+        case PairActivate(layer, _, _, _):
             elements = rows * layer.out_features
             return (layer.activation.forward_flop + layer.activation.backward_flop) * elements, 5 * elements * itemsize
         case PairActivationGrad(layer, _, _, workspaces):
@@ -60,7 +60,7 @@ def pair_key(operator: PairOperator, loss: LossRecord) -> str:
             return f"input gradient pair {_shape(layer)}"
         case PairWeightGrad(layer, x, _, _):
             return f"weight gradient {'pair' if isinstance(x, Pair) else 'first'} {_shape(layer)}"
-        case PairActivate(layer, z, h):
+        case PairActivate(layer, z, h, _):
             return f"{layer.activation.name} pair {layer.out_features}{' in place' if z is h else ''}"
         case PairActivationGrad(layer, _, _, _):
             return f"{layer.activation.name} gradient pair {layer.out_features}"

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from partition.costs.allocator import EXACT, AllocatorRules
+from partition.costs.block_work import Work
 from partition.costs.hardware import Cluster, Device
 from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect, memory_steps
 from partition.costs.optimizer import OptimizerRecord
 from partition.costs.source import MicrobatchCost, StageCost
-from partition.costs.work import Work, operator_key, program_work, seconds_on
-from partition.graph import Category, LossRecord, Network, Program, StageProgram, build_stage_program
+from partition.costs.work import operator_key, program_work, seconds_on
+from partition.graph import (
+    Category,
+    Layer,
+    LossRecord,
+    Network,
+    Program,
+    Spans,
+    StageProgram,
+    build_stage_program,
+    recomputed,
+)
 from partition.graph.pieces import piece_elements
 from partition.graph.program import Take, Variable, operators
 
@@ -108,6 +120,7 @@ class NetworkStageCost:
         first_layer: int,
         last_layer: int,
         rules: AllocatorRules = EXACT,
+        recompute: Spans = (),
         *,
         has_noise: bool = False,
     ) -> None:
@@ -116,7 +129,9 @@ class NetworkStageCost:
         self.optimizer = optimizer
         self.itemsize = itemsize
         self.rules = rules
+        self.recompute = recompute
         self.layers = network.layers[first_layer : last_layer + 1]
+        self.weighted = tuple(part for layer in self.layers for part in layer.weighted)
         self.is_last = last_layer == network.num_layers - 1
         self._microbatches: dict[int, MicrobatchCost] = {}
 
@@ -124,22 +139,30 @@ class NetworkStageCost:
     def program(self) -> StageProgram:
         """The programs of the stage; its parameters and its optimizer step are priced without them."""
         first, last = self.layers[0].index, self.layers[-1].index
-        return build_stage_program(self.network, first, last, has_noise=self.has_noise)
+        program = build_stage_program(self.network, first, last, has_noise=self.has_noise)
+        return recomputed(program, self.recompute)
+
+    @property
+    def has_recomputation(self) -> bool:
+        """Whether R runs before its backwards."""
+        return bool(self.recompute and self.program.recompute)
 
     @cached_property
     def _actions(self) -> dict[str, PricedProgram]:
         program = self.program
         received = None if program.is_first else program.input
         return {
-            "forward": self._priced(program.forward),
-            "backward": self._priced(program.backward),
-            "input_grad": self._priced(program.input_grad),
-            "weight_grad": self._priced(program.weight_grad),
-            "receive_forward": self._priced((Take(received),) if received else ()),
-            "receive_backward": self._priced((Take(program.grad_output),) if program.grad_output else ()),
+            "forward": self.priced(program.forward),
+            "backward": self.priced(program.backward),
+            "input_grad": self.priced(program.input_grad),
+            "weight_grad": self.priced(program.weight_grad),
+            "recompute": self.priced(program.recompute),
+            "receive_forward": self.priced((Take(received),) if received else ()),
+            "receive_backward": self.priced((Take(program.grad_output),) if program.grad_output else ()),
         }
 
-    def _priced(self, program: Program) -> PricedProgram:
+    def priced(self, program: Program) -> PricedProgram:
+        """A program of these layers."""
         return PricedProgram(program, self.itemsize, self.network.loss, self.rules)
 
     @cached_property
@@ -150,13 +173,12 @@ class NetworkStageCost:
     @cached_property
     def tensor_bytes(self) -> tuple[int, ...]:
         """Of each parameter tensor, layer by layer, weight before bias."""
-        elements = [of for layer in self.layers for of in (layer.weight_elements, layer.bias_elements) if of]
-        return tuple(each * self.itemsize for each in elements)
+        return tuple(elements * self.itemsize for part in self.weighted for elements in part.tensor_elements)
 
     @cached_property
     def parameter_tensors(self) -> int:
         """One per weight and per bias."""
-        return sum(1 + layer.has_bias for layer in self.layers)
+        return sum(1 + part.has_bias for part in self.weighted)
 
     def static_bytes(self, num_microbatches: int) -> dict[Category, int]:
         """Bytes that live as long as the stage, for steps of at most `num_microbatches` microbatches.
@@ -166,7 +188,10 @@ class NetworkStageCost:
         # The 1 that a backward starts from; the last stage keeps the loss of every microbatch of a step beside it, and
         # a stage that measures noise a norm for each of its layers and microbatches.
         num_norms = len(self.layers) * num_microbatches if self.has_noise else 0
-        numbers = (1, num_microbatches if self.is_last else 0, num_norms)
+        # Some losses read a number for every class.
+        has_vector = self.is_last and self.network.loss.has_class_vector
+        num_classes = self.layers[-1].out_features if has_vector else 0
+        numbers = (1, num_microbatches if self.is_last else 0, num_norms, num_classes)
         workspace = sum(self.rules.block_bytes(count * self.itemsize) for count in numbers)
         return {
             Category.PARAMETERS: self.parameter_bytes,
@@ -228,8 +253,9 @@ class NetworkStageCost:
     @cached_property
     def num_norms(self) -> int:
         """Numbers that the step reads back: a norm for each row of a gradient, and of a weight that is penalised."""
-        per_row = 1 + bool(self.network.l2_penalty) + self.is_penalty_removed
-        return sum(layer.out_features * per_row + layer.has_bias for layer in self.layers)
+        gradients = sum(math.prod(part.weight_shape[:-1]) + part.has_bias for part in self.weighted)
+        times = bool(self.network.l2_penalty) + self.is_penalty_removed
+        return gradients + times * sum(part.penalised_rows for part in self.weighted)
 
     @property
     def is_penalty_removed(self) -> bool:
@@ -239,10 +265,11 @@ class NetworkStageCost:
     @cached_property
     def piece_bytes(self) -> int:
         """The workspace in which the penalty is taken off the gradients, piece by piece."""
-        return piece_elements(self.layers) * self.itemsize if self.is_penalty_removed else 0
+        layers = [part for part in self.weighted if isinstance(part, Layer)]
+        return piece_elements(layers) * self.itemsize if self.is_penalty_removed else 0
 
     def _norm_work(self) -> Work:
-        weights = sum(layer.weight_elements for layer in self.layers)
+        weights = sum(part.weight_elements for part in self.weighted if part.penalised_rows)
         elements = self.parameter_elements + (weights if self.network.l2_penalty else 0)
         elements += 2 * weights if self.is_penalty_removed else 0
         return Work(2 * elements, elements * self.itemsize)
@@ -273,6 +300,7 @@ class CostModel:
     microbatch_rows: int | None = None
     """Any number of examples can be priced."""
     splits_backward = True
+    can_recompute = True
 
     def __init__(
         self,
@@ -289,23 +317,22 @@ class CostModel:
         self.optimizer = optimizer
         self.itemsize = itemsize
         self.rules = rules
-        self._shapes = tuple(
-            (layer.in_features, layer.out_features, layer.has_bias, layer.activation.name) for layer in network.layers
-        )
+        self._kinds = tuple(layer.kind for layer in network.layers)
         self._stages: dict[object, NetworkStageCost] = {}
 
     @property
     def num_layers(self) -> int:
-        """Number of affine layers."""
+        """Number of affine layers, or of blocks."""
         return self.network.num_layers
 
-    def stage(self, first_layer: int, last_layer: int) -> NetworkStageCost:
-        """The costs of layers first_layer..last_layer, inclusive, as one stage."""
+    def stage(self, first_layer: int, last_layer: int, recompute: Spans = ()) -> NetworkStageCost:
+        """The costs of layers first_layer..last_layer, inclusive, as one stage that recomputes some of them."""
         is_last = last_layer == self.network.num_layers - 1
-        key = (first_layer == 0, is_last, self._shapes[first_layer : last_layer + 1])
+        spans = tuple((first - first_layer, last - first_layer) for first, last in recompute)
+        key = (first_layer == 0, is_last, self._kinds[first_layer : last_layer + 1], spans)
         if key not in self._stages:
             self._stages[key] = self.stage_cost(
-                self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules,
+                self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules, recompute,
                 has_noise=self.has_noise,
             )  # fmt: skip
         return self._stages[key]

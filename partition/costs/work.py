@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from partition.costs.block_work import Work, block_operator_key, block_operator_work
 from partition.costs.hardware import Device
 from partition.costs.second_order import pair_key, pair_work
 from partition.graph import Layer, LossRecord, Program
@@ -20,13 +19,6 @@ from partition.graph.program import (
     operators,
 )
 from partition.graph.second_order import PairOperator
-
-
-class Work(NamedTuple):
-    """What one kernel does: floating-point operations and bytes read and written."""
-
-    flop: int
-    moved_bytes: int
 
 
 def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord) -> Work:
@@ -49,12 +41,14 @@ def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord
         case Activate(layer, _, _):
             elements = rows * layer.out_features
             return Work(layer.activation.forward_flop * elements, 2 * elements * itemsize)
-        case ActivationGrad(layer, _, _):
+        case ActivationGrad(layer, _, _, workspace):
             elements = rows * layer.out_features
-            return Work(layer.activation.backward_flop * elements, 3 * elements * itemsize)
+            return Work(layer.activation.backward_flop * elements, (5 if workspace else 3) * elements * itemsize)
         case LossAndGrad(o, targets, _, _, _):
             moved_bytes = 4 * o.num_bytes(rows, itemsize) + targets.num_bytes(rows, itemsize)
             return Work(loss.flop * rows * (o.columns or 1), moved_bytes)
+        case _:
+            return block_operator_work(operator, rows, itemsize)
 
 
 def operator_key(operator: Operator, loss: LossRecord) -> str:
@@ -74,10 +68,12 @@ def operator_key(operator: Operator, loss: LossRecord) -> str:
             return f"example norms {_shape(layer)}"
         case Activate(layer, z, h):
             return f"{layer.activation.name} {layer.out_features}{' in place' if z is h else ''}"
-        case ActivationGrad(layer, _, _):
+        case ActivationGrad(layer, _, _, _):
             return f"{layer.activation.name} gradient {layer.out_features}"
         case LossAndGrad(o, _, _, _, _):
             return f"{loss.name} {o.columns}"
+        case _:
+            return block_operator_key(operator)
 
 
 def _shape(layer: Layer) -> str:

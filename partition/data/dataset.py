@@ -147,7 +147,7 @@ def _standardise(values_NI: NDArray[np.float64], train: NDArray[np.int64], way: 
 
 
 def _shape_targets(classes: NDArray[np.int64], config: ExperimentConfig) -> NDArray[Any]:
-    if config.model.loss == "cross_entropy":
+    if config.model.has_class_targets:
         return classes
     return np.eye(config.model.out_features, dtype=compute_dtype(config))[classes]
 
@@ -162,7 +162,7 @@ def _make_synthetic(config: ExperimentConfig, info: DataInfo, *, has_inputs: boo
         has_inputs=has_inputs,
         has_targets=has_targets,
     )
-    y: NDArray[Any] = outputs.argmax(axis=1) if config.model.loss == "cross_entropy" else outputs
+    y: NDArray[Any] = outputs.argmax(axis=1) if config.model.has_class_targets else outputs
     (train_x, test_x), (train_y, test_y) = _cut(x, info, has_inputs), _cut(y, info, has_targets)
     return Dataset(train_x=train_x, train_y=train_y, test_x=test_x, test_y=test_y)
 

@@ -75,10 +75,10 @@ def target_kind(config: ExperimentConfig, targets: Outline) -> TargetKind:
     Raises DataError where the targets cannot be learned with this loss and output.
     """
     model = config.model
-    if model.loss == "cross_entropy":
+    if model.has_class_targets:
         if targets.width != 1:
             raise targets.refuse(
-                f"has {targets.width} values an example, and model.loss cross_entropy takes one class index; "
+                f"has {targets.width} values an example, and model.loss {model.loss} takes one class index; "
                 "give indices, or set model.loss: mse"
             )
         return "classes"

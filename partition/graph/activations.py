@@ -34,6 +34,8 @@ class ActivationRecord:
     """Buffers of z's shape that this takes while it runs."""
     gain: float
     """Factor of the initial weights' standard deviation gain / sqrt(fan_in) (He et al. 2015; LeCun et al. 1998)."""
+    has_workspace: bool = False
+    """True: no kernel multiplies by phi' at once, so that phi' needs a buffer of z's shape while it does."""
 
     @property
     def is_identity(self) -> bool:
@@ -109,6 +111,44 @@ ACTIVATION_RECORDS: Mapping[str, ActivationRecord] = MappingProxyType(
                 second_flop=23,
                 second_workspaces=2,
                 gain=_SQRT2,
+            ),
+            # Gains below: 1 / sqrt(E[phi(z)²]) for normal z, sqrt(2 / (1 + slope²)) for leaky_relu.
+            ActivationRecord(
+                name="leaky_relu",
+                keeps=Keeps.OUTPUT,
+                forward_flop=2,
+                backward_flop=2,
+                second_flop=0,
+                second_workspaces=0,
+                gain=1.41414,
+            ),
+            ActivationRecord(
+                name="elu",
+                keeps=Keeps.OUTPUT,
+                forward_flop=12,
+                backward_flop=3,
+                second_flop=4,
+                second_workspaces=2,
+                gain=1.245,
+            ),
+            ActivationRecord(
+                name="softplus",
+                keeps=Keeps.PRE_ACTIVATION,
+                forward_flop=21,
+                backward_flop=12,
+                second_flop=14,
+                second_workspaces=2,
+                gain=1.0,
+            ),
+            ActivationRecord(
+                name="sin",
+                keeps=Keeps.PRE_ACTIVATION,
+                forward_flop=10,
+                backward_flop=11,
+                second_flop=13,
+                second_workspaces=1,
+                gain=1.521,
+                has_workspace=True,
             ),
         )
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from partition.graph.network import Layer
+from partition.graph.layers import Layer
 
 PIECE_ELEMENTS = 2**17
 """A piece of a weight has at most so many elements, or is one row: small enough for a core's own cache."""

@@ -28,10 +28,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from partition.graph.activations import Keeps
-from partition.graph.network import Layer, Network
+from partition.graph.layers import Layer, Unit
+from partition.graph.network import Network
 
 if TYPE_CHECKING:
+    from partition.graph.block_operators import BlockOperator
     from partition.graph.second_order import PairOperator
 
 
@@ -108,6 +109,7 @@ class ActivationGrad(NamedTuple):
     layer: Layer
     kept: Variable
     grad: Variable
+    workspace: Variable | None = None
 
 
 class InputGrad(NamedTuple):
@@ -149,7 +151,8 @@ class LossAndGrad(NamedTuple):
 
 
 Operator: TypeAlias = (
-    "Load | Affine | Activate | ActivationGrad | InputGrad | WeightGrad | ExampleNorms | LossAndGrad | PairOperator"
+    "Load | Affine | Activate | ActivationGrad | InputGrad | WeightGrad | ExampleNorms | LossAndGrad | BlockOperator"
+    " | PairOperator"
 )
 Instruction: TypeAlias = "Take | Give | Operator"
 Program: TypeAlias = "tuple[Instruction, ...]"
@@ -159,7 +162,7 @@ Program: TypeAlias = "tuple[Instruction, ...]"
 class StageProgram:
     """Everything one stage does, for any microbatch size."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Unit, ...]
     input: Variable
     output: Variable
     """What SEND_F sends; on the last stage the loss, a number that the stage provides and F fills."""
@@ -178,6 +181,8 @@ class StageProgram:
     predict: Program
     has_noise: bool = False
     """W takes the norms of every example's gradient."""
+    recompute: Program = ()
+    """R: makes again, before the backward, what F has given back (see `partition.graph.recompute`)."""
 
     @property
     def is_first(self) -> bool:
@@ -198,166 +203,21 @@ def build_stage_program(
     The stage of the first layer loads the inputs and computes no input gradient; that of the last computes the loss.
     With `has_noise` its W takes the norms of every example's gradient besides, and changes nothing else.
     """
+    from partition.graph.builder import StageBuilder  # which is made of the instructions of this module
+
     is_first, is_last = first_layer == 0, last_layer == network.num_layers - 1
-    return _Builder(network, first_layer, last_layer, is_first=is_first, is_last=is_last, has_noise=has_noise).build()
+    builder = StageBuilder(network, first_layer, last_layer, is_first=is_first, is_last=is_last, has_noise=has_noise)
+    return builder.build()
 
 
 def build_module_program(network: Network) -> StageProgram:
-    """The programs of a whole network that is given its input and leaves its output, as if others stood around it."""
-    return _Builder(network, 0, network.num_layers - 1, is_first=False, is_last=False).build()
+    """The programs of a whole network that is given its input and leaves its output, as if others stood around it.
 
+    The input is the caller's and is not overwritten.
+    """
+    from partition.graph.builder import StageBuilder
 
-class _Builder:
-    """Names the variables of one stage once and lists its instructions."""
-
-    def __init__(
-        self,
-        network: Network,
-        first_layer: int,
-        last_layer: int,
-        *,
-        is_first: bool,
-        is_last: bool,
-        has_noise: bool = False,
-    ) -> None:
-        self.has_noise = has_noise
-        self.layers = network.layers[first_layer : last_layer + 1]
-        self.first, self.last = first_layer, last_layer
-        self.is_first, self.is_last = is_first, is_last
-        self.record = network.loss
-        first, final = self.layers[0], self.layers[-1]
-        source = Category.DATA if self.is_first else Category.ACTIVATIONS
-        self.x = Variable("x", source, columns=first.in_features)
-        self.z = {layer.index: Variable(f"z{layer.index}", Category.ACTIVATIONS, columns=layer.out_features)
-                  for layer in self.layers}  # fmt: skip
-        self.g = {layer.index: Variable(f"g{layer.index}", Category.ACTIVATIONS, columns=layer.out_features)
-                  for layer in self.layers}  # fmt: skip
-        self.g[first_layer - 1] = Variable(f"g{first_layer - 1}", Category.BOUNDARY, columns=first.in_features)
-        if not self.is_last:
-            if final.activation.keeps == Keeps.NOTHING:
-                self.z[last_layer] = self.z[last_layer]._replace(category=Category.BOUNDARY)
-            self.g[last_layer] = Variable(f"g{last_layer}", Category.BOUNDARY, columns=final.out_features)
-        elif self.record.is_in_place:
-            self.g[last_layer] = self.z[last_layer]
-        self.loss = Variable("loss", Category.WORKSPACE, has_rows=False)
-
-    def build(self) -> StageProgram:
-        final = self.layers[-1]
-        return StageProgram(
-            layers=self.layers,
-            input=self.x,
-            output=self.loss if self.is_last else self._output_of(final),
-            prediction=self.z[self.last],
-            grad_output=None if self.is_last else self.g[self.last],
-            grad_input=None if self.is_first else self.g[self.first - 1],
-            is_output_kept=not self.is_last and final.activation.keeps == Keeps.OUTPUT,
-            forward=tuple(self._forward()),
-            backward=tuple(self._backward(is_split=False)),
-            input_grad=tuple(self._backward(is_split=True)),
-            weight_grad=tuple(step for layer in reversed(self.layers) for step in self._weight_grad(layer)),
-            predict=tuple(self._predict()),
-            has_noise=self.has_noise,
-        )
-
-    def _output_of(self, layer: Layer) -> Variable:
-        """The variable that holds h = phi(z) after the forward of a layer."""
-        if layer.activation.keeps != Keeps.PRE_ACTIVATION:
-            return self.z[layer.index]
-        category = Category.BOUNDARY if layer.index == self.last else Category.WORKSPACE
-        return Variable(f"h{layer.index}", category, columns=layer.out_features)
-
-    def _input_of(self, layer: Layer) -> Variable:
-        """The kept variable that holds the layer's input when W needs it."""
-        return self.x if layer.index == self.first else self.z[layer.index - 1]
-
-    def _load_input(self) -> Iterator[Instruction]:
-        if self.is_first:
-            yield Take(self.x)
-            yield Load(self.x)
-
-    def _forward(self) -> Iterator[Instruction]:
-        yield from self._load_input()
-        h = self.x
-        for layer in self.layers:
-            x, z, h = h, self.z[layer.index], self._output_of(layer)
-            yield Take(z)
-            yield Affine(layer, x, z)
-            if x is not self._input_of(layer):  # phi of a kept pre-activation, recomputed when W needs it
-                yield Give(x)
-            if h is not z:
-                yield Take(h)
-            if not layer.activation.is_identity:
-                yield Activate(layer, z, h)
-        if self.is_last:
-            yield from self._loss(h)
-
-    def _predict(self) -> Iterator[Instruction]:
-        """Nothing is kept: every activation is computed in place."""
-        yield from self._load_input()
-        for layer in self.layers:
-            x, z = self._input_of(layer), self.z[layer.index]
-            yield Take(z)
-            yield Affine(layer, x, z)
-            yield Give(x)
-            if not layer.activation.is_identity:
-                yield Activate(layer, z, z)
-
-    def _loss(self, o: Variable) -> Iterator[Instruction]:
-        record, grad_o = self.record, self.g[self.last]
-        columns = None if record.has_class_targets else o.columns
-        targets = Variable("targets", Category.DATA, columns=columns, is_index=record.has_class_targets)
-        workspace = Variable("loss_workspace", Category.WORKSPACE, columns=record.workspace_columns)
-        has_workspace = record.workspace_columns > 0
-        taken = [targets] + [workspace] * has_workspace + [grad_o] * (not record.is_in_place)
-        yield from (Take(variable) for variable in taken)
-        yield Load(targets)
-        yield LossAndGrad(o, targets, grad_o, workspace if has_workspace else None, self.loss)
-        given = [targets] + [workspace] * has_workspace + [o] * (not record.is_in_place)
-        yield from (Give(variable) for variable in given)
-
-    def _backward(self, *, is_split: bool) -> Iterator[Instruction]:
-        for layer in reversed(self.layers):
-            index = layer.index
-            z, g = self.z[index], self.g[index]
-            if not layer.activation.is_identity:
-                yield ActivationGrad(layer, z, g)
-            if index == self.last:
-                # W of this stage never reads the output of its last layer.
-                if layer.activation.keeps != Keeps.NOTHING:
-                    yield Give(z)
-            else:
-                if layer.activation.keeps == Keeps.PRE_ACTIVATION:
-                    yield Activate(layer, z, z)
-                if not is_split:
-                    yield from self._weight_grad(self.layers[index + 1 - self.first])
-            if index > self.first or not self.is_first:
-                yield Take(self.g[index - 1])
-                yield InputGrad(layer, g, self.g[index - 1])
-        if not is_split:
-            yield from self._weight_grad(self.layers[0])
-
-    def _example_norms(self, layer: Layer) -> Iterator[Instruction]:
-        workspace = Variable(f"norm_workspace{layer.index}", Category.WORKSPACE, columns=2)
-        norms = Variable(f"example_norms{layer.index}", Category.WORKSPACE, has_rows=False)
-        yield Take(workspace)
-        yield ExampleNorms(layer, self._input_of(layer), self.g[layer.index], workspace, norms)
-        yield Give(workspace)
-
-    def _weight_grad(self, layer: Layer) -> Iterator[Instruction]:
-        if self.has_noise:
-            yield from self._example_norms(layer)
-        workspace = None
-        if layer.has_bias:
-            workspace = Variable(
-                f"bias_workspace{layer.index}", Category.WORKSPACE, has_rows=False, columns=layer.out_features
-            )
-            yield Take(workspace)
-        x, g = self._input_of(layer), self.g[layer.index]
-        yield WeightGrad(layer, x, g, workspace)
-        if workspace is not None:
-            yield Give(workspace)
-        yield Give(g)
-        yield Give(x)
+    return StageBuilder(network, 0, network.num_layers - 1, is_first=False, is_last=False, owns_input=False).build()
 
 
 def operators(program: Sequence[Instruction]) -> Iterator[Operator]:

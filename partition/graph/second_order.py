@@ -21,8 +21,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from partition.errors import PartitionError
 from partition.graph.activations import Keeps
-from partition.graph.network import Layer, Network
+from partition.graph.layers import Layer
+from partition.graph.network import Network
 from partition.graph.program import Category, Give, Instruction, Load, StageProgram, Take, Variable
 
 
@@ -52,6 +54,8 @@ class PairActivate(NamedTuple):
     layer: Layer
     z: Pair
     h: Pair
+    workspace: Variable | None = None
+    """For phi', where no kernel multiplies by it at once."""
 
 
 class PairActivationGrad(NamedTuple):
@@ -97,15 +101,38 @@ PairOperator = PairAffine | PairActivate | PairActivationGrad | PairInputGrad | 
 
 
 def build_second_order_program(network: Network, first_layer: int, last_layer: int) -> StageProgram:
-    """The programs of a Hessian-vector product of the stage of layers first_layer..last_layer, inclusive."""
+    """The programs of a Hessian-vector product of the stage of layers first_layer..last_layer, inclusive.
+
+    Raises PartitionError for a network of blocks.
+    """
     return _Builder(network, first_layer, last_layer).build()
+
+
+def _activate(layer: Layer, z: Pair, h: Pair) -> Iterator[Instruction]:
+    if not layer.activation.has_workspace:
+        yield PairActivate(layer, z, h)
+        return
+    workspace = Variable(f"workspace{layer.index}", Category.WORKSPACE, columns=layer.out_features)
+    yield Take(workspace)
+    yield PairActivate(layer, z, h, workspace)
+    yield Give(workspace)
+
+
+def _plain(network: Network) -> tuple[Layer, ...]:
+    layers = tuple(layer for layer in network.layers if isinstance(layer, Layer))
+    if len(layers) < network.num_layers:
+        raise PartitionError(
+            "a Hessian-vector product through stages is of affine layers and activations, this model has blocks; "
+            "take model.hidden_features, or differentiate `build_module` on one device"
+        )
+    return layers
 
 
 class _Builder:
     """Names the variables of one stage once and lists its instructions."""
 
     def __init__(self, network: Network, first_layer: int, last_layer: int) -> None:
-        self.layers = network.layers[first_layer : last_layer + 1]
+        self.layers = _plain(network)[first_layer : last_layer + 1]
         self.first, self.last = first_layer, last_layer
         self.is_first, self.is_last = first_layer == 0, last_layer == network.num_layers - 1
         self.record = network.loss
@@ -165,7 +192,7 @@ class _Builder:
             if h is not z:
                 yield Take(h)
             if not layer.activation.is_identity:
-                yield PairActivate(layer, z, h)
+                yield from _activate(layer, z, h)
             x = h
         if self.is_last:
             yield from self._loss(self.z[self.last])
@@ -197,7 +224,7 @@ class _Builder:
                     yield Give(z)
             else:
                 if activation.keeps == Keeps.PRE_ACTIVATION:
-                    yield PairActivate(layer, z, z)
+                    yield from _activate(layer, z, z)
                 if not is_split:
                     yield from self._weight_grad(self.layers[index + 1 - self.first])
             if index > self.first or not self.is_first:

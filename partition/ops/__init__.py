@@ -2,7 +2,8 @@
 
 from partition.ops.activations import ACTIVATIONS, Activation
 from partition.ops.affine import affine, affine_bias_grad, affine_input_grad, affine_weight_grad
-from partition.ops.losses import LOSSES, Loss
+from partition.ops.loss_protocols import Loss
+from partition.ops.losses import LOSSES
 from partition.ops.norms import affine_example_norms, weight_grad_norms
 
 __all__ = [

@@ -9,7 +9,8 @@ Shapes: every tensor is z_BO's shape, B examples by O features, contiguous.
 `kept` is what `partition.graph.ACTIVATION_RECORDS` says the activation keeps between the two: the output h where phi'
 follows from it (then h overwrites z), the pre-activation z otherwise. One tensor is enough for every activation.
 
-Nothing here allocates. The kernels are torch's own fused ones, which read and write each element once.
+Nothing here allocates, with a workspace where the record has one. The kernels are torch's own fused ones, which read
+and write each element once.
 Source: *Dive into Deep Learning*, dJ/dz = dJ/dh ⊙ phi'(z); Hendrycks and Gimpel 2016 for GELU and SiLU.
 """
 
@@ -38,8 +39,9 @@ class Activation:
     name: str
     forward: Callable[[Tensor, Tensor], None]
     """(z, out): out = phi(z), all of one shape."""
-    backward: Callable[[Tensor, Tensor], None]
-    """(grad_h, kept): grad_h becomes grad_h ⊙ phi'(z), all of one shape."""
+    backward: Callable[..., None]
+    """(grad_h, kept): grad_h becomes grad_h ⊙ phi'(z), all of one shape; where the record has a workspace, a third
+    tensor of that shape is overwritten, or allocated where it is not given."""
     second: Second | None
     """The derivative of phi' in what is kept; None where it is 0 everywhere but at kinks."""
 
@@ -113,6 +115,52 @@ def silu_backward(grad_h_BO: Tensor, z_BO: Tensor) -> None:
     aten.silu_backward.grad_input(grad_h_BO, z_BO, grad_input=grad_h_BO)
 
 
+LEAKY_SLOPE = 0.01
+"""phi'(z) of leaky_relu where z < 0, as torch has it."""
+LINEAR_BEYOND = 20.0
+"""Where softplus is z itself, as torch has it: there it differs by less than 3e-9."""
+
+
+def leaky_relu(z_BO: Tensor, out_BO: Tensor) -> None:
+    """phi(z) = max(z, 0) + 0.01 min(z, 0)."""
+    aten.leaky_relu.out(z_BO, LEAKY_SLOPE, out=out_BO)
+
+
+def leaky_relu_backward(grad_h_BO: Tensor, h_BO: Tensor) -> None:
+    """phi'(z) = 1 where h > 0, else 0.01: h has the sign of z."""
+    aten.leaky_relu_backward.grad_input(grad_h_BO, h_BO, LEAKY_SLOPE, True, grad_input=grad_h_BO)
+
+
+def elu(z_BO: Tensor, out_BO: Tensor) -> None:
+    """phi(z) = z where z > 0, else exp(z) - 1."""
+    aten.elu.out(z_BO, out=out_BO)
+
+
+def elu_backward(grad_h_BO: Tensor, h_BO: Tensor) -> None:
+    """phi'(z) = 1 where h > 0, else exp(z) = h + 1."""
+    aten.elu_backward.grad_input(grad_h_BO, 1.0, 1.0, 1.0, True, h_BO, grad_input=grad_h_BO)
+
+
+def softplus(z_BO: Tensor, out_BO: Tensor) -> None:
+    """phi(z) = log(1 + exp(z))."""
+    aten.softplus.out(z_BO, 1, LINEAR_BEYOND, out=out_BO)
+
+
+def softplus_backward(grad_h_BO: Tensor, z_BO: Tensor) -> None:
+    """phi'(z) = sigma(z)."""
+    aten.softplus_backward.grad_input(grad_h_BO, z_BO, 1, LINEAR_BEYOND, grad_input=grad_h_BO)
+
+
+def sin(z_BO: Tensor, out_BO: Tensor) -> None:
+    """phi(z) = sin z."""
+    torch.sin(z_BO, out=out_BO)
+
+
+def sin_backward(grad_h_BO: Tensor, z_BO: Tensor, workspace_BO: Tensor | None = None) -> None:
+    """phi'(z) = cos z; z is still needed for sin z, so that cos z has a buffer of its own."""
+    grad_h_BO.mul_(torch.cos(z_BO) if workspace_BO is None else torch.cos(z_BO, out=workspace_BO))
+
+
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
     {
         activation.name: activation
@@ -124,6 +172,10 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
             Activation(name="gelu", forward=gelu, backward=gelu_backward, second=second.GELU),
             Activation(name="gelu_tanh", forward=gelu_tanh, backward=gelu_tanh_backward, second=second.GELU_TANH),
             Activation(name="silu", forward=silu, backward=silu_backward, second=second.SILU),
+            Activation(name="leaky_relu", forward=leaky_relu, backward=leaky_relu_backward, second=None),
+            Activation(name="elu", forward=elu, backward=elu_backward, second=second.ELU),
+            Activation(name="softplus", forward=softplus, backward=softplus_backward, second=second.SOFTPLUS),
+            Activation(name="sin", forward=sin, backward=sin_backward, second=second.SIN),
         )
     }
 )

@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from partition.graph import ACTIVATION_RECORDS, Keeps
+from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS, Keeps, LossRecord
 from partition.ops.activations import ACTIVATIONS
 from partition.ops.affine import affine as affine_into
 from partition.ops.affine import affine_bias_grad, affine_input_grad, affine_weight_grad
-from partition.ops.losses import LOSSES
+from partition.ops.losses import bind_loss, class_vector, summed_loss, summed_weight
 
 
 class _Affine(Function):
@@ -147,24 +147,33 @@ class _Loss(Function):
     """A loss and its gradient, both computed in the forward; the gradient is an output, to be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, name: str, o_Bq: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        num_examples, loss = o_Bq.shape[0], o_Bq.new_empty(())
+    def forward(ctx: Any, record: LossRecord, o_Bq: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.loss = bind_loss(record, _class_vector(record, o_Bq))
+        ctx.weight = 1.0 / _summed_weight(record, targets)
         grad_o_Bq = torch.empty_like(o_Bq, memory_format=torch.contiguous_format)
-        workspace_B1 = o_Bq.new_empty(num_examples, 1)
-        LOSSES[name].forward(o_Bq, targets, 1.0 / num_examples, grad_o_Bq, workspace_B1, loss)
-        ctx.name = name
+        workspace_B1, value = o_Bq.new_empty(o_Bq.shape[0], record.workspace_columns), o_Bq.new_empty(())
+        ctx.loss.forward(o_Bq.contiguous(), targets, ctx.weight, grad_o_Bq, workspace_B1, value)
         ctx.save_for_backward(grad_o_Bq, targets)
         ctx.set_materialize_grads(False)  # a first derivative has no cotangent of the gradient, nor zeros in its place
-        return loss, grad_o_Bq
+        return value, grad_o_Bq
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, u_Bq: Tensor | None) -> tuple[None, Tensor | None, None]:
         grad_o_Bq, targets = ctx.saved_tensors
         to_o_Bq = None if grad_loss is None else grad_o_Bq * grad_loss
         if u_Bq is not None:
-            hessian_u_Bq = LOSSES[ctx.name].hessian(grad_o_Bq, targets, 1.0 / grad_o_Bq.shape[0], u_Bq)
+            hessian_u_Bq = ctx.loss.hessian(grad_o_Bq, targets, ctx.weight, u_Bq)
             to_o_Bq = hessian_u_Bq if to_o_Bq is None else to_o_Bq + hessian_u_Bq
         return None, to_o_Bq, None
+
+
+def _class_vector(record: LossRecord, o_Bq: Tensor) -> Tensor | None:
+    numbers = class_vector(record, o_Bq.shape[1])
+    return None if numbers is None else o_Bq.new_tensor(numbers)
+
+
+def _summed_weight(record: LossRecord, targets: Tensor) -> float:
+    return float(len(targets)) if record.class_weights is None else summed_weight(record, targets.cpu().numpy())
 
 
 def _input_grad_value(grad_z_BO: Tensor, weight_OI: Tensor) -> Tensor:
@@ -241,7 +250,7 @@ def cross_entropy(o_Bq: Tensor, targets_B: Tensor) -> Tensor:
 
     Example: `cross_entropy(o_Bq, targets_B).backward()`.
     """
-    return cast(Tensor, _Loss.apply("cross_entropy", o_Bq, targets_B)[0])  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Loss.apply(LOSS_RECORDS["cross_entropy"], o_Bq, targets_B)[0])  # type: ignore[no-untyped-call]
 
 
 def mean_squared_error(o_Bq: Tensor, targets_Bq: Tensor) -> Tensor:
@@ -249,4 +258,14 @@ def mean_squared_error(o_Bq: Tensor, targets_Bq: Tensor) -> Tensor:
 
     Example: `mean_squared_error(o_Bq, targets_Bq).backward()`.
     """
-    return cast(Tensor, _Loss.apply("mse", o_Bq, targets_Bq)[0])  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Loss.apply(LOSS_RECORDS["mse"], o_Bq, targets_Bq)[0])  # type: ignore[no-untyped-call]
+
+
+def loss(record: LossRecord, o_Bq: Tensor, targets: Tensor) -> Tensor:
+    """The mean of any loss over the examples, by their class weights where the record has any: (B, q), targets -> ().
+
+    Example: `loss(LOSS_RECORDS["huber"], o_Bq, targets_Bq).backward()`.
+    """
+    if record.is_imported:
+        return summed_loss(record, o_Bq, targets) / len(o_Bq)
+    return cast(Tensor, _Loss.apply(record, o_Bq, targets)[0])  # type: ignore[no-untyped-call]

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from partition.graph import ACTIVATION_RECORDS
 from partition.ops.activations import Activation
 from partition.ops.affine import affine, affine_input_grad
 
@@ -62,10 +63,17 @@ def affine_input_grad_pair(grad_z_2BO: Tensor, weight_OI: Tensor, direction_OI: 
     out_2BI[:num_rows].addmm_(grad_z_2BO[num_rows:], direction_OI)
 
 
-def activate_pair(activation: Activation, z_2BO: Tensor, out_2BO: Tensor, *, is_output_kept: bool) -> None:
+def activate_pair(
+    activation: Activation,
+    z_2BO: Tensor,
+    out_2BO: Tensor,
+    *,
+    is_output_kept: bool,
+    workspace_BO: Tensor | None = None,
+) -> None:
     """H = phi(z) above Rh = phi'(z) ⊙ Rz: (2B, O) -> (2B, O); `out_2BO` may be `z_2BO` itself.
 
-    `is_output_kept`: phi' is computed from h, not from z.
+    `is_output_kept`: phi' is computed from h, not from z. The workspace is for activations whose record has one.
     """
     num_rows = z_2BO.shape[0] // 2
     z_BO, h_BO = z_2BO[:num_rows], out_2BO[:num_rows]
@@ -76,7 +84,7 @@ def activate_pair(activation: Activation, z_2BO: Tensor, out_2BO: Tensor, *, is_
         activation.forward(z_BO, h_BO)
         activation.backward(tangent_BO, h_BO)
     else:
-        activation.backward(tangent_BO, z_BO)
+        activation.backward(tangent_BO, z_BO, *(() if workspace_BO is None else (workspace_BO,)))
         activation.forward(z_BO, h_BO)
 
 
@@ -89,10 +97,12 @@ def activation_grad_pair(
     """
     num_rows = grad_2BO.shape[0] // 2
     tangent_BO, grad_BO, kept_BO = grad_2BO[:num_rows], grad_2BO[num_rows:], kept_2BO[:num_rows]
-    activation.backward(tangent_BO, kept_BO)
+    # One that has a workspace in its first derivative has one in its second too, which is free before and after.
+    slope = workspaces[:1] if ACTIVATION_RECORDS[activation.name].has_workspace else ()
+    activation.backward(tangent_BO, kept_BO, *slope)
     if activation.second is not None:
         activation.second.add(grad_BO, kept_BO, kept_2BO[num_rows:], tangent_BO, workspaces, number)
-    activation.backward(grad_BO, kept_BO)
+    activation.backward(grad_BO, kept_BO, *slope)
 
 
 def dot_rows(x_OI: Tensor, y_OI: Tensor, out_O: Tensor) -> None:

@@ -135,8 +135,46 @@ def _add_silu(grad_h: Tensor, z: Tensor, tangent: Tensor, out: Tensor, workspace
     out.addcmul_(b, a, value=-2)
 
 
+def _elu(h: Tensor) -> Tensor:
+    return (h <= 0).to(h.dtype)
+
+
+def _add_elu(grad_h: Tensor, h: Tensor, tangent: Tensor, out: Tensor, workspaces: Sequence[Tensor], _: Tensor) -> None:
+    a, b = workspaces
+    torch.mul(grad_h, tangent, out=a)
+    aten.threshold_backward.grad_input(a, h, 0, grad_input=b)  # a where h > 0
+    out.add_(a.sub_(b))
+
+
+def _softplus(z: Tensor) -> Tensor:
+    s = torch.sigmoid(z)
+    return s * (1.0 - s)
+
+
+def _add_softplus(
+    grad_h: Tensor, z: Tensor, tangent: Tensor, out: Tensor, workspaces: Sequence[Tensor], _: Tensor
+) -> None:
+    a, b = workspaces
+    torch.sigmoid(z, out=a)
+    torch.mul(grad_h, tangent, out=b)
+    out.add_(aten.sigmoid_backward.grad_input(b, a, grad_input=b))  # b a (1 - a)
+
+
+def _sin(z: Tensor) -> Tensor:
+    return -torch.sin(z)
+
+
+def _add_sin(grad_h: Tensor, z: Tensor, tangent: Tensor, out: Tensor, workspaces: Sequence[Tensor], _: Tensor) -> None:
+    (a,) = workspaces
+    torch.sin(z, out=a)
+    out.addcmul_(a.mul_(grad_h), tangent, value=-1)
+
+
 TANH = Second(expression=_tanh, add=_add_tanh)
 SIGMOID = Second(expression=_sigmoid, add=_add_sigmoid)
 GELU = Second(expression=_gelu, add=_add_gelu)
 GELU_TANH = Second(expression=_gelu_tanh, add=_add_gelu_tanh)
 SILU = Second(expression=_silu, add=_add_silu)
+ELU = Second(expression=_elu, add=_add_elu)
+SOFTPLUS = Second(expression=_softplus, add=_add_softplus)
+SIN = Second(expression=_sin, add=_add_sin)

@@ -31,3 +31,15 @@ def sum_rows(x_BO: Tensor, is_first: bool, sum_O: Tensor, workspace_O: Tensor) -
         else:
             torch.sum(rows_BO, 0, out=workspace_O)
             sum_O.add_(workspace_O)
+
+
+def sum_columns(x_BO: Tensor, sum_B: Tensor, workspace_B: Tensor) -> None:
+    """sum_B = sum of every row: (B, O) -> (B,); `workspace_B` is overwritten where there are many columns.
+
+    Example: `sum_columns(x_BO, torch.empty(B), torch.empty(B))`.
+    """
+    first_BO, *others = torch.split(x_BO, ROWS_PER_SUM, dim=1)
+    torch.sum(first_BO, 1, out=sum_B)
+    for columns_BO in others:
+        torch.sum(columns_BO, 1, out=workspace_B)
+        sum_B.add_(workspace_B)

@@ -15,7 +15,6 @@ from partition.plan.verdict import verdict
 
 SCHEMA_VERSION = 1
 NOT_CONSIDERED = (
-    "recomputation of activations",
     "data parallel x pipeline over replicas of unlike devices",
     "tensor parallel layers",
     "optimizer state or activations in host memory",

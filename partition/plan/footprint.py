@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from partition.costs import StageCost
 from partition.graph import Category, StageProgram
-from partition.graph.program import Activate, Affine, Give, LossAndGrad, Take
+from partition.graph.block_operators import Normalise
+from partition.graph.program import Activate, Affine, Give, LossAndGrad, Take, Variable, operators
 from partition.plan.candidate import Candidate, RankLoad, StageMemory, StagePlan, rank_loads
 from partition.plan.curve import MOST_MICROBATCHES
 from partition.plan.estimate import Layout
@@ -21,7 +22,7 @@ from partition.schedule.memory import find_memory_peak
 
 @dataclass(frozen=True, kw_only=True)
 class LayerMemory:
-    """What one affine layer with its activation takes."""
+    """What one affine layer with its activation takes, or one block."""
 
     layer: int
     in_features: int
@@ -60,6 +61,8 @@ class Remedy:
 
     num_microbatches: int
     schedule: str
+    is_recomputing: bool
+    """Layers are computed again for the backward."""
     peak_bytes: int
     fits: bool
 
@@ -72,7 +75,7 @@ class Footprint:
     layers: tuple[LayerMemory, ...]
     devices: tuple[DeviceMemory, ...]
     remedies: tuple[Remedy, ...]
-    """Twice as many microbatches, and another schedule: those that relieve the fullest device."""
+    """Twice as many microbatches, another schedule, recomputation: those that relieve the fullest device."""
 
     @property
     def fullest(self) -> DeviceMemory:
@@ -100,7 +103,7 @@ def _layers(search: Search, candidate: Candidate) -> tuple[LayerMemory, ...]:
 
 
 def _layers_of(search: Search, plan: StagePlan, rows: int) -> list[LayerMemory]:
-    cost = search.model.stage(plan.first_layer, plan.last_layer)
+    cost = search.model.stage(*plan.layers)
     program, item = cost.program, search.model.itemsize
     kept = kept_by_layer(program, rows, item)
     found = []
@@ -142,12 +145,18 @@ def _owners(program: StageProgram) -> Mapping[str, int]:
     """For every variable of the forward the layer that it belongs to."""
     first, last = program.layers[0].index, program.layers[-1].index
     owners = {program.input.name: first}
-    for instruction in program.forward:
+    units = {part.index: layer.index for layer in program.layers for part in layer.weighted}
+    unit = first
+    for instruction in operators(program.forward):
         match instruction:
-            case Affine(layer, _, out) | Activate(layer, _, out):
-                owners.setdefault(out.name, layer.index)
-            case LossAndGrad(_, targets, grad, workspace, _):
-                owners |= {one.name: last for one in (targets, grad, workspace) if one and one.name not in owners}
+            case Affine(part, _, _) | Activate(part, _, _) | Normalise(part, _, _, _):
+                unit = units[part.index]
+            case LossAndGrad():
+                unit = last
+        # What has no part of its own, a dropout or a sum, belongs to the block whose parts come before it.
+        for variable in instruction:
+            if isinstance(variable, Variable):
+                owners.setdefault(variable.name, unit)
     return owners
 
 
@@ -184,7 +193,7 @@ def _instants(search: Search, candidate: Candidate) -> list[tuple[Action | None,
     found = []
     for replica, layout in enumerate(search.layouts(candidate)):
         plans = [plan for plan in candidate.stages if plan.replica_index == replica]
-        stages = [search.model.stage(plan.first_layer, plan.last_layer) for plan in plans]
+        stages = [search.model.stage(*plan.layers) for plan in plans]
         found += [_instant(layout, stages, rank) for rank in range(layout.schedule.num_ranks)]
     return found
 
@@ -214,6 +223,8 @@ def _remedies(search: Search, found: Footprint) -> tuple[Remedy, ...]:
     remedies = list(_more_microbatches(search, found, shape))
     if shape.num_ranks == shape.num_stages > 1 and shape.schedule != "1f1b":
         remedies.append(_remedy(search, found, replace(shape, schedule="1f1b")))
+    if not candidate.recompute:
+        remedies.append(_remedy(search, found, shape, is_recomputing=True))
     return tuple(remedy for remedy in remedies if remedy.peak_bytes < before)
 
 
@@ -233,14 +244,20 @@ def _more_microbatches(search: Search, found: Footprint, shape: Shape) -> Iterat
         yield remedy
 
 
-def _remedy(search: Search, found: Footprint, shape: Shape) -> Remedy:
-    """The fullest device under another shape."""
-    loads = rank_loads(search.stages_of(shape, segments_of(found.candidate.stages)))
+def _remedy(search: Search, found: Footprint, shape: Shape, *, is_recomputing: bool = False) -> Remedy:
+    """The fullest device under another shape, or with recomputation: of what need be on one device, else of all."""
+    segments = segments_of(found.candidate.stages)
+    if is_recomputing and len(segments) == 1:
+        segments = [search.recomputing_segment(shape, segments[0].device)]
+    elif is_recomputing:
+        segments = [segment.recomputing_all() for segment in segments]
+    loads = rank_loads(search.stages_of(shape, segments))
     # What was relieved may leave another device the fullest.
     fullest = max(loads, key=lambda load: load.peak_bytes / load.limit_bytes)
     return Remedy(
         num_microbatches=shape.num_microbatches,
         schedule=shape.schedule,
+        is_recomputing=is_recomputing or bool(found.candidate.recompute),
         peak_bytes=fullest.peak_bytes,
         fits=fullest.peak_bytes <= fullest.limit_bytes,
     )

@@ -13,11 +13,13 @@ estimates: of bytes, what torch is known to keep; of seconds, the same kernels, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from partition.costs import ActionCost, Cluster, CostModel
-from partition.graph import Keeps, Layer
+from partition.graph import Keeps, Layer, Unit
+from partition.graph.layers import Gate, Part
 from partition.plan.candidate import Prediction, RankLoad, StageMemory
 
 
@@ -31,8 +33,8 @@ class ShardedLayout:
     minibatch_size: int
 
     @property
-    def layers(self) -> Sequence[Layer]:
-        """Of the network, in order."""
+    def layers(self) -> Sequence[Unit]:
+        """Units of the network, in order."""
         return self.model.network.layers
 
     @property
@@ -41,17 +43,30 @@ class ShardedLayout:
         return -(-self.minibatch_size // self.num_ranks)
 
 
-def sharded_elements(layer: Layer, num_ranks: int) -> int:
-    """Elements of one rank's part of a layer: rows of every tensor in equal parts, the last ones padded."""
-    rows = -(-layer.out_features // num_ranks)
-    return rows * (layer.in_features + layer.has_bias)
+def sharded_elements(layer: Unit, num_ranks: int) -> int:
+    """Elements of one rank's part of a unit: rows of every tensor in equal parts, the last ones padded."""
+    return sum(
+        -(-part.out_features // num_ranks) * (math.prod(part.weight_shape[1:]) + part.has_bias)
+        for part in layer.weighted
+    )
+
+
+def kept_columns(part: Part) -> int:
+    """Columns that automatic differentiation keeps of a part, at most."""
+    match part:
+        case Layer():
+            return part.out_features * (2 if part.activation.keeps is Keeps.PRE_ACTIVATION else 1)
+        case Gate():  # both pre-activations, silu of one, the product
+            return 4 * part.features
+        case _:  # input and output, or output and mask
+            return 2 * part.features
 
 
 def sharded_memory(layout: ShardedLayout) -> StageMemory:
     """An upper estimate of what one rank holds at its peak, in the backward of the widest layer."""
     item, network = layout.model.itemsize, layout.model.network
     shard = sum(sharded_elements(layer, layout.num_ranks) for layer in layout.layers) * item
-    tensors = sum(1 + layer.has_bias for layer in layout.layers)
+    tensors = sum(len(part.tensor_elements) for layer in layout.layers for part in layer.weighted)
     elements = shard // item
     state = layout.model.optimizer.state_bytes(elements, tensors, item)
     whole = [layout.num_ranks * sharded_elements(layer, layout.num_ranks) * item for layer in layout.layers]
@@ -62,12 +77,12 @@ def sharded_memory(layout: ShardedLayout) -> StageMemory:
     # Blocks are larger than what they hold by less than their granularity, and there are a few for each tensor.
     rules = layout.model.rules
     workspace += rules.library_bytes + 16 * tensors * (rules.granularity_bytes - 1)
-    widest = max(layer.out_features for layer in layout.layers)
+    widest = max(part.out_features for layer in layout.layers for part in layer.weighted)
     last = layout.layers[-1].out_features
     # The loss keeps its log-probabilities and makes their gradient; two gradients of activations are alive at once.
     losses = layout.rows * item * (2 * last + 2 * widest)
-    kept = sum(layer.out_features * (2 if layer.activation.keeps is Keeps.PRE_ACTIVATION else 1)
-               for layer in layout.layers)  # fmt: skip
+    kept = sum(kept_columns(part) for layer in layout.layers for part in layer.parts)
+    kept += sum(layer.out_features for layer in layout.layers if layer.is_residual)
     activations = layout.rows * kept * item + losses
     targets = 8 if network.loss.has_class_targets else last * item
     data = layout.rows * (layout.layers[0].in_features * item + targets)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from os.path import basename
 
-from partition.config import AnyConfig, ChainConfig
+from partition.config import AnyConfig, ChainConfig, ModelConfig
 from partition.plan import Candidate, Comparison
 from partition.plan.choice import eligible, value
 from partition.plan.explanation import Explanation
@@ -79,8 +79,23 @@ def best_of_each_kind(comparison: Comparison) -> tuple[Candidate, ...]:
 def _network(config: AnyConfig) -> str:
     if isinstance(config, ChainConfig):
         return f"the layers of {basename(config.model.costs)}, microbatches of {config.model.microbatch_size}"
+    if config.model.blocks is not None:
+        return f"{' -> '.join(_blocks(config.model))} ({config.precision.compute})"
     shape = " -> ".join(_run_lengths(config.model.features))
     return f"{shape} ({config.model.activation}, {config.precision.compute})"
+
+
+def _blocks(model: ModelConfig) -> list[str]:
+    """Each entry of the list of blocks in a word."""
+    found = [f"{model.in_features}"]
+    for block in model.blocks or ():
+        residual = block.residual
+        if residual is None:
+            word = f"{block.linear}" if block.linear else f"{block.norm}"
+        else:
+            word = f"residual {residual.hidden}" if residual.hidden else f"residual swiglu {residual.swiglu}"
+        found.append(f"{block.repeat} x {word}" if block.repeat > 1 else word)
+    return [*found, f"{model.out_features}"]
 
 
 def _run_lengths(features: Sequence[int]) -> list[str]:

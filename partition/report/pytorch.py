@@ -6,8 +6,6 @@ mean over examples, and a minibatch `x`, `y`; with several devices also that tor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from partition.config import ExperimentConfig
 from partition.errors import PartitionError
 from partition.plan import Candidate
@@ -65,7 +63,7 @@ def _accumulation(candidate: Candidate, examples: str, count: str) -> list[str]:
 
 def _checkpointed(config: ExperimentConfig, candidate: Candidate) -> list[str]:
     """The function `forward`, of the model or of its checkpointed spans."""
-    spans = _spans(candidate)
+    spans = candidate.recompute
     if not spans:
         return ["", "forward = model"]
     place = _places(config)
@@ -79,11 +77,6 @@ def _checkpointed(config: ExperimentConfig, candidate: Candidate) -> list[str]:
     if done < place[-1]:
         lines.append(f"    x = model[{done}:](x)")
     return [*lines, "    return x", ""]
-
-
-def _spans(candidate: Candidate) -> Sequence[tuple[int, int]]:
-    """First and last layer of every run of layers that is computed again."""
-    return candidate.recompute if isinstance(candidate.recompute, tuple) else ()
 
 
 def _places(config: ExperimentConfig) -> list[int]:

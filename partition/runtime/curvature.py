@@ -28,6 +28,7 @@ from partition.graph import build_second_order_program
 from partition.plan import Candidate
 from partition.plan.curvature import CurvatureSearch
 from partition.record.curvature import ProductCost
+from partition.runtime.feed import example_weight
 from partition.runtime.parameters import LAYERS_PER_SEED
 from partition.runtime.second_order import Measured, SecondOrderStage
 from partition.runtime.training import shared_peaks
@@ -83,18 +84,20 @@ class CurvatureFleet(Fleet):
         A minibatch of the candidate at a time: all of them add up, and the penalty enters once.
         """
         start_s, size = self._align_clocks(), self.candidate.minibatch_size
+        weight = example_weight(self.search.network.loss, y, examples)
         for start in range(0, len(examples), size):
             for _, replica, update in self._held():
                 # What is added over replicas is the first one's sum so far, and the others' part of this minibatch.
                 update.stage.is_adding = start > 0 and replica == 0
-            self.run_minibatch(x, y, examples[start : start + size], 1.0 / len(examples))
+            self.run_minibatch(x, y, examples[start : start + size], weight)
         return self._align_clocks() - start_s
 
     def inner_products(self, *wanted: Inner) -> list[float]:
         """Inner products over all parameters, known to every rank, summed over tensors in canonical order."""
         plans = [plan for plan in self.candidate.stages if plan.replica_index == 0]
         layers = self.search.network.layers
-        lengths = [sum(1 + one.has_bias for one in layers[plan.first_layer : plan.last_layer + 1]) for plan in plans]
+        stages = [layers[plan.first_layer : plan.last_layer + 1] for plan in plans]
+        lengths = [sum(1 + part.has_bias for one in stage for part in one.weighted) for stage in stages]
         of_rank: dict[int, list[list[float]]] = {rank: [] for rank in self.world.ranks}
         for rank, _, update in self._held():
             of_rank[rank].append([dot for pick in wanted for dot in update.dots(*pick(update.stage))])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from partition.data.dataset import Dataset
 from partition.data.rows import Examples, read_rows
 from partition.graph import LossRecord
+from partition.ops.losses import summed_loss, summed_weight
 from partition.plan import Candidate, Search
 from partition.plan.microbatches import microbatch_sizes
 from partition.record import Final
@@ -36,7 +37,7 @@ def evaluate(fleet: Predictor, dataset: Dataset, train_loss: float) -> Final:
     world, network = fleet.world, fleet.search.network
     shares = microbatch_sizes(dataset.num_test, world.num_replicas)
     parts = np.split(np.arange(dataset.num_test), np.cumsum(shares)[:-1])
-    numbers = {rank: np.zeros(3) for rank in world.ranks}
+    numbers = {rank: np.zeros(4) for rank in world.ranks}
     # In a replica with several ranks here, any of them speaks for it.
     for replica, rank in {rank // world.ranks_per_replica: rank for rank in world.ranks}.items():
         portions = list(fleet.predict(dataset.test_x, parts[replica], replica))
@@ -44,24 +45,23 @@ def evaluate(fleet: Predictor, dataset: Dataset, train_loss: float) -> Final:
             targets = np.empty((len(parts[replica]), *dataset.test_y.shape[1:]), dataset.test_y.dtype)
             read_rows(dataset.test_y, parts[replica], targets)
             numbers[rank] = _score(network.loss, np.concatenate(portions), targets)
-    loss_sum, num_right, count = np.sum(share_all(world, numbers), axis=0)
+    loss_sum, num_right, weight, count = np.sum(share_all(world, numbers), axis=0)
     return Final(
         train_loss=train_loss,
-        test_loss=float(loss_sum / count),
+        test_loss=float(loss_sum / weight),
         test_accuracy=float(num_right / count) if network.loss.has_class_targets else None,
     )
 
 
 def _score(loss: LossRecord, logits: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
-    """The summed loss, the number of examples classified rightly, the number of examples."""
-    count = len(logits)
+    """The summed loss, the number of examples classified rightly, what the examples count, their number."""
     num_right = (logits.argmax(axis=1) == targets).sum() if loss.has_class_targets else 0
-    return np.array([host_loss(loss.name, logits, targets) * count, num_right, count], dtype=np.float64)
+    weight = summed_weight(loss, targets)
+    return np.array([host_loss(loss, logits, targets) * weight, num_right, weight, len(logits)], dtype=np.float64)
 
 
-def host_loss(name: str, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
+def host_loss(loss: LossRecord, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
     """The mean loss in float64 on the host, for an evaluation that needs no gradient."""
     o, y = torch.from_numpy(outputs).double(), torch.from_numpy(targets)
-    if name == "mse":
-        return float(torch.nn.functional.mse_loss(o, y.double()))
-    return float(torch.nn.functional.cross_entropy(o, y))
+    total = summed_loss(loss, o, y if loss.has_class_targets else y.double())
+    return float(total) / summed_weight(loss, targets)

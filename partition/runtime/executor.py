@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -35,8 +36,14 @@ class Step:
     """1/N, the weight of every example."""
     feed: Feed
     seconds: Callable[[Action], float]
+    step: int = 0
+    """Which optimizer step."""
+    first_example: int = 0
+    """The place in the minibatch of this replica's first example."""
     sink: Callable[[int, Tensor], None] | None = None
     """Takes the logits of each microbatch where the row is for prediction; None for training."""
+    examine: Callable[[int, int, Tensor], None] | None = None
+    """Sees, of which rank, which layer's output in prediction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +128,8 @@ class Executor:
     def _forward(self, action: Action) -> Iterator[None]:
         yield from self._arrival(Kind.RECV_F, action)
         stage, frame = self.stages[action.stage], self._frame(action)
-        output = stage.forward(frame) if self.step.sink is None else stage.predict(frame)
+        examine = self.step.examine and partial(self.step.examine, self.rank)
+        output = stage.forward(frame) if self.step.sink is None else stage.predict(frame, examine)
         if not stage.program.is_last:
             self._outputs[action.stage, action.microbatch] = output
         elif self.step.sink is not None:
@@ -145,6 +153,11 @@ class Executor:
         self.clock.work(self.step.seconds(action))
         return iter(())
 
+    def _recompute(self, action: Action) -> Iterator[None]:
+        self.stages[action.stage].recompute(self._frame(action))
+        self.clock.work(self.step.seconds(action))
+        return iter(())
+
     def _frame(self, action: Action) -> Frame:
         return self._frame_of(action.stage, action.microbatch)
 
@@ -156,6 +169,8 @@ class Executor:
                 rows=self.step.sizes[microbatch],
                 weight=self.step.weight,
                 is_first=microbatch == 0,
+                step=self.step.step,
+                first_example=self.step.first_example + sum(self.step.sizes[:microbatch]),
                 feed=self.step.feed,
             )
         return self._frames[key]
@@ -254,7 +269,8 @@ class Executor:
             yield from self._measure(action.stage)
         elif self._scale is None:
             yield from self._agree_on_norm(self.norm_limit)
-        update.apply(1.0 if self._scale is None else self._scale)
+        if update.is_finite:  # else the run ends, and what went wrong is looked for in the layers as they were
+            update.apply(1.0 if self._scale is None else self._scale)
         self.clock.work(self.step.seconds(action))
 
     def _measure(self, stage_index: int) -> Iterator[None]:
@@ -289,6 +305,7 @@ _METHODS: dict[Kind, Callable[[Executor, Action], Iterable[None]]] = {
     Kind.B: Executor._backward,
     Kind.I: Executor._backward,
     Kind.W: Executor._weight_grad,
+    Kind.R: Executor._recompute,
     Kind.SEND_F: Executor._send,
     Kind.SEND_B: Executor._send,
     Kind.RECV_F: Executor._receive,

@@ -10,7 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from partition.data.rows import Examples, read_rows
+from partition.data.rows import Elsewhere, Examples, read_rows
+from partition.graph import LossRecord
+from partition.ops.losses import summed_weight
+
+
+def example_weight(loss: LossRecord, y: Examples, examples: NDArray[np.int64]) -> float:
+    """What the loss of one example is multiplied by: one over what the examples of the minibatch count together.
+
+    Where the targets are in another process, so is the loss, and this number is not used.
+    """
+    if loss.class_weights is None or isinstance(y, Elsewhere):
+        return 1.0 / len(examples)
+    targets = np.empty((len(examples), *y.shape[1:]), y.dtype)
+    read_rows(y, examples, targets)
+    return 1.0 / summed_weight(loss, targets)
 
 
 class MinibatchFeed:

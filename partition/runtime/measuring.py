@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 import torch
 
 from partition.config import ExperimentConfig
-from partition.costs.profile import CostsFile, Machine
+from partition.costs.profile import CostsFile, Machine, Messages
 from partition.errors import RunError
 from partition.graph import Network, build_network
 from partition.record.run import environment
+from partition.runtime.in_pipeline import messages_in_pipeline
 from partition.runtime.messages import measure_messages, sizes_of
-from partition.runtime.posting import with_postings
 from partition.runtime.process import Process
 from partition.runtime.processes import ProcessWorld, join, leave
-from partition.runtime.profiling import measure_layers
+from partition.runtime.profiling import Layers, measure_layers
 from partition.runtime.world import LocalWorld
 
 
@@ -31,24 +31,34 @@ def measure(config: ExperimentConfig) -> CostsFile | None:
     process = Process.of_environment()
     _check_devices(is_cuda, process)
     if process is None or process.world_size == 1:
-        layers, messages = measure_layers(config, LocalWorld(1, 1)), None
-    else:
-        join(process, config.training.timeout_s)
-        if is_cuda:
-            torch.cuda.set_device(process.local_rank)
-        world = ProcessWorld(process, num_replicas=1, is_cuda=is_cuda, timeout_s=config.training.timeout_s)
-        network = build_network(config.model)
-        item, rows = config.precision.itemsize, config.training.minibatch_size
-        num_tensors = sum(1 + layer.has_bias for layer in network.layers)
-        messages = measure_messages(
-            world, _message_bytes(network, rows, item), _tensor_bytes(network, item), num_tensors
-        )
-        messages = with_postings(messages, config, world)
-        layers = measure_layers(config, world)
-        world.close()
-        leave()
-        if process.rank != 0:
-            return None
+        layers = measure_layers(config, LocalWorld(1, 1))
+        return _file(config, layers, None, num_ranks=1, start_s=start_s)
+    join(process, config.training.timeout_s)
+    if is_cuda:
+        torch.cuda.set_device(process.local_rank)
+    world = ProcessWorld(process, num_replicas=1, is_cuda=is_cuda, timeout_s=config.training.timeout_s)
+    messages = _messages(config, world)
+    layers = measure_layers(config, world)
+    alone = _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
+    messages = messages_in_pipeline(alone, config, world)
+    file = _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
+    world.close()
+    leave()
+    return file if process.rank == 0 else None
+
+
+def _messages(config: ExperimentConfig, world: ProcessWorld) -> Messages:
+    """Messages and sums of the sizes that the experiment may need."""
+    network = build_network(config.model)
+    item, rows = config.precision.itemsize, config.training.minibatch_size
+    num_tensors = sum(1 + part.has_bias for layer in network.layers for part in layer.weighted)
+    return measure_messages(world, _message_bytes(network, rows, item), _tensor_bytes(network, item), num_tensors)
+
+
+def _file(
+    config: ExperimentConfig, layers: Layers, messages: Messages | None, *, num_ranks: int, start_s: float
+) -> CostsFile:
+    is_cuda = config.cluster.devices[0].kind == "cuda"
     return CostsFile(
         kind="cuda" if is_cuda else "cpu",
         number_format=config.precision.compute,
@@ -58,7 +68,7 @@ def measure(config: ExperimentConfig) -> CostsFile | None:
             host=platform.platform(),
             torch=torch.__version__,
             num_threads=torch.get_num_threads(),
-            num_ranks=1 if process is None else process.world_size,
+            num_ranks=num_ranks,
             measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
             took_s=time.perf_counter() - start_s,
         ),
@@ -86,4 +96,4 @@ def _message_bytes(network: Network, rows: int, item: int) -> list[int]:
 
 def _tensor_bytes(network: Network, item: int) -> list[int]:
     """Sizes up to the largest gradient."""
-    return sizes_of(max(layer.weight_elements for layer in network.layers) * item)
+    return sizes_of(max(part.weight_elements for layer in network.layers for part in layer.weighted) * item)

@@ -7,7 +7,7 @@ how long it takes, so both are measured and averaged, each on one rank's own clo
     send first       on the receiving side, from posting the receive until it is complete, less that posting
 
 Where the receiver reads the sender's memory, it does so while it posts a receive that comes last: that is its posting
-(`partition.runtime.posting`), and only the first of the two is the message.
+(`partition.runtime.in_pipeline`), and only the first of the two is the message.
 """
 
 from __future__ import annotations

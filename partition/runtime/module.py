@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,19 +12,13 @@ from torch import Tensor, nn
 
 from partition.config import ModelConfig
 from partition.errors import PartitionError
-from partition.graph import ACTIVATION_RECORDS, Category, Network, build_module_program, build_network
-from partition.ops import functional
+from partition.graph import ACTIVATION_RECORDS, Category, Network, StageProgram, build_module_program, build_network
+from partition.graph.layers import Weighted
+from partition.ops.dropout import MaskKey
+from partition.runtime.differentiable import differentiable_forward
 from partition.runtime.parameters import initialise
+from partition.runtime.plain import ACTIVATION_MODULES, plain_network
 from partition.runtime.stage import Frame, Parameters, Stage
-
-_ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
-    "identity": nn.Identity,
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-}
 
 
 class _Unlimited:
@@ -46,29 +40,36 @@ class _Unlimited:
 
 
 class HandWrittenModule(nn.Module):
-    """A multilayer perceptron whose backward is the hand-written one; parameters as in `to_torch()`.
+    """A network whose backward is the hand-written one; parameters as in `to_torch()`.
 
     ``module(x)`` are the logits, (..., in_features) -> (..., out_features); ``.backward()`` fills ``.grad`` at once.
+    With ``train()``, as a module begins, every call drops others than the call before; with ``eval()`` none does.
     """
 
-    def __init__(self, config: ModelConfig, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, config: ModelConfig, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> None:
         super().__init__()
         self.config = config
+        self.seed = seed
+        self.step = 0
+        """Calls that dropped something; with the seed it says what."""
         # The penalty is `penalty()`, a term of the caller's own loss, not part of the gradients here.
         self.network: Network = replace(build_network(config), l2_penalty=0.0)
         self.program = build_module_program(self.network)
-        for layer in self.network.layers:
-            weight = nn.Parameter(torch.empty(layer.out_features, layer.in_features, dtype=dtype))
-            bias = nn.Parameter(torch.empty(layer.out_features, dtype=dtype)) if layer.has_bias else None
-            self.register_parameter(f"weight{layer.index}", weight)
-            self.register_parameter(f"bias{layer.index}", bias)
+        self.program_of_eval = build_module_program(self.network.without_dropout())
+        for part in self.weighted:
+            weight = nn.Parameter(torch.empty(part.weight_shape, dtype=dtype))
+            bias = nn.Parameter(torch.empty(part.weight_shape[0], dtype=dtype)) if part.has_bias else None
+            self.register_parameter(f"weight{part.index}", weight)
+            self.register_parameter(f"bias{part.index}", bias)
+
+    @property
+    def weighted(self) -> list[Weighted]:
+        """Layers and norms, in order."""
+        return [part for unit in self.network.layers for part in unit.weighted]
 
     def pairs(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Weight and bias of every layer, in order."""
-        return [
-            (getattr(self, f"weight{layer.index}"), getattr(self, f"bias{layer.index}"))
-            for layer in self.network.layers
-        ]
+        """Weight and bias of every layer and norm, in order."""
+        return [(getattr(self, f"weight{part.index}"), getattr(self, f"bias{part.index}")) for part in self.weighted]
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits of a batch with any leading dimensions."""
@@ -79,57 +80,61 @@ class HandWrittenModule(nn.Module):
             )
         flat_BI = x.reshape(-1, expected).contiguous()
         parameters = [tensor for pair in self.pairs() for tensor in pair if tensor is not None]
-        if not torch.is_grad_enabled():
-            stage, frame = _one_stage(self, flat_BI)
+        call = _Call(module=self, step=self._next_step())
+        if not torch.is_grad_enabled() and call.step is None:
+            stage, frame = _one_stage(call, flat_BI)
             return stage.predict(frame).view(*x.shape[:-1], self.config.out_features)
-        logits: Tensor = _ModuleFunction.apply(self, flat_BI, *parameters)  # type: ignore[no-untyped-call]
+        logits: Tensor = _ModuleFunction.apply(call, flat_BI, *parameters)  # type: ignore[no-untyped-call]
         return logits.view(*x.shape[:-1], self.config.out_features)
 
-    def forward_by_layer(self, x_BI: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """The logits of given parameters, a node of the autograd graph for each operator: any order of derivative."""
-        given, h = iter(parameters), x_BI
-        for layer in self.network.layers:
-            weight_OI, bias_O = next(given), next(given) if layer.has_bias else None
-            h = functional.affine(h, weight_OI, bias_O)
-            if not layer.activation.is_identity:
-                h = functional.activate(layer.activation.name, h)
-        return h
+    def _next_step(self) -> int | None:
+        """A number for the masks of a call; None where nothing is dropped."""
+        if not (self.training and self.network.has_dropout):
+            return None
+        self.step += 1
+        return self.step
 
     def penalty(self) -> Tensor:
         """The L2 penalty s = lambda/2 * sum of squared weights, to be added to a loss."""
-        total = sum((weight.square().sum() for weight, _ in self.pairs()), start=self.pairs()[0][0].new_zeros(()))
+        weights = [weight for weight, _ in self.pairs()]
+        # Norms have weights of one dimension, which are not penalised.
+        squares = (weight.square().sum() for weight in weights if weight.dim() == 2)
+        total = sum(squares, start=weights[0].new_zeros(()))
         return total * (self.config.l2_penalty / 2)
 
     def to_torch(self) -> nn.Sequential:
-        """A plain Sequential of Linear and activations with copies of the parameters."""
-        modules: list[nn.Module] = []
-        for layer, (weight, bias) in zip(self.network.layers, self.pairs(), strict=True):
-            linear = nn.Linear(layer.in_features, layer.out_features, bias=bias is not None, dtype=weight.dtype)
-            linear.to(weight.device)
-            with torch.no_grad():
-                linear.weight.copy_(weight)
-                if bias is not None:
-                    linear.bias.copy_(bias)
-            modules.append(linear)
-            if not layer.activation.is_identity:
-                modules.append(_activation_module(layer.activation.name))
-        return nn.Sequential(*modules)
+        """A plain Sequential of Linear and activations, or of blocks, with copies of the parameters.
+
+        Its dropout draws from torch's own generator: in `train()` it drops others than this module does.
+        """
+        pairs = {part.index: pair for part, pair in zip(self.weighted, self.pairs(), strict=True)}
+        return plain_network(self.network, pairs).train(self.training)
 
 
-def _activation_module(name: str) -> nn.Module:
-    return nn.GELU(approximate="tanh") if name == "gelu_tanh" else _ACTIVATION_MODULES[name]()
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """One call of a module."""
+
+    module: HandWrittenModule
+    step: int | None
+    """Of the masks; None where nothing is dropped."""
+
+    @property
+    def program(self) -> StageProgram:
+        """With dropout or without."""
+        return self.module.program_of_eval if self.step is None else self.module.program
 
 
 class _ModuleFunction(torch.autograd.Function):
     """The whole network as one node: one kept tensor per layer, all gradients at once."""
 
     @staticmethod
-    def forward(ctx: Any, module: HandWrittenModule, x_BI: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, call: _Call, x_BI: Tensor, *parameters: Tensor) -> Tensor:
         """(B, I) -> (B, O)."""
         ctx.save_for_backward(x_BI, *parameters)  # so that autograd notices when they change before the backward
-        stage, frame = _one_stage(module, x_BI)
+        stage, frame = _one_stage(call, x_BI)
         stage.run(stage.program.forward, frame)
-        ctx.module, ctx.frame = module, frame
+        ctx.call, ctx.frame = call, frame
         # The logits are kept by nobody: no activation follows the last layer.
         return frame.tensors.pop(stage.program.output.name)
 
@@ -140,7 +145,7 @@ class _ModuleFunction(torch.autograd.Function):
         if torch.is_grad_enabled():
             return None, *_differentiable_grads(ctx, x_BI, parameters, grad_output)
         frame, ctx.frame = ctx.frame, None
-        stage, anew = _one_stage(ctx.module, x_BI, has_grads=True)
+        stage, anew = _one_stage(ctx.call, x_BI, has_grads=True)
         if frame is None:  # used by an earlier backward of a retained graph: the same forward gives the same tensors
             frame = anew
             stage.run(stage.program.forward, frame)
@@ -164,7 +169,7 @@ def _differentiable_grads(
     """
     inputs = [x_BI, *parameters]
     wanted = [place for place, is_wanted in enumerate(ctx.needs_input_grad[1:]) if is_wanted]
-    logits = ctx.module.forward_by_layer(x_BI, parameters)
+    logits = differentiable_forward(ctx.call.program.layers, x_BI, parameters, _seeded(ctx.call))
     found = torch.autograd.grad(
         logits, [inputs[place] for place in wanted], grad_output, create_graph=True, allow_unused=True
     )
@@ -172,9 +177,15 @@ def _differentiable_grads(
     return [of_place.get(place) for place in range(len(inputs))]
 
 
-def _one_stage(module: HandWrittenModule, x_BI: Tensor, *, has_grads: bool = False) -> tuple[Stage, Frame]:
+def _seeded(call: _Call) -> MaskKey:
+    """Of the masks of a call, the first."""
+    return MaskKey(seed=call.module.seed, step=call.step or 0, dropout=0, first_example=0)
+
+
+def _one_stage(call: _Call, x_BI: Tensor, *, has_grads: bool = False) -> tuple[Stage, Frame]:
     """The module as a stage, with gradient buffers where a backward will fill them, and its input's frame."""
     buffer = torch.empty_like if has_grads else Tensor.detach  # a forward touches no gradient
+    module = call.module
     layers = {
         index: Parameters(
             weight_OI=weight,
@@ -184,18 +195,21 @@ def _one_stage(module: HandWrittenModule, x_BI: Tensor, *, has_grads: bool = Fal
         )
         for index, (weight, bias) in enumerate(module.pairs())
     }
-    stage = Stage(module.network, module.program, _Unlimited(x_BI.device, x_BI.dtype), layers, 0)
-    return stage, Frame(microbatch=0, rows=x_BI.shape[0], weight=1.0, is_first=True, tensors={"x": x_BI})
+    source = _Unlimited(x_BI.device, x_BI.dtype)
+    stage = Stage(module.network, call.program, source, layers, 0, seed=module.seed)
+    frame = Frame(microbatch=0, rows=x_BI.shape[0], weight=1.0, is_first=True, step=call.step or 0,
+                  tensors={"x": x_BI})  # fmt: skip
+    return stage, frame
 
 
 def build_module(config: ModelConfig, seed: int = 0, *, dtype: torch.dtype = torch.float32) -> HandWrittenModule:
     """The network of a model section with the initial parameters of a seed, the same as a training run's."""
-    module = HandWrittenModule(config, dtype=dtype)
+    module = HandWrittenModule(config, dtype=dtype, seed=seed)
     records = {
         index: Parameters(weight_OI=weight, grad_weight_OI=weight, bias_O=bias, grad_bias_O=None)
         for index, (weight, bias) in enumerate(module.pairs())
     }
-    initialise(module.network.layers, records, seed)
+    initialise(module.weighted, records, seed)
     return module
 
 
@@ -244,11 +258,17 @@ def _check_order(sequential: nn.Sequential) -> None:
         raise PartitionError(f"the Sequential holds {kinds}; give Linear, activation, ..., Linear")
 
 
+def _has_usual_options(module: nn.Module, usual: nn.Module) -> bool:
+    """Whether slopes and the like are torch's defaults; in place or not is the same function."""
+    names = [name for name in getattr(module, "__constants__", ()) if name != "inplace"]
+    return all(getattr(module, name) == getattr(usual, name) for name in names)
+
+
 def _activation_name(module: nn.Module) -> str:
     if isinstance(module, nn.GELU) and module.approximate == "tanh":
         return "gelu_tanh"
-    for name, kind in _ACTIVATION_MODULES.items():
-        if type(module) is kind:
+    for name, kind in ACTIVATION_MODULES.items():
+        if type(module) is kind and _has_usual_options(module, kind()):
             return name
     raise PartitionError(
         f"activation {module} has no hand-written counterpart; known are {', '.join(ACTIVATION_RECORDS)}"

@@ -1,4 +1,10 @@
-"""Initial parameters: drawn layer by layer from the experiment's seed, the same on any split and any device."""
+"""Initial parameters: drawn layer by layer from the experiment's seed, the same on any split and any device.
+
+he_normal, he_uniform            variance gain² / in_features, with the gain of the layer's activation (He et al. 2015)
+lecun_normal, lecun_uniform      variance 1 / in_features (LeCun et al. 1998)
+xavier_normal, xavier_uniform    variance 2 / (in_features + out_features) (Glorot and Bengio 2010)
+torch                            as torch.nn.Linear: weights and biases uniform within 1 / sqrt(in_features)
+"""
 
 from __future__ import annotations
 
@@ -6,8 +12,9 @@ import math
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
-from partition.graph import Layer
+from partition.graph.layers import Layer, Norm, Weighted
 from partition.runtime.stage import Parameters
 
 LAYERS_PER_SEED = 2**20
@@ -15,19 +22,44 @@ LAYERS_PER_SEED = 2**20
 
 
 @torch.no_grad()
-def initialise(layers: Iterable[Layer], parameters: dict[int, Parameters], seed: int) -> None:
-    """Weights from N(0, gain² / in_features) (He et al. 2015), biases zero.
+def initialise(layers: Iterable[Weighted], parameters: dict[int, Parameters], seed: int) -> None:
+    """Weights as the layer's `init` says, biases zero except torch's; a norm begins with 1 and 0.
 
     Each layer has a generator of its own, seeded by experiment and layer index. Numbers are drawn on the host.
     """
     for layer in layers:
         of = parameters[layer.index]
+        if isinstance(layer, Norm):
+            of.weight_OI.fill_(1.0)
+            if of.bias_O is not None:
+                of.bias_O.zero_()
+            continue
         generator = torch.Generator().manual_seed(seed * LAYERS_PER_SEED + layer.index)
-        std = layer.activation.gain / math.sqrt(layer.in_features)
-        if of.weight_OI.device.type == "cpu":
-            of.weight_OI.normal_(0.0, std, generator=generator)
-        else:
-            on_host = torch.empty(of.weight_OI.shape, dtype=of.weight_OI.dtype)
-            of.weight_OI.copy_(on_host.normal_(0.0, std, generator=generator))
-        if of.bias_O is not None:
+        std = _deviation(layer)
+        is_uniform = layer.init.endswith("_uniform") or layer.init == "torch"
+        _draw(of.weight_OI, std, generator, is_uniform=is_uniform)
+        if of.bias_O is not None and layer.init == "torch":
+            _draw(of.bias_O, std, generator, is_uniform=True)
+        elif of.bias_O is not None:
             of.bias_O.zero_()
+
+
+def _deviation(layer: Layer) -> float:
+    """The standard deviation of a layer's initial weights."""
+    family = layer.init.split("_")[0]
+    if family == "xavier":
+        return math.sqrt(2.0 / (layer.in_features + layer.out_features))
+    gain = {"he": layer.activation.gain, "torch": 1.0 / math.sqrt(3.0)}.get(family, 1.0)
+    return gain / math.sqrt(layer.in_features)
+
+
+def _draw(tensor: Tensor, std: float, generator: torch.Generator, *, is_uniform: bool) -> None:
+    """Fill a tensor with numbers of mean zero, drawn on the host."""
+    on_host = tensor if tensor.device.type == "cpu" else torch.empty(tensor.shape, dtype=tensor.dtype)
+    if is_uniform:
+        limit = math.sqrt(3.0) * std
+        on_host.uniform_(-limit, limit, generator=generator)
+    else:
+        on_host.normal_(0.0, std, generator=generator)
+    if on_host is not tensor:
+        tensor.copy_(on_host)

@@ -18,19 +18,19 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from partition.config import ExperimentConfig
+from partition.config import ExperimentConfig, ModelConfig
 from partition.costs.profile import Curve, Overheads
 from partition.costs.work import operator_key
 from partition.data.stores import free_bytes
 from partition.errors import PartitionError
-from partition.graph import Program
+from partition.graph import Program, build_network
 from partition.graph.program import Give, Operator, Take
 from partition.plan import Candidate, Search
 from partition.plan.search import Shape
@@ -176,22 +176,32 @@ def _median(seconds: Sequence[float]) -> tuple[float, float]:
 def _stand_in(config: ExperimentConfig) -> ExperimentConfig:
     """The experiment on fewer of its equal layers: as many as fill the caches, or all."""
     model = config.model
-    for repeats in range(2, len(model.hidden_features) + 3):
-        hidden = tuple(width for _, run in groupby(model.hidden_features) for width in list(run)[: repeats + 1])
-        shorter = model.model_copy(update={"hidden_features": hidden})
-        features = shorter.features
-        elements = sum(before * after for before, after in pairwise(features))
-        if hidden == model.hidden_features or elements * config.precision.itemsize >= FILLS_CACHES_BYTES:
+    depth = len(build_network(model).layers)
+    for repeats in range(2, depth + 3):
+        shorter = _of_shorter_runs(model, repeats)
+        elements = build_network(shorter).parameter_elements
+        if shorter == model or elements * config.precision.itemsize >= FILLS_CACHES_BYTES:
             break
     return config.model_copy(update={"model": shorter})
+
+
+def _of_shorter_runs(model: ModelConfig, repeats: int) -> ModelConfig:
+    """The model with every run of equal layers cut to one more than so many: the first of a run may read other widths.
+
+    Of equal blocks it suffices to have as many as that.
+    """
+    if model.blocks is not None:
+        blocks = (block.model_copy(update={"repeat": min(block.repeat, repeats)}) for block in model.blocks)
+        return model.model_copy(update={"blocks": tuple(blocks)})
+    hidden = tuple(width for _, run in groupby(model.hidden_features) for width in list(run)[: repeats + 1])
+    return model.model_copy(update={"hidden_features": hidden})
 
 
 def _tiny(config: ExperimentConfig) -> ExperimentConfig:
     """A network whose steps are nearly all Python."""
     hidden = (TINY_WIDTH,) * 2
-    model = config.model.model_copy(
-        update={"in_features": TINY_WIDTH, "hidden_features": hidden, "out_features": TINY_WIDTH}
-    )
+    widths = {"in_features": TINY_WIDTH, "hidden_features": hidden, "out_features": TINY_WIDTH}
+    model = config.model.model_copy(update={**widths, "blocks": None, "class_weights": None})
     return config.model_copy(update={"model": model})
 
 

@@ -21,7 +21,7 @@ from partition.graph.second_order import (
     PairLoss,
     PairWeightGrad,
 )
-from partition.ops import ACTIVATIONS, LOSSES, affine_bias_grad, affine_weight_grad
+from partition.ops import ACTIVATIONS, affine_bias_grad, affine_weight_grad
 from partition.ops.pairs import activate_pair, activation_grad_pair, affine_input_grad_pair, affine_pair, dot_rows
 from partition.runtime.stage import INSTRUCTION_METHODS, Frame, Parameters, Stage, TensorSource
 from partition.runtime.update import Update
@@ -39,8 +39,9 @@ class SecondOrderStage(Stage):
         num_microbatches: int,
         *,
         has_penalty: bool = True,
+        seed: int = 0,
     ) -> None:
-        super().__init__(network, program, source, layers, num_microbatches, has_penalty=has_penalty)
+        super().__init__(network, program, source, layers, num_microbatches, has_penalty=has_penalty, seed=seed)
         self.directions = {index: _take_direction(index, of, source) for index, of in layers.items()}
         self.number = source.take((), Category.WORKSPACE, "the number that kernels multiply by")
         self.is_adding = False
@@ -69,11 +70,15 @@ class SecondOrderStage(Stage):
         )
 
     def _activate_pair(self, instruction: PairActivate, frame: Frame) -> None:
-        layer, z, h = instruction
+        layer, z, h, workspace = instruction
         record = layer.activation
         is_output_kept = record.keeps == Keeps.OUTPUT
         activate_pair(
-            ACTIVATIONS[record.name], frame.tensors[z.name], frame.tensors[h.name], is_output_kept=is_output_kept
+            ACTIVATIONS[record.name],
+            frame.tensors[z.name],
+            frame.tensors[h.name],
+            is_output_kept=is_output_kept,
+            workspace_BO=None if workspace is None else frame.tensors[workspace.name],
         )
 
     def _activation_grad_pair(self, instruction: PairActivationGrad, frame: Frame) -> None:
@@ -105,7 +110,7 @@ class SecondOrderStage(Stage):
 
     def _loss_pair(self, instruction: PairLoss, frame: Frame) -> None:
         o, targets, grad_o, workspace, column, _ = instruction
-        loss, rows = LOSSES[self.network.loss.name], frame.rows
+        loss, rows = self.loss, frame.rows
         o_2Bq, grad_2Bq, labels = (frame.tensors[of.name] for of in (o, grad_o, targets))
         workspace_Bq, workspace_B1 = (frame.tensors[of.name] if of else None for of in (workspace, column))
         tangent_Bq = grad_2Bq[:rows].copy_(o_2Bq[rows:])

@@ -20,10 +20,13 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from partition.config import OptimizerConfig
 from partition.data.rows import Examples
+from partition.ops.losses import summed_loss
 from partition.plan import Candidate, Search
 from partition.plan.microbatches import microbatch_sizes
-from partition.runtime.feed import MinibatchFeed
+from partition.runtime.fault import INPUTS, Findings, describe_fault
+from partition.runtime.feed import MinibatchFeed, example_weight
 from partition.runtime.module import build_module
+from partition.runtime.plain import unit_modules
 from partition.runtime.processes import ProcessWorld
 from partition.runtime.update import clip_scale
 from partition.runtime.workers import StepResult
@@ -46,12 +49,11 @@ class ShardedModel:
         dtype: torch.dtype = getattr(torch, config.precision.compute)
         self.model = build_module(config.model, config.training.seed, dtype=dtype).to_torch()
         mesh = world.mesh["replica"]
-        for module in self.model:
-            if isinstance(module, nn.Linear):
-                fully_shard(module, mesh=mesh)
+        self._units = unit_modules(self.model, search.network)
+        for module in self._units:
+            fully_shard(module, mesh=mesh)
         fully_shard(self.model, mesh=mesh)
         self.optimizer = _optimizer(config.optimizer, candidate.learning_rate, list(self.model.parameters()))
-        self._loss = nn.MSELoss(reduction="sum") if config.model.loss == "mse" else nn.CrossEntropyLoss(reduction="sum")
         self._ended_s: float | None = None
 
     def train(
@@ -62,23 +64,31 @@ class ShardedModel:
         *,
         learning_rate: float | None = None,
         stop_signal: int = 0,
+        step: int | None = None,
     ) -> StepResult:
-        """One optimizer step on the given examples; this rank computes on its share."""
+        """One optimizer step on the given examples; this rank computes on its share.
+
+        What dropout drops comes from torch's own generator, whatever the number of the step.
+        """
+        del step
+        self.model.train()
         start_s = time.perf_counter() if self._ended_s is None else self._ended_s
         if learning_rate is not None:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
         shares = microbatch_sizes(len(examples), self.candidate.num_replicas)
         mine = np.split(examples, np.cumsum(shares)[:-1])[self.rank]
-        loss = self._backward(self._rows("x", x, mine), self._rows("targets", y, mine), len(examples))
+        weight = example_weight(self.search.network.loss, y, examples)
+        loss = self._backward(self._rows("x", x, mine), self._rows("targets", y, mine), weight)
         penalty = self._add_penalty()
         loss_sum, grad_square, weight_square, signal = self._totals(loss, penalty, stop_signal)
         norm, limit = math.sqrt(grad_square), self.search.config.optimizer.max_grad_norm
         if limit is not None:
             for gradient in self._shards(of_gradients=True):
                 gradient.mul_(clip_scale(norm, limit))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        if math.isfinite(norm):  # else the run ends, and what went wrong is looked for in layers and gradients
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         self._ended_s = time.perf_counter()
         return StepResult(
             loss=loss_sum,
@@ -96,12 +106,11 @@ class ShardedModel:
         MinibatchFeed(rows_of, rows_of, examples, (len(examples),))(name, 0, rows)
         return rows.to(self.device)
 
-    def _backward(self, inputs: Tensor, targets: Tensor, num_examples: int) -> float:
+    def _backward(self, inputs: Tensor, targets: Tensor, weight: float) -> float:
         """Leave the gradient of the minibatch's mean loss in the parameters; this rank's part of that loss."""
-        num_terms = num_examples * (1 if self.search.network.loss.has_class_targets else targets.shape[1])
-        loss = self._loss(self.model(inputs), targets) / num_terms
+        loss = summed_loss(self.search.network.loss, self.model(inputs), targets) * weight
         # Gradients are averaged over ranks where they should be summed.
-        (loss * self.candidate.num_replicas).backward()
+        (loss * self.candidate.num_replicas).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
     @torch.no_grad()
@@ -134,9 +143,30 @@ class ShardedModel:
         return float(sums[0]), float(sums[1]), float(sums[2]), max(of_rank[3] for of_rank in every)
 
     @torch.no_grad()
+    def find_fault(self, x: Examples, examples: NDArray[np.int64]) -> str:
+        """What first was not finite in the step just made on these examples; all ranks look for it together."""
+        findings = Findings()
+        for layer, unit in enumerate(self._units):
+            gradients = (parameter.grad for parameter in unit.parameters())
+            findings.gradients(layer, (one.to_local() for one in gradients if isinstance(one, DTensor)))
+        shares = microbatch_sizes(len(examples), self.candidate.num_replicas)
+        outputs = self._rows("x", x, np.split(examples, np.cumsum(shares)[:-1])[self.rank])
+        findings.output(INPUTS, outputs)
+        hooks, layer = [], INPUTS
+        for module in self.model:
+            layer += module in self._units
+            hooks.append(module.register_forward_hook(_examining(findings, layer)))
+        self.model.eval()
+        self.model(outputs)
+        for hook in hooks:
+            hook.remove()
+        return describe_fault(self.world, {self.rank: findings}, self.candidate)
+
+    @torch.no_grad()
     def predict(self, x: Examples, examples: NDArray[np.int64], replica: int) -> Iterator[NDArray[Any]]:
         """The logits of this rank's rows; all ranks call it together."""
         del replica
+        self.model.eval()
         size = self.candidate.microbatch_size
         mine = np.array([-(-len(examples) // size)], dtype=np.float64)
         # A rank with fewer portions takes part in gathering the parameters for the others' last ones.
@@ -149,17 +179,17 @@ class ShardedModel:
 
     def gathered_layers(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """The state of every layer as a checkpoint has it, on the first rank; all ranks go through it together."""
-        for index, linear in enumerate(self._linears()):
-            gathered = {name: _whole(tensor) for name, tensor in self._state(linear).items()}
+        for index, module in enumerate(self._units):
+            gathered = {name: _whole(tensor) for name, tensor in self._state(module).items()}
             if self.rank == 0:
                 yield index, gathered
 
     @torch.no_grad()
     def restore(self, read: Callable[[int], Mapping[str, Tensor]]) -> None:
         """Take this rank's part of every layer of a checkpoint, and of the optimizer's state."""
-        for index, linear in enumerate(self._linears()):
+        for index, module in enumerate(self._units):
             saved = read(index)
-            for name, parameter in linear.named_parameters():
+            for name, parameter in module.named_parameters():
                 assert isinstance(parameter, DTensor), "every parameter is sharded"
                 parameter.copy_(_shared_out(saved[name], parameter))
                 prefix = f"{name}."
@@ -169,13 +199,10 @@ class ShardedModel:
                     if key.startswith(prefix)
                 }
 
-    def _linears(self) -> list[nn.Linear]:
-        return [module for module in self.model if isinstance(module, nn.Linear)]
-
-    def _state(self, linear: nn.Linear) -> dict[str, Tensor]:
+    def _state(self, module: nn.Module) -> dict[str, Tensor]:
         """Parameters and what the optimizer keeps of each, by name."""
         found: dict[str, Tensor] = {}
-        for name, parameter in linear.named_parameters():
+        for name, parameter in module.named_parameters():
             found[name] = parameter.detach()
             kept = self.optimizer.state.get(parameter, {})
             found |= {f"{name}.{key}": value for key, value in kept.items() if isinstance(value, Tensor)}
@@ -191,6 +218,10 @@ class ShardedModel:
         """All parameters, gathered from all ranks, which call it together."""
         wholes = [parameter.detach() for parameter in self.model.parameters()]
         return [whole.full_tensor() for whole in wholes if isinstance(whole, DTensor)]
+
+
+def _examining(findings: Findings, layer: int) -> Callable[[nn.Module, object, Tensor], None]:
+    return lambda _, __, output: findings.output(layer, output)
 
 
 def _whole(tensor: Tensor) -> Tensor:

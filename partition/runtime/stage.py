@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from partition.graph import Category, Layer, Network, Program, StageProgram, Variable
+from partition.graph import Category, Network, Program, StageProgram, Variable
+from partition.graph.block_operators import Accumulate
+from partition.graph.layers import Weighted
 from partition.graph.program import (
     Activate,
     ActivationGrad,
@@ -31,15 +33,17 @@ from partition.graph.program import (
     Take,
     WeightGrad,
 )
+from partition.graph.recompute import unit_of, units_of_parts, written
 from partition.ops import (
     ACTIVATIONS,
-    LOSSES,
     affine,
     affine_bias_grad,
     affine_example_norms,
     affine_input_grad,
     affine_weight_grad,
 )
+from partition.ops.losses import bind_loss, class_vector
+from partition.runtime.block_kernels import BLOCK_METHODS
 
 
 class TensorSource(Protocol):
@@ -73,6 +77,9 @@ class Frame:
     """The first microbatch of the step: its weight gradients overwrite, the others add."""
     feed: Feed | None = None
     """Where the first stage gets its inputs from and the last its targets."""
+    step: int = 0
+    """The optimizer step, and the place of the first row in its minibatch: from these follows what dropout drops."""
+    first_example: int = 0
     is_split: bool = False
     """The backward runs I and leaves W for later."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -82,7 +89,7 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """The parameters of one layer and their gradients."""
+    """The parameters of one layer, or of one norm, whose weight has one dimension, and their gradients."""
 
     weight_OI: Tensor
     grad_weight_OI: Tensor
@@ -107,7 +114,9 @@ class Stage:
         num_microbatches: int,
         *,
         has_penalty: bool = True,
+        seed: int = 0,
     ) -> None:
+        self.seed = seed
         self.network = network
         self.l2_penalty = network.l2_penalty if has_penalty else 0.0
         self.program = program
@@ -117,6 +126,7 @@ class Stage:
         self.one = source.take((), Category.WORKSPACE, "dJ/dL = 1").fill_(1.0)
         num_losses = num_microbatches if program.is_last else 0
         self.losses_M = source.take((num_losses,), Category.WORKSPACE, "the losses of a step")
+        self.loss = bind_loss(network.loss, self._class_vector() if program.is_last else None)
         self.norms_LM: Tensor | None = None
         """Of the gradients of the examples, by layer and microbatch; None where noise is not measured."""
         if program.has_noise:
@@ -125,8 +135,17 @@ class Stage:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Layer by layer, weight before bias."""
+        """Part by part, weight before bias."""
         return [tensor for of in self.layers.values() for tensor in of.tensors]
+
+    def _class_vector(self) -> Tensor | None:
+        numbers = class_vector(self.network.loss, self.program.prediction.columns or 1)
+        if numbers is None:
+            return None
+        vector_q = self.source.take((len(numbers),), Category.WORKSPACE, "a number for every class")
+        for class_index, number in enumerate(numbers):
+            vector_q[class_index].fill_(number)
+        return vector_q
 
     # Actions
 
@@ -161,15 +180,26 @@ class Stage:
             x = frame.tensors[self.program.input.name]
             torch.autograd.grad((edge,), (x,), (grad_y,))
 
+    def recompute(self, frame: Frame) -> None:
+        """R: what F has not kept, from what it has, just as F made it."""
+        with torch.no_grad():
+            self.run(self.program.recompute, frame)
+
     def weight_grad(self, frame: Frame) -> None:
         """W: the weight gradients that I left, in one go."""
         with torch.no_grad():
             self.run(self.program.weight_grad, frame)
 
-    def predict(self, frame: Frame) -> Tensor:
-        """Forward without keeping anything: the logits on the last stage, what to send elsewhere."""
+    def predict(self, frame: Frame, examine: Callable[[int, Tensor], None] | None = None) -> Tensor:
+        """Forward without keeping anything: the logits on the last stage, what to send elsewhere.
+
+        `examine` sees what every operator makes, with its layer (or block); the inputs with -1.
+        """
         with torch.no_grad():
-            self.run(self.program.predict, frame)
+            if examine is None:
+                self.run(self.program.predict, frame)
+            else:
+                self._run_examined(frame, examine)
         return frame.tensors[self.program.prediction.name]
 
     def example_squares(self, num_microbatches: int) -> list[float]:
@@ -187,6 +217,17 @@ class Stage:
         """Interpret a program on the tensors of a frame."""
         for instruction in program:
             INSTRUCTION_METHODS[type(instruction)](self, instruction, frame)
+
+    def _run_examined(self, frame: Frame, examine: Callable[[int, Tensor], None]) -> None:
+        units, unit = units_of_parts(self.program.layers), -1
+        for instruction in self.program.predict:
+            self.run((instruction,), frame)
+            if isinstance(instruction, Take | Give):
+                continue
+            if not isinstance(instruction, Load | Accumulate):  # a sum is of the unit that has made what is summed
+                unit = unit_of(instruction, self.program, units)
+            for variable in written(instruction):
+                examine(unit, frame.tensors[variable.name])
 
     # Instructions
 
@@ -216,8 +257,9 @@ class Stage:
         ACTIVATIONS[layer.activation.name].forward(frame.tensors[z.name], frame.tensors[h.name])
 
     def _activation_grad(self, instruction: ActivationGrad, frame: Frame) -> None:
-        layer, kept, grad = instruction
-        ACTIVATIONS[layer.activation.name].backward(frame.tensors[grad.name], frame.tensors[kept.name])
+        layer, kept, grad, workspace = instruction
+        others = () if workspace is None else (frame.tensors[workspace.name],)
+        ACTIVATIONS[layer.activation.name].backward(frame.tensors[grad.name], frame.tensors[kept.name], *others)
 
     def _input_grad(self, instruction: InputGrad, frame: Frame) -> None:
         layer, grad_z, grad_x = instruction
@@ -243,7 +285,7 @@ class Stage:
 
     def _loss_and_grad(self, instruction: LossAndGrad, frame: Frame) -> None:
         o, targets, grad_o, workspace, _ = instruction
-        LOSSES[self.network.loss.name].forward(
+        self.loss.forward(
             frame.tensors[o.name],
             frame.tensors[targets.name],
             frame.weight,
@@ -265,12 +307,13 @@ INSTRUCTION_METHODS: dict[type, Callable[[Stage, Any, Frame], None]] = {
     WeightGrad: Stage._weight_grad,
     ExampleNorms: Stage._example_norms,
     LossAndGrad: Stage._loss_and_grad,
+    **BLOCK_METHODS,
 }
 
 
-def take_parameters(layer: Layer, source: TensorSource) -> Parameters:
-    """Uninitialised parameters and gradients of a layer; the parameters take part in autograd."""
-    shape, name = (layer.out_features, layer.in_features), f"layer {layer.index}"
+def take_parameters(layer: Weighted, source: TensorSource) -> Parameters:
+    """Uninitialised parameters and gradients of a layer or norm; the parameters take part in autograd."""
+    shape, name = layer.weight_shape, f"layer {layer.index}"
     weight = source.take(shape, Category.PARAMETERS, f"weight of {name}").requires_grad_(True)
     grad_weight = weight.grad = source.take(shape, Category.GRADIENTS, f"weight gradient of {name}")
     bias = grad_bias = None

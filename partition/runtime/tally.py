@@ -81,17 +81,18 @@ class Tally:
         ends: dict[int, int] = {}
         self._parts: list[_Part] = []
         for plan in candidate.stages:
-            layers = network.layers[plan.first_layer : plan.last_layer + 1]
-            num_grads = sum(1 + layer.has_bias for layer in layers)
+            units = network.layers[plan.first_layer : plan.last_layer + 1]
+            parts = [part for unit in units for part in unit.weighted]
+            num_grads = sum(1 + part.has_bias for part in parts)
             part = _Part(
                 stage=plan.stage_index,
                 replica=plan.replica_index,
                 rank=plan.rank,
                 num_grads=num_grads,
-                num_weights=len(layers) if network.l2_penalty else 0,
+                num_weights=sum(part.penalised_rows > 0 for part in parts) if network.l2_penalty else 0,
                 start=ends.get(plan.rank, 1 + self._num_losses),
                 num_noise_grads=num_grads if has_noise else 0,
-                num_noise_layers=len(layers) if has_noise else 0,
+                num_noise_layers=len(units) if has_noise else 0,
             )
             ends[plan.rank] = part.examples.stop
             self._parts.append(part)

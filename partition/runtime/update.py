@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from partition.graph import Category
+from partition.graph import Category, Layer
 from partition.graph.pieces import piece_elements
 from partition.ops import weight_grad_norms
 from partition.runtime.device import RuntimeDevice
@@ -61,13 +62,19 @@ class Update:
 
     def _measured_of(self, layer: Parameters) -> Iterator[_Measured]:
         """Of one layer, one after the other while the caches hold its weight and its gradient."""
-        yield _Measured("gradient", layer.grad_weight_OI)
-        if self.stage.network.l2_penalty:
+        grad = layer.grad_weight_OI
+        yield _Measured("gradient", grad if grad.dim() == 2 else grad.unsqueeze(0))  # a norm's weight is one row
+        if self.stage.network.l2_penalty and layer.weight_OI.dim() == 2:  # norms have weights that are not penalised
             yield _Measured("weight", layer.weight_OI)
             if self.stage.program.has_noise:
                 yield _Measured("without penalty", layer.grad_weight_OI, layer.weight_OI)
         if layer.grad_bias_O is not None:
             yield _Measured("gradient", layer.grad_bias_O.unsqueeze(0))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the gradients that were measured are finite."""
+        return math.isfinite(sum(self.grad_squares))
 
     def apply(self, scale: float = 1.0) -> None:
         """Update the parameters with `scale` times the gradients."""
@@ -96,7 +103,8 @@ class Update:
         """The norms of the rows of each."""
         piece = None
         if any(one.weight is not None for one in measured):
-            size = piece_elements(self.stage.program.layers)
+            layers = [part for unit in self.stage.program.layers for part in unit.weighted if isinstance(part, Layer)]
+            size = piece_elements(layers)
             piece = self.device.take((size,), Category.WORKSPACE, "a piece of a weight")
         for one, norms_R in zip(measured, norms, strict=True):
             if one.weight is None or piece is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from partition.costs.noise import StepNoise
 from partition.data.rows import Examples
 from partition.data.stores import free_bytes as host_free_bytes
 from partition.errors import DeviceMemoryError, RunError
-from partition.graph import Category, StageProgram, build_stage_program
+from partition.graph import Category, StageProgram, build_stage_program, recomputed
+from partition.graph.recompute import units_of_parts
 from partition.plan import Candidate, Layout, Search, StagePlan
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.prediction import MOST_IN_ONE_PASS, prediction_schedule, prediction_sizes
@@ -24,7 +26,8 @@ from partition.runtime.channel import Channels, MessageKey
 from partition.runtime.clock import Clock, SimulatedClock, WallClock
 from partition.runtime.device import RuntimeDevice
 from partition.runtime.executor import Executor, Observer, Run, Step, run_in_turn
-from partition.runtime.feed import MinibatchFeed
+from partition.runtime.fault import Findings, describe_fault
+from partition.runtime.feed import MinibatchFeed, example_weight
 from partition.runtime.optimizer import build_optimizer
 from partition.runtime.parameters import initialise
 from partition.runtime.stage import Parameters, Stage, take_parameters
@@ -73,12 +76,13 @@ class Worker:
         build = self._parts.program
         if search.model.has_noise:
             build = partial(build, has_noise=True)
-        program = build(search.network, plan.first_layer, plan.last_layer)
-        layers = {layer.index: take_parameters(layer, self.device) for layer in program.layers}
-        initialise(program.layers, layers, search.config.training.seed)
+        program = recomputed(build(search.network, plan.first_layer, plan.last_layer), plan.recompute)
+        seed, parts = search.config.training.seed, [part for layer in program.layers for part in layer.weighted]
+        layers = {part.index: take_parameters(part, self.device) for part in parts}
+        initialise(parts, layers, seed)
         # The penalty enters the sum over replicas once.
         stage = self._parts.stage(search.network, program, self.device, layers, candidate.num_microbatches,
-                                  has_penalty=plan.replica_index == 0)  # fmt: skip
+                                  has_penalty=plan.replica_index == 0, seed=seed)  # fmt: skip
         optimizer = build_optimizer(search.config.optimizer, candidate.learning_rate, stage.parameters, self.device)
         self.stages[plan.stage_index] = stage
         self.updates[plan.stage_index] = self._parts.update(
@@ -123,6 +127,7 @@ class Fleet:
         self.workers = [_build_worker(search, candidate, rank, self.world, parts) for rank in self.world.ranks]
         self._priced: dict[tuple[int, int], tuple[Layout, ReplayCosts]] = {}
         self._ended_s: float | None = None
+        self._step = 0
 
     def train(
         self,
@@ -132,16 +137,19 @@ class Fleet:
         *,
         learning_rate: float | None = None,
         stop_signal: int = 0,
+        step: int | None = None,
     ) -> StepResult:
         """One optimizer step on the given examples, at most a minibatch of them.
 
-        Without a learning rate it is the one of the step before. `stop_signal` tells all ranks that this process has
+        Without a learning rate it is the one of the step before, and without the number of the step the next one: what
+        dropout drops follows from it. `stop_signal` tells all ranks that this process has
         been asked to stop.
         """
         if learning_rate is not None:
             self._set_learning_rate(learning_rate)
         start_s = self._align_clocks() if self._ended_s is None else self._ended_s
-        num_losses = self.run_minibatch(x, y, examples, 1.0 / len(examples))
+        self._step = self._step + 1 if step is None else step
+        num_losses = self.run_minibatch(x, y, examples, example_weight(self.search.network.loss, y, examples))
         numbers = {
             worker.rank: self._numbers(worker, num_losses[worker.replica], stop_signal) for worker in self.workers
         }
@@ -163,12 +171,14 @@ class Fleet:
         """
         runs: list[Run] = []
         num_losses: dict[int, int] = {}
-        for replica, part in self._parts(examples):
+        for replica, first, part in self._parts(examples):
             layout, costs = self._priced_layout(replica, len(part))
             num_losses[replica] = layout.num_microbatches
             step = Step(
                 sizes=layout.sizes,
                 weight=weight,
+                step=self._step,
+                first_example=first,
                 feed=MinibatchFeed(x, y, part, layout.sizes),
                 seconds=costs.seconds_of,
             )
@@ -184,12 +194,12 @@ class Fleet:
                 for group in update.optimizer.param_groups:
                     group["lr"] = learning_rate
 
-    def _parts(self, examples: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Every replica with a rank in this process, and its share of the examples."""
-        shares = microbatch_sizes(len(examples), self.candidate.num_replicas)
-        parts = np.split(examples, np.cumsum(shares)[:-1])
+    def _parts(self, examples: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+        """Every replica with a rank in this process, and its share of the examples with the place of the first."""
+        ends = np.cumsum(microbatch_sizes(len(examples), self.candidate.num_replicas)).tolist()
         local = {worker.replica for worker in self.workers}
-        return ((replica, part) for replica, part in enumerate(parts) if replica in local)
+        spans = enumerate(pairwise([0, *ends]))
+        return ((replica, first, examples[first:end]) for replica, (first, end) in spans if replica in local)
 
     def _priced_layout(self, replica: int, num_examples: int) -> tuple[Layout, ReplayCosts]:
         """The replica's layout, or the part of it that a short minibatch needs, and what its actions cost."""
@@ -251,7 +261,36 @@ class Fleet:
         for start in range(0, len(examples), most):
             yield from self._predict(x, examples[start : start + most], replica, rows)
 
-    def _predict(self, x: Examples, examples: NDArray[np.int64], replica: int, rows: int) -> list[NDArray[Any]]:
+    def find_fault(self, x: Examples, examples: NDArray[np.int64]) -> str:
+        """What first was not finite in the step just made on these examples; all ranks look for it together."""
+        findings = {worker.rank: Findings() for worker in self.workers}
+        for worker in self.workers:
+            for stage in worker.stages.values():
+                units = units_of_parts(stage.program.layers)
+                unit_of_index = {part.index: units[part] for unit in stage.program.layers for part in unit.weighted}
+                for index, of in stage.layers.items():
+                    gradients = (of.grad_weight_OI, of.grad_bias_O)
+                    found = (one for one in gradients if one is not None)
+                    findings[worker.rank].gradients(unit_of_index[index], found)
+
+        def examine(rank: int, layer: int, tensor: Tensor) -> None:
+            findings[rank].output(layer, tensor)
+
+        for replica, _, part in self._parts(examples):
+            rows = max(self.search.layouts(self.candidate)[replica].sizes)
+            most = rows * MOST_IN_ONE_PASS
+            for start in range(0, len(part), most):
+                self._predict(x, part[start : start + most], replica, rows, examine)
+        return describe_fault(self.world, findings, self.candidate)
+
+    def _predict(
+        self,
+        x: Examples,
+        examples: NDArray[np.int64],
+        replica: int,
+        rows: int,
+        examine: Callable[[int, int, Tensor], None] | None = None,
+    ) -> list[NDArray[Any]]:
         sizes = prediction_sizes(len(examples), rows)
         found: dict[int, NDArray[Any]] = {}
 
@@ -259,7 +298,7 @@ class Fleet:
             found[microbatch] = logits.cpu().numpy().copy()
 
         feed = MinibatchFeed(x, x, examples, sizes)
-        step = Step(sizes=sizes, weight=1.0, feed=feed, seconds=_no_seconds, sink=keep)
+        step = Step(sizes=sizes, weight=1.0, feed=feed, seconds=_no_seconds, sink=keep, examine=examine)
         placement = self.search.layouts(self.candidate)[replica].schedule.placement
         run_in_turn(self.runs(replica, prediction_schedule(placement, len(sizes)), step, _no_seconds))
         return [found[microbatch] for microbatch in sorted(found)]
@@ -274,7 +313,7 @@ class Fleet:
         return any(isinstance(worker.clock, SimulatedClock) for worker in self.workers)
 
     def layers(self) -> dict[int, Parameters]:
-        """The parameters of every layer that lives here, those of a replica's first copy, in increasing order."""
+        """The parameters of every layer and norm here, those of a replica's first copy, in increasing order."""
         found = {
             index: of
             for worker in reversed(self.workers)

@@ -36,7 +36,7 @@ def test_names_of_other_tools(key: str, section: str, right: str) -> None:
     assert right in suggest(key, section, VOCABULARY)
 
 
-@pytest.mark.parametrize("key", ["dropout", "batch_norm", "nesterov", "checkpointing", "fp16"])
+@pytest.mark.parametrize("key", ["attention", "batch_norm", "nesterov", "checkpointing", "fp16"])
 def test_what_is_not_there_is_said_to_be_absent(key: str) -> None:
     assert "not available" in suggest(key, "model", VOCABULARY)
 

@@ -74,6 +74,23 @@ def test_three_billion_parameters_are_admitted_and_a_quintillion_are_not() -> No
         model(hidden_features=(2**24,) * 100_000)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "mse", "label_smoothing": 0.1}, "label_smoothing: is for loss: cross_entropy, this is mse"),
+        ({"huber_delta": 2.0}, "huber_delta: is for loss: huber, this is cross_entropy"),
+        ({"class_weights": (1.0, 2.0, 3.0)}, "has 3 numbers and out_features is 2; give one for every class"),
+        ({"class_weights": (1.0, 0.0)}, "greater than 0"),
+        ({"label_smoothing": 1.0}, "less than 1"),
+        ({"loss": "huber", "huber_delta": float("inf")}, "finite"),
+        ({"init": "normal"}, "he_normal"),
+    ],
+)
+def test_options_of_losses_and_initialisation_are_checked(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        model(**changes)
+
+
 def test_activations_are_limited_too() -> None:
     wide = model(in_features=2**24)
     with pytest.raises(ValidationError, match="1073741824 examples through layers of 16777226 features"):

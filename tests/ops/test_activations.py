@@ -12,6 +12,7 @@ from torch import Tensor
 
 from partition.graph import ACTIVATION_RECORDS, Keeps
 from partition.ops import ACTIVATIONS
+from partition.runtime.plain import Sine
 
 TORCH = {
     "identity": torch.nn.Identity(),
@@ -21,6 +22,10 @@ TORCH = {
     "gelu": torch.nn.GELU(),
     "gelu_tanh": torch.nn.GELU(approximate="tanh"),
     "silu": torch.nn.SiLU(),
+    "leaky_relu": torch.nn.LeakyReLU(),
+    "elu": torch.nn.ELU(),
+    "softplus": torch.nn.Softplus(),
+    "sin": Sine(),
 }
 names = pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 
@@ -46,6 +51,10 @@ DERIVATIVES_BY_HAND = {
     "gelu": lambda z: normal_cdf(z) + z * math.exp(-(z**2) / 2) / math.sqrt(2 * math.pi),
     "gelu_tanh": gelu_tanh_derivative,
     "silu": lambda z: logistic(z) * (1 + z * (1 - logistic(z))),
+    "leaky_relu": lambda z: 1.0 if z > 0 else 0.01,
+    "elu": lambda z: 1.0 if z > 0 else math.exp(z),
+    "softplus": logistic,
+    "sin": math.cos,
 }
 
 
@@ -107,7 +116,9 @@ def test_forward_into_another_buffer_leaves_z(name):
 def test_derivative_far_from_zero_is_flat(name, z, limit):
     gradient = torch.ones(1)
     ACTIVATIONS[name].backward(gradient, kept_after_forward(name, torch.tensor([z])))
-    flat = {"identity": 1.0, "tanh": 0.0, "sigmoid": 0.0}.get(name, limit)
+    flat = {"identity": 1.0, "tanh": 0.0, "sigmoid": 0.0, "sin": math.cos(z)}.get(name, limit)
+    if name == "leaky_relu":
+        flat = 1.0 if z > 0 else 0.01
     torch.testing.assert_close(gradient, torch.tensor([flat]))
 
 

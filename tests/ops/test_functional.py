@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.profiler import ProfilerActivity, profile
 
+from partition.graph import LOSS_RECORDS
 from partition.ops import ACTIVATIONS, functional
+from partition.ops.losses import summed_loss, summed_weight
 
 SHAPES = [(1, 1, 1), (1, 5, 3), (7, 5, 3), (4, 3, 9)]
 
@@ -110,10 +114,32 @@ def test_gradgradcheck_of_losses(B, q):
     assert gradgradcheck(lambda o_Bq: functional.mean_squared_error(o_Bq, targets_Bq), [leaf(B, q)])
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        *LOSS_RECORDS.values(),
+        replace(LOSS_RECORDS["cross_entropy"], label_smoothing=0.1, workspace_columns=2),
+        replace(LOSS_RECORDS["cross_entropy"], class_weights=(0.5, 2.0, 1.0), workspace_columns=2),
+        replace(LOSS_RECORDS["huber"], delta=0.3),
+    ],
+)
+def test_gradgradcheck_of_losses_with_their_options(record, assert_equal_in_norm):
+    targets = torch.randint(3, (7,)) if record.has_class_targets else torch.rand(7, 3, dtype=torch.float64)
+    o_Bq = leaf(7, 3)
+    assert gradcheck(lambda o_Bq: functional.loss(record, o_Bq, targets), [o_Bq])
+    assert gradgradcheck(lambda o_Bq: functional.loss(record, o_Bq, targets), [o_Bq])
+    expected = summed_loss(record, o_Bq, targets) / summed_weight(record, targets.numpy())
+    assert_equal_in_norm(functional.loss(record, o_Bq, targets).detach(), expected.detach())
+
+
 @pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"relu"}))
 def test_the_gradient_of_the_gradient_of_the_gradient(name):
     """The backward of the backward is differentiable itself: third and fourth derivatives are those of torch."""
-    plain = {"identity": lambda z: z, "gelu_tanh": lambda z: torch.nn.functional.gelu(z, approximate="tanh")}
+    plain = {
+        "identity": lambda z: z,
+        "sin": torch.sin,
+        "gelu_tanh": lambda z: torch.nn.functional.gelu(z, approximate="tanh"),
+    }
     phi = plain.get(name) or getattr(torch.nn.functional, name)
     x_BI, weight_OI, bias_O, targets_B = leaf(4, 3), leaf(5, 3), leaf(5), torch.tensor([0, 4, 2, 1])
 

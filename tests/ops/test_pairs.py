@@ -94,7 +94,8 @@ def test_nothing_is_allocated(B, I, O, dtype, num_threads, allocator_events):  #
         dot_rows(weight, along, rows)
         for name, activation in ACTIVATIONS.items():
             record = ACTIVATION_RECORDS[name]
-            activate_pair(activation, z, grad, is_output_kept=record.keeps == Keeps.OUTPUT)
+            space = workspaces[0] if record.has_workspace else None
+            activate_pair(activation, z, grad, is_output_kept=record.keeps == Keeps.OUTPUT, workspace_BO=space)
             activation_grad_pair(activation, grad, z, workspaces[: record.second_workspaces], number)
 
     assert allocator_events(run) == []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS, Keeps
+from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS, Keeps, LossRecord
 from partition.ops import ACTIVATIONS, LOSSES
+from partition.ops.losses import bind_loss, class_vector, summed_loss
 
 SMOOTH = sorted(name for name, activation in ACTIVATIONS.items() if activation.second is not None)
 
@@ -32,7 +35,8 @@ def slope(name: str, kept_BO: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_expression_is_the_derivative_of_the_slope_in_what_is_kept(name):
-    z_BO = torch.cat([randn(9, 5) * 3, torch.zeros(1, 5, dtype=torch.float64)])
+    zeros_BO = torch.zeros(0 if name == "elu" else 1, 5, dtype=torch.float64)  # where elu has a kink in its slope
+    z_BO = torch.cat([randn(9, 5) * 3, zeros_BO])
     kept_BO, step = kept_of(name, z_BO), 1e-5
     numeric_BO = (slope(name, kept_BO + step) - slope(name, kept_BO - step)) / (2 * step)
     assert (ACTIVATIONS[name].second.expression(kept_BO) - numeric_BO).abs().max() <= 1e-8
@@ -59,12 +63,35 @@ def test_records_price_a_second_derivative_exactly_where_there_is_one(name):
 @pytest.mark.parametrize("name", sorted(LOSSES))
 @pytest.mark.parametrize(("B", "q"), [(1, 1), (1, 6), (7, 4)])
 def test_hessian_and_tangent_of_a_loss_are_autograds(name, B, q):
-    record, loss, weight = LOSS_RECORDS[name], LOSSES[name], 0.37
+    record, weight = LOSS_RECORDS[name], 0.37
+    check_hessian(record, B, q, weight)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("class_weights", [None, (0.5, 2.0, 1.0, 4.0)])
+def test_hessian_and_tangent_of_weighted_cross_entropy_are_autograds(label_smoothing, class_weights):
+    record = LOSS_RECORDS["cross_entropy"]
+    record = replace(
+        record,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights,
+        workspace_columns=1 + bool(label_smoothing or class_weights),
+    )
+    check_hessian(record, 7, 4, 0.37)
+
+
+@pytest.mark.parametrize("delta", [0.5, 3.0])
+def test_hessian_and_tangent_of_huber_know_its_delta(delta):
+    check_hessian(replace(LOSS_RECORDS["huber"], delta=delta), 9, 3, 0.1)
+
+
+def check_hessian(record: LossRecord, B: int, q: int, weight: float) -> None:
+    vector = class_vector(record, q)
+    loss = bind_loss(record, None if vector is None else torch.tensor(vector, dtype=torch.float64))
     o_Bq, u_Bq = randn(B, q) * 3, randn(B, q)
-    targets = torch.randint(q, (B,)) if record.has_class_targets else randn(B, q)
-    plain = {"cross_entropy": torch.nn.functional.cross_entropy, "mse": torch.nn.functional.mse_loss}[name]
-    _, expected = torch.autograd.functional.hvp(lambda o: weight * B * plain(o, targets), o_Bq, u_Bq)
-    grad_Bq, workspace_B1 = torch.empty_like(o_Bq), o_Bq.new_empty(B, 1)
+    targets = torch.randint(q, (B,)) if record.has_class_targets else torch.rand(B, q, dtype=torch.float64)
+    _, expected = torch.autograd.functional.hvp(lambda o: weight * summed_loss(record, o, targets), o_Bq, u_Bq)
+    grad_Bq, workspace_B1 = torch.empty_like(o_Bq), o_Bq.new_empty(B, record.workspace_columns)
     loss.forward(o_Bq, targets, weight, grad_Bq, workspace_B1, o_Bq.new_empty(()))
     assert (loss.hessian(grad_Bq, targets, weight, u_Bq) - expected).norm() <= 1e-12 * (1 + expected.norm())
     o_before, tangent_Bq = o_Bq.clone(), u_Bq.clone()

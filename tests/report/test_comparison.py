@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from partition.config import ExperimentConfig
+from partition.config import ExperimentConfig, ModelConfig
 from partition.plan import compare, comparison_record
 from partition.report import comparison_text
-from partition.report.comparison import WIDTH, best_of_each_kind
+from partition.report.comparison import WIDTH, _blocks, best_of_each_kind
 
 
 def build_config(*limits: int, **planner: Any) -> ExperimentConfig:
@@ -145,3 +145,14 @@ def test_elsewhere_nothing_is_reserved_beyond_what_is_allocated() -> None:
         if one.predicted is not None:
             assert one.predicted.reserved_bytes == one.predicted.peak_bytes
             assert set(one.predicted.context_bytes) == {0}
+
+
+def test_blocks_are_named_in_the_heading() -> None:
+    blocks = (
+        {"linear": 8},
+        {"residual": {"hidden": 4}, "repeat": 3},
+        {"residual": {"swiglu": 4}},
+        {"norm": "rms_norm"},
+    )
+    text = _blocks(ModelConfig.model_validate({"in_features": 4, "out_features": 2, "blocks": blocks}))
+    assert text == ["4", "8", "3 x residual 4", "residual swiglu 4", "rms_norm", "2"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from partition.config import ExperimentConfig
+from partition.config import ExperimentConfig, ModelConfig
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +49,9 @@ def build_config(**changes: Any) -> ExperimentConfig:
             "name": "small",
             "model": {
                 "in_features": features[0],
-                "hidden_features": tuple(features[1:-1]),
+                **({} if "blocks" in options else {"hidden_features": tuple(features[1:-1])}),
                 "out_features": features[-1],
-                **{key: options[key] for key in ("activation", "loss", "bias", "l2_penalty")},
+                **{key: options[key] for key in ModelConfig.model_fields if key in options},
             },
             "precision": {"parameters": options["number_format"], "compute": options["number_format"]},
             "data": {"source": "synthetic", "num_examples": 80},

@@ -8,12 +8,18 @@ from typing import Any
 
 from partition.config import ExperimentConfig
 from partition.costs import AllocatorRules, CostModel
+from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS, Spans
 from partition.plan import Candidate, Search
+from partition.plan.search import Shape, segments_of
 from partition.schedule import GENERATORS
 from tests.runtime.conftest import build_config
 
-ACTIVATIONS = ("identity", "relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu")
-LOSSES = ("cross_entropy", "mse")
+ACTIVATIONS = tuple(ACTIVATION_RECORDS)
+LOSSES: tuple[dict[str, Any], ...] = (
+    *({"loss": name} for name in LOSS_RECORDS),
+    {"loss": "cross_entropy", "label_smoothing": 0.1},
+)
+NORMS = ("layer_norm", "rms_norm")
 FORMATS = ("float32", "float64")
 OPTIMIZERS: tuple[dict[str, Any], ...] = (
     {"name": "sgd", "lr": 0.01},
@@ -39,8 +45,30 @@ def with_rules(search: Search, rules: AllocatorRules) -> Search:
     return search
 
 
-def random_experiment(seed: int, num_ranks: int | None = None) -> tuple[ExperimentConfig, str]:
+def random_blocks(choose: random.Random, count: int) -> tuple[dict[str, Any], ...]:
+    """So many blocks of all kinds, each once."""
+    return tuple(_random_block(choose) for _ in range(count))
+
+
+def _random_block(choose: random.Random) -> dict[str, Any]:
+    norm = {"norm": choose.choice(NORMS)} if choose.random() < 0.6 else {}
+    dropout = {"dropout": choose.choice((0.1, 0.5))} if choose.random() < 0.4 else {}
+    width, activation = choose.randint(1, 24), {"activation": choose.choice(ACTIVATIONS)}
+    kind = choose.choice(("linear", "residual", "residual", "swiglu", "norm"))
+    if kind == "norm":
+        return {"norm": choose.choice(NORMS)}
+    if kind == "linear":
+        return {"linear": width, **activation, **norm, **dropout}
+    hidden = {"swiglu": width} if kind == "swiglu" else {"hidden": width, **activation}
+    return {"residual": {**hidden, **norm, **dropout}}
+
+
+def random_experiment(
+    seed: int, num_ranks: int | None = None, *, has_blocks: bool = False
+) -> tuple[ExperimentConfig, str]:
     """A configuration and the name of one of its candidates; with `num_ranks`, one of so many devices.
+
+    With `has_blocks` the network is made of blocks of all kinds.
 
     Every part is drawn on its own, so minibatches are cut evenly and unevenly, and some replicas have fewer examples
     than others, or none in some microbatches.
@@ -63,10 +91,14 @@ def random_experiment(seed: int, num_ranks: int | None = None) -> tuple[Experime
         "num_stages": (num_stages,),
         "num_microbatches": (choose.randint(1 if strategy == "data_parallel" else 2, min(most, 9)),),
     }
+    blocks: dict[str, Any] = {}
+    if has_blocks:
+        blocks = {"blocks": random_blocks(choose, depth - 1)} if depth > 1 else {}
     config = build_config(
+        **blocks,
         features=(*(choose.randint(1, 24) for _ in range(depth)), choose.randint(2, 8)),
         activation=choose.choice(ACTIVATIONS),
-        loss=choose.choice(LOSSES),
+        **choose.choice(LOSSES),
         bias=choose.random() < 0.7,
         l2_penalty=choose.choice([0.0, 0.1]),
         number_format=choose.choice(FORMATS),
@@ -87,6 +119,25 @@ def _ranks(choose: random.Random, strategy: str, num_ranks: int | None) -> tuple
     if strategy == "data_parallel":
         return (num_ranks or choose.choice([2, 4]), 1)
     return (1, num_ranks or choose.randint(2, 4)) if strategy == "pipeline" else (1, 1)
+
+
+def random_spans(choose: random.Random, first: int, last: int) -> Spans:
+    """Runs of some of these layers; often of all, as a stage that keeps nothing has them."""
+    everything = choose.random() < 0.4
+    dropped = [layer for layer in range(first, last + 1) if everything or choose.random() < 0.6]
+    firsts = [layer for layer in dropped if layer - 1 not in dropped]
+    lasts = [layer for layer in dropped if layer + 1 not in dropped]
+    return tuple(zip(firsts, lasts, strict=True))
+
+
+def recomputing(search: Search, plain: Candidate, seed: int) -> Candidate:
+    """The candidate on the same split, computing random layers again."""
+    choose = random.Random(seed)
+    segments = [
+        segment._replace(recompute=random_spans(choose, segment.first_layer, segment.last_layer))
+        for segment in segments_of(plain.stages)
+    ]
+    return search.price(Shape.of(plain), segments)
 
 
 def candidate_of(search: Search, name: str) -> Candidate:

@@ -32,6 +32,8 @@ def run(config: ExperimentConfig, name: str) -> tuple[list[Metrics], Result]:
         ("tanh", "cross_entropy", ADAM, "float64"),
         ("silu", "mse", SGD, "float64"),
         ("identity", "cross_entropy", SGD, "float32"),
+        ("sin", "huber", SGD, "float32"),
+        ("elu", "binary_cross_entropy", ADAM, "float32"),
     ],
 )
 def test_splits_and_schedules_train_bit_identically(
@@ -55,6 +57,62 @@ def test_splits_and_schedules_train_bit_identically(
             pairs = zip(result.fleet.parameters(), reference.fleet.parameters(), strict=True)
             assert all(torch.equal(one, other) for one, other in pairs)
             assert result.summary.final == reference.summary.final
+
+
+BLOCKS = (
+    {"linear": 9, "activation": "gelu", "dropout": 0.2},
+    {"residual": {"norm": "layer_norm", "hidden": 14, "dropout": 0.3}},
+    {"residual": {"norm": "rms_norm", "swiglu": 7, "dropout": 0.1}, "repeat": 2},
+    {"residual": {"hidden": 6, "activation": "tanh"}},
+    {"norm": "layer_norm"},
+)
+"""Every kind of block; six blocks and the last layer."""
+
+
+@pytest.mark.parametrize(
+    ("loss", "optimizer", "number_format"),
+    [
+        ({"loss": "cross_entropy"}, ADAM, "float32"),
+        ({"loss": "cross_entropy", "label_smoothing": 0.1, "class_weights": (1.0, 2.0, 0.5, 1.0, 3.0)}, SGD, "float32"),
+        pytest.param({"loss": "mse"}, SGD, "float64", marks=pytest.mark.slow),
+    ],
+)
+def test_blocks_train_bit_identically_on_any_split_and_schedule(
+    make_config: Make, loss: dict[str, object], optimizer: dict[str, object], number_format: str
+) -> None:
+    """Norms, residual sums, gates and what dropout drops know nothing of the split."""
+    config = make_config(
+        blocks=BLOCKS,
+        **loss,
+        optimizer=optimizer,
+        number_format=number_format,
+        planner={"num_microbatches": (4,), "num_stages": (2, 4), "schedules": ("1f1b", "gpipe", "zb_h1", "zbv")},
+    )
+    expected, reference = run(config, "accumulate-4")
+    names = [f"pipeline-{stages}x4-{schedule}" for stages in (2, 4) for schedule in ("1f1b", "gpipe", "zb_h1")]
+    for name in [*names, "pipeline-2x4-zbv"]:
+        metrics, result = run(config, name)
+        assert [one.loss_hex for one in metrics] == [one.loss_hex for one in expected]
+        assert [one.grad_norm for one in metrics] == [one.grad_norm for one in expected]
+        assert [one.penalty for one in metrics] == [one.penalty for one in expected]
+        pairs = zip(result.fleet.parameters(), reference.fleet.parameters(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+        assert result.summary.final == reference.summary.final
+
+
+def test_what_is_dropped_is_the_same_whatever_the_microbatches_and_replicas(make_config: Make) -> None:
+    """Otherwise the losses would differ by far more than rounding; and without dropout they are others."""
+    strategies = ("whole", "accumulate", "data_parallel", "hybrid")
+    planner = {"num_microbatches": (1, 2, 5), "num_stages": (2,), "schedules": ("1f1b",), "strategies": strategies}
+    config = make_config(blocks=BLOCKS, number_format="float64", planner=planner, num_devices=4)
+    expected, _ = run(config, "whole")
+    others = ("accumulate-5", "data_parallel-2x1", "data_parallel-4x1", "hybrid-2x2x2-1f1b")
+    for name in others:
+        metrics, _ = run(config, name)
+        assert [one.loss for one in metrics] == pytest.approx([one.loss for one in expected], rel=1e-9)
+    plain = tuple({**block, "dropout": 0.0} if "linear" in block else block for block in BLOCKS)
+    without, _ = run(make_config(blocks=plain, number_format="float64", planner=planner), "whole")
+    assert abs(without[0].loss - expected[0].loss) > 1e-3
 
 
 def test_another_microbatch_size_is_close_but_not_the_same(make_config: Make) -> None:

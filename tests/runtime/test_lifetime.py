@@ -83,8 +83,8 @@ def test_forwards_of_a_module_leave_no_stage_behind(make_config: Make, monkeypat
     """One that did would keep the gradient buffers that its backward filled: a parameter set for every step."""
     made: list[weakref.ref[Stage]] = []
 
-    def record(*arguments: Any) -> Stage:
-        stage = Stage(*arguments)
+    def record(*arguments: Any, **options: Any) -> Stage:
+        stage = Stage(*arguments, **options)
         made.append(weakref.ref(stage))
         return stage
 

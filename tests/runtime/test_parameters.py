@@ -12,11 +12,13 @@ from partition.runtime.parameters import LAYERS_PER_SEED, initialise
 from partition.runtime.stage import Parameters
 
 
-def draw(index: int, seed: int, *, activation: str = "relu", size: tuple[int, int] = (40, 30)) -> Parameters:
+def draw(
+    index: int, seed: int, *, activation: str = "relu", size: tuple[int, int] = (40, 30), init: str = "he_normal"
+) -> Parameters:
     """The initial parameters of one layer, from buffers that held something else."""
     out_features, in_features = size
     layer = Layer(index=index, in_features=in_features, out_features=out_features, has_bias=True,
-                  activation=ACTIVATION_RECORDS[activation])  # fmt: skip
+                  activation=ACTIVATION_RECORDS[activation], init=init)  # fmt: skip
     weight, bias = torch.full(size, 9.0), torch.full((out_features,), 9.0)
     of = Parameters(weight_OI=weight, grad_weight_OI=weight.clone(), bias_O=bias, grad_bias_O=bias.clone())
     initialise([layer], {index: of}, seed)
@@ -30,6 +32,33 @@ def test_variance_is_gain_squared_over_fan_in(activation: str) -> None:
     expected = ACTIVATION_RECORDS[activation].gain / math.sqrt(200)
     assert weight.std().item() == pytest.approx(expected, rel=0.02)
     assert abs(weight.mean().item()) < 0.02 * expected
+
+
+@pytest.mark.parametrize(
+    ("init", "variance"),
+    [
+        ("he_uniform", 2 / 200),
+        ("lecun_normal", 1 / 200),
+        ("lecun_uniform", 1 / 200),
+        ("xavier_normal", 2 / 500),
+        ("xavier_uniform", 2 / 500),
+        ("torch", 1 / 600),
+    ],
+)
+def test_variance_is_that_of_the_name(init: str, variance: float) -> None:
+    weight = draw(0, 0, size=(300, 200), init=init).weight_OI
+    assert weight.std().item() == pytest.approx(math.sqrt(variance), rel=0.02)
+    limit = math.sqrt(3 * variance)
+    assert (weight.abs().max().item() <= limit) is (not init.endswith("normal"))
+
+
+def test_torchs_own_distribution_is_torchs() -> None:
+    """Uniform within one over the root of the inputs, biases too."""
+    linear, of = torch.nn.Linear(200, 300), draw(0, 0, size=(300, 200), init="torch")
+    assert of.bias_O is not None
+    for ours, theirs in ((of.weight_OI, linear.weight), (of.bias_O, linear.bias)):
+        assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.05)
+        assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.1)
 
 
 def test_biases_begin_at_zero() -> None:

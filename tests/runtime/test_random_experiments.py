@@ -34,6 +34,7 @@ from tests.runtime.random_experiments import (
 from tests.runtime.ranks import run_ranks
 
 FAST, ALL = range(25), range(220)
+BLOCKS_FAST, ALL_BLOCKS = range(20), range(250)
 OF_TWO_RANKS_FAST, OF_TWO_RANKS = range(1000, 1002), range(1000, 1036)
 
 
@@ -56,6 +57,22 @@ def with_slow(fast: Iterable[int], every: Iterable[int]) -> list[Any]:
 def test_predicted_peak_is_the_allocators(seed: int) -> None:
     """Predicted, entered in the ledger, and counted from the allocator's events: the same for every rank."""
     config, name = random_experiment(seed)
+    search, dataset = Search(config), load(config)
+    candidate = candidate_of(search, name)
+    assert candidate.predicted is not None
+    gc.collect()
+    with recorded() as events:
+        fleet = Fleet(search, candidate)
+        exercise(fleet, candidate, dataset)
+    predicted = dict(enumerate(candidate.predicted.peak_bytes))
+    assert peaks_by_rank(events) == predicted
+    assert fleet.peak_bytes() == predicted
+
+
+@pytest.mark.parametrize("seed", with_slow(BLOCKS_FAST, ALL_BLOCKS))
+def test_predicted_peak_of_blocks_is_the_allocators(seed: int) -> None:
+    """Blocks of all kinds in any order: one builder strings their programs together, the planner prices them."""
+    config, name = random_experiment(seed, has_blocks=True)
     search, dataset = Search(config), load(config)
     candidate = candidate_of(search, name)
     assert candidate.predicted is not None
@@ -124,4 +141,5 @@ def test_random_experiments_are_of_every_kind() -> None:
         met.add(("even", candidate.minibatch_size % (candidate.num_replicas * candidate.num_microbatches) == 0))
     optimizers = {(of["name"], "momentum" in of) for of in OPTIMIZERS}
     pairs = {(what, value) for what in ("bias", "clipped", "even") for value in (True, False)}
-    assert met >= {*STRATEGIES, *SCHEDULES, *ACTIVATIONS, *LOSSES, *FORMATS} | optimizers | pairs
+    losses = {of["loss"] for of in LOSSES}
+    assert met >= {*STRATEGIES, *SCHEDULES, *ACTIVATIONS, *losses, *FORMATS} | optimizers | pairs

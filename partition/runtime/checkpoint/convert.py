@@ -15,7 +15,7 @@ from torch import Tensor
 from partition.errors import CheckpointError, PartitionError
 from partition.record.checkpoint import CheckpointRecord, Facts, FileRecord, list_checkpoints, verify
 from partition.runtime.checkpoint.files import check_room, explaining, prepare_file, put_in_place
-from partition.runtime.checkpoint.layers import PARAMETERS
+from partition.runtime.checkpoint.layers import is_parameter
 from partition.runtime.checkpoint.reader import read_layer
 from partition.runtime.checkpoint.writer import CheckpointWriter
 
@@ -37,15 +37,21 @@ def export(record: CheckpointRecord, path: Path, file_format: str) -> dict[str, 
 
 
 def state_dict(record: CheckpointRecord) -> dict[str, Tensor]:
-    """All parameters under the names of a `torch.nn.Sequential` of Linear layers and activations.
+    """All parameters under the names of a `torch.nn.Sequential` of Linear layers and activations, or of blocks.
 
-    Without an activation the Linear layers follow each other: 0.weight, 0.bias, 1.weight. With one: 0, 2, 4.
+    Without an activation the Linear layers follow each other: 0.weight, 0.bias, 1.weight. With one: 0, 2, 4. Blocks
+    follow each other too, with the names of their parts: 3.norm.weight, 3.up.weight.
     """
     model = record.facts.experiment.get("model")
-    activation = model.get("activation") if isinstance(model, dict) else None
-    stride = 1 if activation == "identity" else 2
+    found = model if isinstance(model, dict) else {}
+    stride = 1 if found.get("activation") == "identity" or found.get("blocks") else 2
     layers = ((index * stride, read_layer(record, index)) for index in range(len(record.files)))
-    return {f"{place}.{name}": layer[name] for place, layer in layers for name in PARAMETERS if name in layer}
+    return {f"{place}.{name}": layer[name] for place, layer in layers for name in _parameters(layer)}
+
+
+def _parameters(layer: Mapping[str, Tensor]) -> list[str]:
+    """The names of a layer's parameters, each weight before its bias."""
+    return sorted(filter(is_parameter, layer), key=lambda name: (*name.split(".")[:-1], name.endswith("bias")))
 
 
 def _npz(tensors: Mapping[str, Tensor]) -> bytes:

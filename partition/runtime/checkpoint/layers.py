@@ -1,7 +1,8 @@
-"""The state of one layer by name: its parameters, and what the optimizer keeps of each.
+"""The state of one unit of a split by name: its parameters, and what the optimizer keeps of each.
 
 weight, bias, weight.momentum_buffer, bias.momentum_buffer             SGD with momentum
 weight, bias, weight.exp_avg, weight.exp_avg_sq, weight.step, ...      Adam and AdamW
+norm.weight, norm.bias, up.weight, ..., up.weight.exp_avg, ...         of a block: the part's name before each
 """
 
 from __future__ import annotations
@@ -21,27 +22,41 @@ from partition.runtime.workers import Fleet
 PARAMETERS = ("weight", "bias")
 
 
+def is_parameter(name: str) -> bool:
+    """Whether a name is of a parameter, not of what the optimizer keeps of one."""
+    return name.split(".")[-1] in PARAMETERS
+
+
 @dataclass(frozen=True, kw_only=True)
 class HeldLayer:
-    """A layer whose state lives in this process."""
+    """A layer, or a block, whose state lives in this process."""
 
     index: int
-    parameters: Parameters
+    parameters: Mapping[str, Parameters]
+    """By the name of the part that they are of; the name is empty where the layer is a unit by itself."""
     optimizer: torch.optim.Optimizer
     replica: int = 0
     """Of copies of a layer, the first is the one that is saved."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Its state by name, nothing copied."""
-        return layer_tensors(self.parameters, self.optimizer)
+        found: dict[str, Tensor] = {}
+        for part, parameters in self.parameters.items():
+            prefix = f"{part}." if part else ""
+            found |= {prefix + name: of for name, of in layer_tensors(parameters, self.optimizer).items()}
+        return found
 
 
 def held_layers(fleet: Fleet) -> Iterator[HeldLayer]:
     """Every layer that lives in this process, by stage."""
     for worker in fleet.workers:
         for update in worker.updates.values():
-            for index, parameters in update.stage.layers.items():
-                yield HeldLayer(index=index, parameters=parameters, optimizer=update.optimizer, replica=worker.replica)
+            stage = update.stage
+            for unit in stage.program.layers:
+                parameters = {part.name: stage.layers[part.index] for part in unit.weighted}
+                yield HeldLayer(
+                    index=unit.index, parameters=parameters, optimizer=update.optimizer, replica=worker.replica
+                )
 
 
 def saved_layers(fleet: Fleet | ShardedModel) -> Iterator[tuple[int, dict[str, Tensor]]]:
@@ -73,7 +88,7 @@ def restore_layer(
     Raises CheckpointError, before anything is copied, where names, shapes or number formats differ.
     """
     if parameters_only:
-        held = {name: tensor for name, tensor in held.items() if name in PARAMETERS}
+        held = {name: tensor for name, tensor in held.items() if is_parameter(name)}
         saved = {name: tensor for name, tensor in saved.items() if not name.startswith(tuple(f"{of}." for of in held))}
     unlike = sorted(held.keys() ^ saved.keys())
     if unlike:

@@ -40,7 +40,7 @@ def test_nothing_is_copied_out_and_tensors_are_filled_in_place() -> None:
     """A device needs no more memory than it has."""
     layer = next(held_layers(build_fleet(small(), "whole")))
     held = layer.tensors()
-    assert held["weight"] is layer.parameters.weight_OI
+    assert held["weight"] is layer.parameters[""].weight_OI
     saved = {name: torch.full_like(tensor, 3.0) for name, tensor in held.items()}
     places = {name: tensor.data_ptr() for name, tensor in held.items()}
     restore_layer(held, saved, FILE)

@@ -1,0 +1,84 @@
+"""Floating-point operations and bytes of the operators of blocks; see `partition.costs.work` for how they count."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from partition.graph.block_operators import (
+    Accumulate,
+    AddInputGrad,
+    BlockOperator,
+    Drop,
+    Gated,
+    GatedGrad,
+    Normalise,
+    NormGrad,
+    Rescale,
+)
+from partition.graph.layers import Norm
+
+DRAW_FLOP = 20
+"""What it takes to draw one number of a mask and to apply it, in operations."""
+
+
+class Work(NamedTuple):
+    """What one kernel does: floating-point operations and bytes read and written."""
+
+    flop: int
+    moved_bytes: int
+
+
+def block_operator_work(operator: BlockOperator, rows: int, itemsize: int) -> Work:
+    """The work of one operator of a block on `rows` examples."""
+    match operator:
+        case Normalise(norm, _, _, _):
+            elements = rows * norm.features
+            return Work((7 if norm.has_mean else 5) * elements, (2 * elements + norm.parameter_elements) * itemsize)
+        case NormGrad(norm, _, _, _, _, _, _, has_input_grad):
+            elements = rows * norm.features
+            flop = (7 if norm.has_mean else 5) + 2 + norm.has_bias + has_input_grad * (9 if norm.has_mean else 6)
+            return Work(flop * elements, ((4 + has_input_grad) * elements + 3 * norm.parameter_elements) * itemsize)
+        case Rescale(norm, _):
+            elements = rows * norm.features
+            return Work(2 * elements, (2 * elements + norm.parameter_elements) * itemsize)
+        case Drop(dropout, _, _, _):
+            elements = rows * dropout.features
+            return Work(DRAW_FLOP * elements, 4 * elements * itemsize)
+        case Gated(gate, _, _, _):
+            elements = rows * gate.features
+            return Work(14 * elements, 3 * elements * itemsize)
+        case GatedGrad(gate, _, _, _, _):
+            elements = rows * gate.features
+            return Work(33 * elements, 6 * elements * itemsize)
+        case AddInputGrad(layer, _, _):
+            elements = rows * (2 * layer.in_features + layer.out_features) + layer.weight_elements
+            return Work(2 * rows * layer.weight_elements, elements * itemsize)
+        case Accumulate(source, _):
+            num_bytes = source.num_bytes(rows, itemsize)
+            return Work(num_bytes // itemsize, 3 * num_bytes)
+
+
+def block_operator_key(operator: BlockOperator) -> str:
+    """What a measured costs file knows an operator of a block by."""
+    match operator:
+        case Normalise(norm, x, n, _):
+            return f"{_norm(norm)}{' in place' if x is n else ''}"
+        case NormGrad(norm, x, standardised, _, _, _, _, has_input_grad):
+            of = "gradient" if has_input_grad else "weight gradient"
+            return f"{_norm(norm)} {of}{'' if x is standardised else ' apart'}"
+        case Rescale(norm, _):
+            return f"{_norm(norm)} rescaled"
+        case Drop(dropout, x, out, _):
+            return f"dropout {dropout.features}{' in place' if x is out else ''}"
+        case Gated(gate, a, _, h):
+            return f"swiglu {gate.features}{' in place' if a is h else ''}"
+        case GatedGrad(gate, _, _, _, _):
+            return f"swiglu gradient {gate.features}"
+        case AddInputGrad(layer, _, _):
+            return f"added input gradient {layer.in_features}x{layer.out_features}"
+        case Accumulate(source, _):
+            return f"sum {source.columns}"
+
+
+def _norm(norm: Norm) -> str:
+    return f"{norm.algorithm} {norm.features}{' bias' if norm.has_bias else ''}"
