@@ -51,9 +51,13 @@ class Attribution:
 def attribute(search: Search, candidates: Sequence[Candidate], chosen: Candidate | None) -> Attribution | None:
     """The shares of the gain; None where nothing fits one device, or one device is the choice."""
     objective = search.settings.planner.objective
+    if chosen is None:
+        return None
     plain = [one for one in candidates if not one.recompute]
-    alone = choose([one for one in plain if one.num_devices == 1], objective)
-    if chosen is None or alone is None or chosen is alone:
+    # Where one device recomputes, that is the gain; else it is one of the ways of one device.
+    admitted = plain if chosen.num_devices == 1 else candidates
+    alone = choose([one for one in admitted if one.num_devices == 1], objective)
+    if alone is None or chosen is alone:
         return None
     links = list(_links(search, plain, chosen, alone))
     before_s, shares = _seconds(search, alone), []

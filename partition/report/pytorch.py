@@ -1,7 +1,8 @@
 """A plan as plain PyTorch lines, for people who keep their own training loop.
 
-The lines expect `model`, an nn.Sequential of the layers (a Linear and its activation each), `loss_fn`, which is the
-mean over examples, and a minibatch `x`, `y`; with several devices also that torchrun started a process for each.
+The lines expect `model`, an nn.Sequential of the layers (a Linear and its activation each) or of the blocks, `loss_fn`,
+which is the mean over examples, and a minibatch `x`, `y`; with several devices also that torchrun started a process for
+each and joined them.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _checkpointed(config: ExperimentConfig, candidate: Candidate) -> list[str]:
     spans = candidate.recompute
     if not spans:
         return ["", "forward = model"]
-    place = _places(config)
+    place = _places(config, candidate)
     lines = ["from torch.utils.checkpoint import checkpoint", "", "", "def forward(x):"]
     done = 0
     for first, last in spans:
@@ -79,11 +80,10 @@ def _checkpointed(config: ExperimentConfig, candidate: Candidate) -> list[str]:
     return [*lines, "    return x", ""]
 
 
-def _places(config: ExperimentConfig) -> list[int]:
-    """Where each layer begins among the modules of the Sequential, and where the last one ends."""
-    num_layers = len(config.model.features) - 1
-    has_activations = config.model.activation != "identity"
-    step = 2 if has_activations else 1
+def _places(config: ExperimentConfig, candidate: Candidate) -> list[int]:
+    """Where each layer, or block, begins among the modules of the Sequential, and where the last one ends."""
+    num_layers = 1 + max(stage.last_layer for stage in candidate.stages)
+    step = 2 if config.model.blocks is None and config.model.activation != "identity" else 1
     return [*range(0, step * num_layers, step), step * (num_layers - 1) + 1]
 
 
@@ -160,7 +160,7 @@ def _sharded(config: ExperimentConfig, candidate: Candidate) -> list[str]:
         "rank, device_type = dist.get_rank(), next(model.parameters()).device.type",
         f"mesh = init_device_mesh(device_type, ({num},))",
         "for module in model:",
-        "    if isinstance(module, torch.nn.Linear):",
+        "    if list(module.parameters()):",
         "        fully_shard(module, mesh=mesh)",
         "fully_shard(model, mesh=mesh)",
         _optimizer(config, candidate, "model"),
@@ -227,7 +227,7 @@ def _uneven(candidate: Candidate) -> list[str]:
 
 
 def _cuts(config: ExperimentConfig, candidate: Candidate) -> list[int]:
-    place = _places(config)
+    place = _places(config, candidate)
     first = [stage.first_layer for stage in candidate.stages if stage.replica_index == 0]
     return [*(place[layer] for layer in sorted(first)), place[-1]]
 

@@ -30,10 +30,18 @@ def build_config(**changes: Any) -> ExperimentConfig:
     return ExperimentConfig.model_validate(sections)
 
 
+BLOCKS = (
+    {"linear": 8, "activation": "relu"},
+    {"residual": {"norm": "layer_norm", "hidden": 6, "activation": "gelu"}, "repeat": 2},
+    {"norm": "rms_norm"},
+)
 CONFIGS = {
     "plain": build_config(),
     "penalty": build_config(model={"l2_penalty": 0.1, "loss": "mse"}),
     "limit": build_config(optimizer={"max_grad_norm": 0.05}, model={"l2_penalty": 0.01}),
+    "blocks": build_config(
+        model={"hidden_features": (), "blocks": BLOCKS, "l2_penalty": 0.01}, optimizer={"max_grad_norm": 0.05}
+    ),
     "identity": build_config(model={"activation": "identity"}),
 }
 
@@ -54,6 +62,24 @@ def test_on_one_device(config: ExperimentConfig, name: str) -> None:
         assert here == pytest.approx(there, abs=1e-6)
 
 
+def test_a_plan_that_recomputes() -> None:
+    """As the planner chooses the layers, on a device that is too small for the microbatch otherwise."""
+    config = CONFIGS["plain"]
+    search = Search(config)
+    whole = search.whole()
+    assert whole.predicted is not None
+    devices = tuple(
+        device.model_copy(update={"memory_bytes": whole.predicted.peak_bytes[0] - 8})
+        for device in config.cluster.devices[:1]
+    )
+    small = config.model_copy(update={"cluster": config.cluster.model_copy(update={"devices": devices})})
+    chosen = candidate(small, "recompute-1")
+    assert chosen.feasible
+    assert chosen.recompute
+    for here, there in zip(execute(small, pytorch_lines(small, chosen), 16), reference(small, 16, 0.1), strict=True):
+        assert here == pytest.approx(there, abs=1e-6)
+
+
 def test_uneven_portions() -> None:
     config = build_config(training={"minibatch_size": 13})
     chosen = candidate(config, "accumulate-4")
@@ -62,12 +88,12 @@ def test_uneven_portions() -> None:
         assert here == pytest.approx(there, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["plain", "identity"])
+@pytest.mark.parametrize("name", ["plain", "identity", "blocks"])
 @pytest.mark.parametrize("spans", [((0, 1),), ((1, 2),), ((0, 0), (2, 3)), ((0, 3),)])
 def test_layers_computed_again(name: str, spans: tuple[tuple[int, int], ...]) -> None:
     config = CONFIGS[name]
     chosen = candidate(config, "accumulate-2")
-    lines = pytorch_lines(config, replace(chosen, recompute=spans))  # type: ignore[arg-type]
+    lines = pytorch_lines(config, replace(chosen, recompute=spans))
     assert lines.count("checkpoint(model[") == len(spans)
     for here, there in zip(execute(config, lines, 16), reference(config, 16, 0.1), strict=True):
         assert here == pytest.approx(there, abs=1e-6)
@@ -108,7 +134,7 @@ def test_on_two_devices(name: str) -> None:
         "hybrid-2x2x4-zbv",
     ],
 )
-@pytest.mark.parametrize("config", ["penalty", "limit"])
+@pytest.mark.parametrize("config", ["penalty", "limit", "blocks"])
 def test_on_several_devices(config: str, name: str) -> None:
     of = CONFIGS[config]
     counts = {"num_microbatches": (2 if name.startswith("data") else 4,)}
