@@ -17,6 +17,7 @@ SCHEMA_VERSION = 1
 NOT_CONSIDERED = (
     "data parallel x pipeline over replicas of unlike devices",
     "tensor parallel layers",
+    "optimizer state sharded alone",
     "optimizer state or activations in host memory",
 )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from partition.plan.candidate import Candidate
 from partition.plan.choice import eligible, is_out_of_reach, value
+from partition.plan.progress import TIE_OF_NOISE
 from partition.units import format_seconds
 
 NEAR_TIE = 0.02
@@ -30,12 +31,14 @@ class RunnerUp:
 
     candidate: Candidate
     times: float
-    """How many times the choice's value of the objective is its own."""
+    """Its value of the objective over the choice's."""
+    has_same_gradient: bool
+    """Both are exact, or both are not: else noise decides, which is not known to a tenth."""
 
     @property
     def is_tie(self) -> bool:
         """Whether the difference is too small to be told."""
-        return abs(self.times - 1) < NEAR_TIE
+        return abs(self.times - 1) < (NEAR_TIE if self.has_same_gradient else TIE_OF_NOISE)
 
 
 def runners_up(candidates: Sequence[Candidate], chosen: Candidate, objective: str) -> Iterator[RunnerUp]:
@@ -45,12 +48,12 @@ def runners_up(candidates: Sequence[Candidate], chosen: Candidate, objective: st
         return
     able.sort(key=lambda one: (value(one, objective), one.name))
     best = value(chosen, objective)
-    for one in able[:1]:
-        yield RunnerUp(candidate=one, times=value(one, objective) / best)
-        if one.strategy == chosen.strategy:
-            others = (other for other in able if other.strategy != chosen.strategy)
-            for other in list(others)[:1]:
-                yield RunnerUp(candidate=other, times=value(other, objective) / best)
+    found = able[:1]
+    if found and found[0].strategy == chosen.strategy:
+        found += [one for one in able if one.strategy != chosen.strategy][:1]
+    for one in found:
+        is_same = one.exact_gradient is chosen.exact_gradient
+        yield RunnerUp(candidate=one, times=value(one, objective) / best, has_same_gradient=is_same)
 
 
 def rejections(candidates: Sequence[Candidate], chosen: Candidate | None, objective: str) -> tuple[Rejection, ...]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from partition.plan.candidate import Candidate, Prediction
+from partition.plan.choice import is_out_of_reach
 from partition.plan.noise_break_even import noise_break_evens
 from partition.plan.progress import TIE_OF_NOISE
 from partition.plan.rejection import RunnerUp, runners_up
@@ -127,11 +128,16 @@ def _choice(chosen: Candidate) -> str:
 
 
 def _alternative(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
-    """The best exact way with another number of devices: fewer first of all."""
+    """The best exact way on one device beside several, or on several beside one."""
+    if not chosen.exact_gradient:  # a shorter step of another gradient says nothing
+        return []
     others = [
         candidate
         for candidate in candidates
-        if candidate.feasible and candidate.exact_gradient and (candidate.num_devices == 1) != (chosen.num_devices == 1)
+        if candidate.feasible
+        and candidate.exact_gradient
+        and not is_out_of_reach(candidate)
+        and (candidate.num_devices == 1) != (chosen.num_devices == 1)
     ]
     if not others:
         was_compared = any(candidate.num_devices == 1 and candidate.exact_gradient for candidate in candidates)
@@ -183,7 +189,7 @@ def _shrinking(candidates: Sequence[Candidate], chosen: Candidate, is_sgd: bool)
 def _shrunk(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
     """Why the gradient is not exact."""
     others = [candidate for candidate in candidates if candidate.exact_gradient]
-    able = [candidate for candidate in others if candidate.feasible]
+    able = [candidate for candidate in others if candidate.feasible and not is_out_of_reach(candidate)]
     progress_s = _predicted(chosen).relative_progress_s
     if able and progress_s is not None:
         rival = min(able, key=lambda one: _predicted(one).relative_progress_s or 0.0)

@@ -44,6 +44,7 @@ def comparison_text(
     parts.append(textwrap.fill(f"Verdict: {comparison.verdict}", WIDTH))
     parts += [textwrap.fill(words, WIDTH) for words in explanation_words(explanation)] if explanation else []
     parts.append(_grounds(comparison))
+    parts.append(textwrap.fill(f"Not considered: {'; '.join(comparison.not_considered)}.", WIDTH))
     if comparison.noise:
         differences = list(comparison.noise.differences(config))
         parts.append(given_noise_text(comparison.noise, differences, config.training.minibatch_size))

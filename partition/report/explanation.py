@@ -77,12 +77,15 @@ def _end(candidate: Candidate) -> str:
 
 def _attribution(found: Attribution) -> str:
     gain_s = found.gain_s
+    if gain_s <= 0:
+        here, there = format_seconds(found.chosen_s), format_seconds(found.baseline_s)
+        return f"No gain over {found.baseline}, the best on one device: {here} against {there}."
     head = f"Gain over {found.baseline}, the best on one device: {format_seconds(gain_s)} of "
     head += f"{format_seconds(found.baseline_s)}"
     parts = []
     for share in found.shares:
-        of_all = f" ({share.gain_s / gain_s:.0%})" if gain_s > 0 else ""
-        parts.append(f"{format_seconds(share.gain_s)}{of_all} from {_SOURCES[share.source]}, {share.candidate}")
+        of_all = f"{share.gain_s / gain_s:.0%}"
+        parts.append(f"{format_seconds(share.gain_s)} ({of_all}) from {_SOURCES[share.source]}, {share.candidate}")
     return f"{head}; {'; '.join(parts)}."
 
 

@@ -30,6 +30,8 @@ def pytorch_lines(config: ExperimentConfig, candidate: Candidate) -> str:
     ]
     if candidate.learning_rate_rule != "given":
         lines[0] += f" ({candidate.learning_rate_rule} in the minibatch)"
+    if config.model.class_weights is not None:
+        lines.append("# class weights: a part counts its share of the summed weights, not len(x_part) / len(x)")
     return "\n".join([*lines, *ways.get(candidate.strategy, _alone)(config, candidate)]) + "\n"
 
 

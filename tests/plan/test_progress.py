@@ -11,6 +11,8 @@ import pytest
 from partition.costs import GradientNoise
 from partition.errors import PartitionError
 from partition.plan import Candidate, Comparison, Search, compare
+from partition.plan.choice import choose, value
+from partition.plan.noise_break_even import noise_break_evens
 from partition.plan.plan_file import plan_record, read_plan
 from partition.plan.progress import LearningRateRule, progress_s, usable_noise, without_progress
 
@@ -150,3 +152,23 @@ def test_a_plan_made_with_a_noise_is_one_without(tmp_path: Path) -> None:
     path.write_text(json.dumps(plan_record(comparison.config, exact, comparison.verdict)))
     found = read_plan(path, Search(build_config()))
     assert found == without_progress(exact)
+
+
+def test_a_choice_by_noise_is_held_against_exact_ways_on_that_axis(tmp_path: Path) -> None:
+    comparison = compared(tmp_path, 0.01)
+    chosen = comparison.chosen
+    assert chosen is not None
+    assert "times as long" not in comparison.verdict.split("By the measured noise")[0]
+    exact = choose([one for one in comparison.candidates if one.exact_gradient], "time_to_target")
+    assert exact is not None
+    times = value(exact, "time_to_target") / value(chosen, "time_to_target")
+    assert f"the best exact way, {exact.name}, takes {times:.2f} times as long to a target." in comparison.verdict
+
+
+def test_differences_under_a_tenth_from_noise_are_ties(tmp_path: Path) -> None:
+    even = next(noise_break_evens(compare(build_config()).candidates))
+    assert even.even_at is not None
+    comparison = compared(tmp_path, even.even_at * 0.999)
+    assert comparison.chosen is not None
+    assert comparison.chosen.name == even.rival
+    assert f"By the measured noise {even.candidate} takes 1.00 times as long to a target: a tie" in comparison.verdict
