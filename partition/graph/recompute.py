@@ -85,6 +85,8 @@ class _Span(NamedTuple):
 
 def recomputed(program: StageProgram, spans: Spans) -> StageProgram:
     """The programs of the stage with what it keeps of these layers computed again; prediction and W are the same."""
+    if not spans:  # of whatever operators: those of second order are not known here
+        return program
     dropped = dropped_by_span(program, spans)
     names = {name for of_span in dropped.values() for name in of_span}
     if not names:

@@ -8,8 +8,9 @@ backward; all else at that time is of l's surroundings. Of a run a..b that keeps
     backward   of each layer m of it: floor + K(a) + what layers a..m-1 of the run keep
 
 So a dynamic program over the layers, with the pairs (K, seconds) of which none is worse in both, finds the fewest
-seconds exactly: less K is never worse. Between two runs a layer is kept. Where there are more layers than it takes,
-runs begin at every second, third, ... one, and end a layer before.
+seconds exactly: less K is never worse. (Blocks that share tensors with their neighbours are counted for the worse.)
+Between two runs a layer is kept. Where there are more layers than it takes, runs begin at every second, third, ... one,
+and end a layer before.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def same(one: Trained, other: Trained) -> bool:
 
 @pytest.mark.parametrize("seed", with_slow(range(6), range(150)))
 def test_random_layers_computed_again_give_the_same_bits_in_the_predicted_bytes(seed: int) -> None:
-    config, name = random_experiment(seed)
+    config, name = random_experiment(seed, has_blocks=seed % 2 == 1)
     search, dataset = Search(config), load(config)
     plain = candidate_of(search, name)
     expected = steps(Fleet(search, plain), dataset)
