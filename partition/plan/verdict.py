@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from partition.plan.candidate import Candidate, Prediction
-from partition.plan.choice import is_out_of_reach
+from partition.plan.choice import choose, is_out_of_reach
 from partition.plan.noise_break_even import noise_break_evens
 from partition.plan.progress import TIE_OF_NOISE
 from partition.plan.rejection import RunnerUp, runners_up
@@ -142,7 +142,8 @@ def _alternative(candidates: Sequence[Candidate], chosen: Candidate) -> list[str
     if not others:
         was_compared = any(candidate.num_devices == 1 and candidate.exact_gradient for candidate in candidates)
         return ["No exact way on one device fits."] if chosen.num_devices > 1 and was_compared else []
-    best = min(others, key=lambda candidate: _predicted(candidate).step_s)
+    best = choose(others, "step_time")
+    assert best is not None, "they fit and are exact"
     ratio = _predicted(best).step_s / _predicted(chosen).step_s
     where = "on one device" if best.num_devices == 1 else "over several devices"
     speed = f"{ratio:.2f} times as long" if ratio >= 1 else f"{1 / ratio:.2f} times as fast"
