@@ -100,6 +100,8 @@ class Candidate:
     """First and last layer of every run of layers, each in one stage, that is computed again; empty: none."""
     sharding: str | None
     learning_rate: float
+    learning_rate_rule: str
+    """How it was adapted to a smaller minibatch: linear, sqrt, noise or constant; `given` for the experiment's own."""
     cost_source: str
     stages: tuple[StagePlan, ...]
     """Empty where no layout exists at all."""
@@ -115,11 +117,6 @@ class Candidate:
     def ranks_per_replica(self) -> int:
         """Devices of one replica."""
         return self.num_devices // self.num_replicas
-
-
-def is_out_of_reach(candidate: Candidate) -> bool:
-    """Whether this machine cannot stand in for what it takes: a sharded model needs devices that are there."""
-    return candidate.sharding is not None and any(stage.device.startswith("simulated") for stage in candidate.stages)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from partition.plan.candidate import Candidate, is_out_of_reach
+from partition.plan.candidate import Candidate
+from partition.plan.choice import is_out_of_reach
 from partition.plan.search import Search, Shape
 
 EXACT_GAP = 1e-9

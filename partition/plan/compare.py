@@ -7,19 +7,19 @@ from dataclasses import asdict, dataclass
 
 from partition.config import AnyConfig
 from partition.costs import GradientNoise
-from partition.plan.candidate import Candidate, is_out_of_reach
+from partition.plan.candidate import Candidate
 from partition.plan.certificate import EXACT_GAP, Certificate, lower_bound_s, margin
+from partition.plan.choice import choose, eligible, value
+from partition.plan.progress import prices_noise, usable_noise, with_progress
 from partition.plan.pruned import Unpriced, find_candidates
 from partition.plan.search import Search
 from partition.plan.verdict import verdict
 
 SCHEMA_VERSION = 1
-TIE = 1e-6
-"""Relative difference of step times below which the candidate with fewer devices and less memory is taken."""
-
 NOT_CONSIDERED = (
     "data parallel x pipeline over replicas of unlike devices",
     "tensor parallel layers",
+    "optimizer state sharded alone",
     "optimizer state or activations in host memory",
 )
 
@@ -56,15 +56,16 @@ def compare_with(search: Search, *, is_complete: bool = False) -> Comparison:
     """The comparison of a search that is there already, with what it has priced."""
     config = search.settings
     objective = config.planner.objective
+    b_noise = usable_noise(config, search.noise)
     found, unpriced = find_candidates(search, is_complete=is_complete)
-    candidates = tuple(sorted(found, key=_ranking))
+    candidates = tuple(sorted(with_progress(found, b_noise), key=_ranking))
     chosen = choose(candidates, objective)
     return Comparison(
         config=config,
         candidates=candidates,
         chosen=chosen,
         certificate=_certificate(search, candidates, unpriced, chosen) if chosen else None,
-        verdict=verdict(candidates, chosen),
+        verdict=verdict(candidates, chosen, objective=objective, is_sgd=prices_noise(config)),
         noise=search.noise,
         not_considered=(*NOT_CONSIDERED, *search.left_out),
         unpriced=unpriced,
@@ -78,43 +79,13 @@ def _ranking(candidate: Candidate) -> tuple[bool, bool, float, str]:
     return (not candidate.feasible, not candidate.exact_gradient, value, candidate.name)
 
 
-def choose(candidates: Sequence[Candidate], objective: str) -> Candidate | None:
-    """The best feasible candidate; an inexact one only where no exact one fits, and then the largest minibatch."""
-    exact = _eligible(candidates, objective)
-    if not exact:
-        feasible = [candidate for candidate in candidates if candidate.feasible]
-        return max(feasible, key=lambda candidate: candidate.minibatch_size, default=None)
-    best = min(_value(candidate, objective) for candidate in exact)
-    tied = [candidate for candidate in exact if _value(candidate, objective) <= best * (1 + TIE)]
-    return min(tied, key=_preference)
-
-
-def _eligible(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
-    """The feasible exact candidates; where the fewest devices are asked for, those alone."""
-    exact = [one for one in candidates if one.feasible and one.exact_gradient and not is_out_of_reach(one)]
-    fewest = min((candidate.num_devices for candidate in exact), default=0)
-    return [candidate for candidate in exact if objective != "fewest_devices" or candidate.num_devices == fewest]
-
-
-def _value(candidate: Candidate, objective: str) -> float:
-    """What an objective minimises, in seconds."""
-    predicted = candidate.predicted
-    assert predicted is not None, "a feasible candidate is priced"
-    return predicted.device_seconds_per_sample if objective == "device_seconds" else predicted.step_s
-
-
-def _preference(candidate: Candidate) -> tuple[int, int, str]:
-    assert candidate.predicted is not None
-    return (candidate.num_devices, max(candidate.predicted.peak_bytes), candidate.name)
-
-
 def _certificate(
     search: Search, candidates: Sequence[Candidate], unpriced: Sequence[Unpriced], chosen: Candidate
 ) -> Certificate:
     assert chosen.predicted is not None
     objective = search.settings.planner.objective
     bound_s = lower_bound_s(search, candidates)
-    rivals = [_value(rival, objective) for rival in _eligible(candidates, objective) if rival is not chosen]
+    rivals = [value(rival, objective) for rival in eligible(candidates, objective) if rival is not chosen]
     gap = max(0.0, chosen.predicted.step_s / bound_s - 1)
     is_optimal = chosen.exact_gradient and gap <= EXACT_GAP and objective in ("time_to_target", "step_time")
     priced = f"all {len(candidates)} candidates priced"
@@ -130,7 +101,7 @@ def _certificate(
         cost_source=chosen.cost_source,
         lower_bound_s=bound_s,
         gap=gap if chosen.exact_gradient else None,
-        cost_error_margin=margin(_value(chosen, objective), min(rivals, default=None)),
+        cost_error_margin=margin(value(chosen, objective), min(rivals, default=None)),
     )
 
 

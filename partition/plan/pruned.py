@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from partition.plan.candidate import Candidate, is_out_of_reach
+from partition.plan.candidate import Candidate
+from partition.plan.choice import is_out_of_reach
 from partition.plan.search import Search, Shape
 
 MOST_ACTIONS = 60_000
@@ -43,7 +44,7 @@ class _Waiting(NamedTuple):
     """The bound is that of the split that the way would be priced on."""
 
 
-def find_candidates(search: Search, *, is_complete: bool) -> tuple[tuple[Candidate, ...], tuple[Unpriced, ...]]:
+def find_candidates(search: Search, *, is_complete: bool = False) -> tuple[tuple[Candidate, ...], tuple[Unpriced, ...]]:
     """Every candidate of a small search, and what matters of a larger one unless all are asked for."""
     if is_complete or sum(map(_num_actions, search.shapes())) <= MOST_ACTIONS:
         return search.candidates(), ()

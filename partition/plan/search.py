@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING
 
 from partition.config import AnyConfig, ExperimentConfig
-from partition.costs import Cluster, CostModel, build_costs, read_noise
+from partition.costs import Cluster, CostModel, CostSource, build_costs, read_noise
 from partition.errors import PartitionError
 from partition.graph import Category, Network
 from partition.plan.candidate import Candidate, StagePlan, rank_loads
 from partition.plan.estimate import Layout, communication_bytes, predict, replay_costs, stage_plans
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.progress import learning_rate_rule
 from partition.plan.recomputation import least_recomputation, tightest_recomputation
 from partition.plan.sharded import ShardedLayout, sharded_memory, sharded_prediction
 from partition.plan.sizes import AnySizes, Sizes, Steps, WholeMicrobatches, powers_of_two
@@ -80,10 +80,12 @@ class Shape:
 class Search:
     """The candidates of one experiment."""
 
-    def __init__(self, config: AnyConfig) -> None:
+    def __init__(self, config: AnyConfig, built: tuple[Cluster, CostSource] | None = None) -> None:
+        """`built`: devices and costs of this experiment that are there already."""
         self.settings = config
-        self.cluster, self.costs = build_costs(config)
+        self.cluster, self.costs = built or build_costs(config)
         self.noise = None if config.planner.noise is None else read_noise(config.planner.noise)
+        self._learning_rate = learning_rate_rule(config, self.noise)
         self.minibatch_size = config.training.minibatch_size
         self._sizes = self._make_sizes()
         self._admitted = config.planner.strategies or STRATEGIES
@@ -615,22 +617,12 @@ class Search:
             schedule=shape.schedule,
             recompute=(),
             sharding=None,
-            learning_rate=self._learning_rate(shape.minibatch_size),
+            learning_rate=self._learning_rate.at(shape.minibatch_size),
+            learning_rate_rule="given" if is_exact else self._learning_rate.name,
             cost_source=self.costs.origin(self.cluster),
             stages=(),
             predicted=None,
         )
-
-    def _learning_rate(self, minibatch_size: int) -> float:
-        """Linear in the minibatch for SGD (Goyal et al. 2017), its square root for Adam (Malladi et al. 2022).
-
-        Without a network no optimizer is known: it is the factor for SGD.
-        """
-        ratio = minibatch_size / self.minibatch_size
-        if not isinstance(self.settings, ExperimentConfig):
-            return ratio
-        lr = self.config.optimizer.lr
-        return lr * ratio if self.config.optimizer.name == "sgd" else lr * math.sqrt(ratio)
 
 
 def segments_of(stages: Sequence[StagePlan]) -> list[Segment]:

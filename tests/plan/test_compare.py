@@ -12,7 +12,7 @@ import pytest
 from partition.config import ExperimentConfig, load_config
 from partition.errors import PartitionError
 from partition.plan import Candidate, Search, compare, comparison_record
-from partition.plan.compare import choose
+from partition.plan.choice import choose
 from partition.plan.plan_file import plan_record, read_plan
 from partition.plan.search import STRATEGIES
 

@@ -156,3 +156,16 @@ def test_blocks_are_named_in_the_heading() -> None:
     )
     text = _blocks(ModelConfig.model_validate({"in_features": 4, "out_features": 2, "blocks": blocks}))
     assert text == ["4", "8", "3 x residual 4", "residual swiglu 4", "rms_norm", "2"]
+
+
+def test_what_was_not_considered_is_named() -> None:
+    shown = " ".join(text(PLENTY).split())
+    for strategy in ("tensor parallel", "optimizer state sharded alone", "in host memory"):
+        assert strategy in shown.split("Not considered: ")[1]
+
+
+def test_times_are_those_of_the_choice() -> None:
+    comparison = compare(build_config(PLENTY, PLENTY))
+    shown = comparison_text(comparison, is_complete=True)
+    rows = [line.split() for line in shown.split("Another gradient")[0].splitlines() if "<- chosen" in line]
+    assert [row[7] for row in rows] == ["1.00"]
