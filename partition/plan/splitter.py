@@ -70,9 +70,10 @@ class Splitter:
         surely_fits, doubts = self._surely_fits(sizes), list[Sequence[Segment]]()
 
         def fits(segments: Sequence[Segment]) -> bool:
-            if not surely_fits(segments):
+            # After one doubt the answer is empty, whatever follows.
+            if not doubts and not surely_fits(segments):
                 doubts.append(segments)
-            return True
+            return not doubts
 
         if placement == tuple(range(len(placement))):
             found = [self._fastest(len(placement), len(sizes))]
