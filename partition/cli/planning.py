@@ -12,6 +12,7 @@ from partition.cli.options import Verbs, add_out, add_verb, load_plannable, prin
 from partition.config import ChainConfig, ExperimentConfig
 from partition.errors import NothingFitsError, PartitionError
 from partition.plan import Comparison, Search, compare_with
+from partition.plan.break_even import is_quick
 from partition.plan.compare import SCHEMA_VERSION
 from partition.plan.explanation import explain, explanation_record
 from partition.plan.plan_file import plan_record
@@ -49,7 +50,8 @@ def run_plan(options: argparse.Namespace) -> int:
     comparison = compare_with(search, is_complete=options.all)
     if options.pytorch:
         return _print_pytorch(options, comparison)
-    explanation = explain(search, comparison, with_break_even=options.break_even or options.json)
+    with_break_even = options.break_even or (options.json and is_quick(search))
+    explanation = explain(search, comparison, with_break_even=with_break_even)
     if options.json:
         print_json(explanation_record(explanation))
     else:

@@ -38,7 +38,14 @@ from partition.plan.variation import (
 PRECISION = 1.02
 """Ratio of the two sides between which a change is known to lie."""
 STRIDE = 4.0
+QUICK_WORK = 64
+"""Layers times devices of experiments whose break-evens take a second or two; of larger ones they may take minutes."""
 _SPLIT = ("pipeline", "hybrid")
+
+
+def is_quick(search: Search) -> bool:
+    """Whether break-evens may be looked for without being asked for."""
+    return search.costs.num_layers * len(search.cluster.devices) <= QUICK_WORK
 
 
 @dataclass(frozen=True, kw_only=True)

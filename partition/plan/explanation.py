@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from partition.plan.attribution import Attribution, attribute
-from partition.plan.break_even import BreakEven, break_even
+from partition.plan.break_even import BreakEven, break_even, is_quick
 from partition.plan.compare import Comparison, comparison_record
 from partition.plan.frontier import frontier
 from partition.plan.rejection import Rejection, rejections
@@ -24,7 +24,7 @@ class Explanation:
     """Names, the fastest first."""
     rejected: tuple[Rejection, ...]
     break_even: BreakEven | None
-    """None where it was not asked for, though something fits."""
+    """None where it was not asked for; where nothing fits it is looked for in small experiments all the same."""
     more_devices: MoreDevices | None
     """How many would be enough where nothing fits."""
     large_layer: LargeLayer | None
@@ -35,12 +35,13 @@ def explain(search: Search, comparison: Comparison, *, with_break_even: bool) ->
     """The explanation of a comparison that the search has made."""
     candidates, chosen = comparison.candidates, comparison.chosen
     objective, fits_nothing = search.settings.planner.objective, chosen is None
+    is_needed = fits_nothing and is_quick(search)
     return Explanation(
         comparison=comparison,
         attribution=attribute(search, candidates, chosen),
         frontier=tuple(candidate.name for candidate in frontier(candidates, objective)),
         rejected=rejections(candidates, chosen, objective),
-        break_even=break_even(search, candidates) if with_break_even or fits_nothing else None,
+        break_even=break_even(search, candidates) if with_break_even or is_needed else None,
         more_devices=more_devices(search) if fits_nothing else None,
         large_layer=large_layer(search) if fits_nothing else None,
     )
