@@ -49,7 +49,9 @@ def run_plan(options: argparse.Namespace) -> int:
     comparison = compare_with(search, is_complete=options.all)
     if options.pytorch:
         return _print_pytorch(options, comparison)
-    explanation = explain(search, comparison, with_break_even=options.break_even or options.json)
+    # Of a search too large to price every way break-even points take minutes: they are for those who ask.
+    has_all = options.json and not comparison.unpriced
+    explanation = explain(search, comparison, with_break_even=options.break_even or has_all)
     if options.json:
         print_json(explanation_record(explanation))
     else:
