@@ -102,8 +102,12 @@ def parameters(case: Case) -> float:
 
 
 def floor(case: Case) -> float:
-    assert case.comparison.certificate is not None
-    return case.comparison.certificate.lower_bound_s
+    """The operators of the minibatch on all devices at their best rates; the certificate's bound is above it."""
+    search, certificate = case.search, case.comparison.certificate
+    least_s = search.costs.least_s(search.minibatch_size, search.cluster.devices)
+    assert certificate is not None
+    assert least_s <= certificate.lower_bound_s
+    return least_s
 
 
 def even_noise(shrunk: str, exact: str) -> Callable[[Case], float]:
