@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def run_curvature(options: argparse.Namespace) -> int:
             return launch_ranks(options, candidate)
     from partition.runtime.liveness import watching
 
-    with watching(tell_of_signal) as watch:
+    with watching(partial(tell_of_signal, options.when_ended)) as watch:
         if is_rank():  # from the first moment on, so that other ranks learn why this one fails
             config, search, candidate = _choose(options)
         return _run(options, config, search, candidate, watch)
