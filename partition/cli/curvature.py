@@ -105,7 +105,7 @@ def _candidate(options: argparse.Namespace, config: ExperimentConfig, search: Cu
         return search.priced_as(read_plan(options.plan, Search(config)))
     comparison = compare_with(search)
     if options.strategy:
-        return named_candidate(comparison, options.strategy)
+        return named_candidate(comparison, options.strategy, search)
     if comparison.chosen is None:
         raise NothingFitsError(
             f"no layout for products with the Hessian fits on {len(config.cluster.devices)} devices: they take two "
