@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from partition.config import ExperimentConfig
-from partition.costs import CostsFile, Profile, read_costs
+from partition.costs import CostsFile, Profile, build_costs, read_costs
 from partition.costs.profile import Curve, LinkCurve, Machine, Messages, Overheads
 from partition.errors import PartitionError
 from partition.plan import Search, compare
@@ -194,3 +195,17 @@ def test_costs_of_another_network_or_optimizer_are_refused(tmp_path: Path) -> No
     path.write_text(json.dumps({**document, "operators": operators}), encoding="utf-8")
     with pytest.raises(PartitionError, match="no measurement of"):
         Search(config.model_copy(update={"planner": planner})).candidates()
+
+
+def test_faster_links_divide_what_bytes_take_and_no_latency(tmp_path: Path) -> None:
+    """Measured links take 0.1 ms for next to nothing and 0.2 ms for 1024 bytes; so do sums."""
+    config = build_config(num_devices=2)
+    path = tmp_path / "costs.json"
+    path.write_text(costs_file(config).model_dump_json())
+    planner = config.planner.model_copy(update={"costs": str(path)})
+    cluster, _ = build_costs(config.model_copy(update={"planner": planner}))
+    faster = replace(cluster, bandwidth_factor=4.0)
+    assert cluster.transfer_s(0, 1, 1024) == pytest.approx(2e-4)
+    assert faster.transfer_s(0, 1, 1024) == pytest.approx(1.25e-4)
+    assert faster.transfer_s(0, 1, 0) == cluster.transfer_s(0, 1, 0) == pytest.approx(1e-4)
+    assert faster.sum_s([0, 1], [1024, 1024]) == pytest.approx(2 * 1.25e-4)
