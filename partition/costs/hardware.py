@@ -134,8 +134,8 @@ class Cluster:
     def cost_source(self) -> str:
         """Where the prices of this cluster come from, in words."""
         if self._profile is not None:
-            unmeasured = len(self.devices) > 1 and self._profile.file.messages is None
-            return self._profile.cost_source + (", links not measured" if unmeasured else "")
+            unmeasured = self._profile.unmeasured(len(self.devices))
+            return self._profile.cost_source + (f", {unmeasured}" if unmeasured else "")
         sources = sorted({device.source for device in self.devices})
         if self.links.is_default and len(self.devices) > 1:
             sources.append("assumed links")

@@ -80,6 +80,9 @@ class Shape:
 class Search:
     """The candidates of one experiment."""
 
+    known_strategies: tuple[str, ...] = STRATEGIES
+    """Those that can be priced, whether or not the experiment admits them."""
+
     def __init__(self, config: AnyConfig, built: tuple[Cluster, CostSource] | None = None) -> None:
         """`built`: devices and costs of this experiment that are there already."""
         self.settings = config
@@ -261,13 +264,21 @@ class Search:
         occupancy = StageOccupancy(whole, (microbatch_size,), num_microbatches)
         return rank_peak([occupancy], alone.moments[0])[0] <= limit_bytes
 
+    def best_of(self, shape: Shape, device: int = 0) -> Candidate:
+        """The candidate of any shape on its best split, computing nothing again; of one device, on the given one."""
+        is_alone = shape.num_ranks * shape.num_replicas == 1
+        return self._on_one_device(shape, device) if is_alone else self._pipeline(shape)
+
     def _on_one_device(self, shape: Shape, device: int) -> Candidate:
         refusal = self._sizes.refusal(shape.sizes) or self._too_large(1, [device])
         if refusal:
-            return self._without_layout(shape, refusal)
-        if len(self.distinct_devices()) > 1:
-            shape = replace(shape, name=f"{shape.name}@{self.cluster.devices[device].name}")
-        return self.price(shape, [self.segment_alone(device)])
+            return self._without_layout(self._named_at(shape, device), refusal)
+        return self.price(self._named_at(shape, device), [self.segment_alone(device)])
+
+    def _named_at(self, shape: Shape, device: int) -> Shape:
+        """The shape with its device in its name, where devices are unlike."""
+        is_unlike = len(self.distinct_devices()) > 1 and "@" not in shape.name
+        return replace(shape, name=f"{shape.name}@{self.cluster.devices[device].name}") if is_unlike else shape
 
     def segment_alone(self, device: int) -> Segment:
         """All layers on one device."""
@@ -316,12 +327,13 @@ class Search:
             return []
         if plain.feasible and not has_one_stage_a_rank:
             return []
-        found = [self.price(shape, split) for split in self._recomputing_splits(plain, shape)]
+        found = [self.price(shape, split) for split in self.recomputing_splits(plain, shape)]
         fitting = [candidate for candidate in found if candidate.feasible]
         best = min(fitting, key=_by_step, default=None)
         return [] if best is None or (plain.feasible and _by_step(plain) <= _by_step(best)) else [best]
 
-    def _recomputing_splits(self, plain: Candidate, shape: Shape) -> Sequence[Sequence[Segment]]:
+    def recomputing_splits(self, plain: Candidate, shape: Shape) -> Sequence[Sequence[Segment]]:
+        """Splits of a way over several devices with layers computed again; none for one device each where all fit."""
         if shape.num_ranks > 1:
             layout = self._shapes_layouts(shape)[0]
             return self._splitter(shape.num_replicas, shape.num_ranks).recomputing_splits(layout)
@@ -346,7 +358,7 @@ class Search:
             stages_per_rank = GENERATORS[schedule].usual_stages_per_rank
             for num_ranks in self._asked_rank_counts(num_replicas, stages_per_rank):
                 # One rank is accumulation, or data parallel; replicas of unlike devices would wait for the slowest.
-                if num_ranks == 1 or not self._has_like_replicas(num_replicas, num_ranks):
+                if num_ranks == 1 or not self.has_like_replicas(num_replicas, num_ranks):
                     continue
                 for count in counts or self._sizes.of_pipeline(num_replicas, num_ranks):
                     prefix = "pipeline-" if num_replicas == 1 else f"hybrid-{num_replicas}x"
@@ -364,7 +376,7 @@ class Search:
     def _usual_schedules(self) -> list[str]:
         return [name for name in SCHEDULES if self.costs.splits_backward or name not in _SPLIT_SCHEDULES]
 
-    def _has_like_replicas(self, num_replicas: int, num_ranks: int) -> bool:
+    def has_like_replicas(self, num_replicas: int, num_ranks: int) -> bool:
         """Whether every replica has the same kinds of devices at its positions, as far as there are devices."""
         figures = [device.figures for device in self.cluster.devices[: num_replicas * num_ranks]]
         return all(one == figures[index % num_ranks] for index, one in enumerate(figures))
