@@ -27,8 +27,10 @@ def build_costs(config: AnyConfig) -> tuple[Cluster, CostSource]:
         return cluster, ChainCosts(chain, config.model.microbatch_size, cluster.devices[0])
     cluster = build_cluster(config.cluster, config.precision.compute, _profile(config))
     network, optimizer = build_network(config.model), optimizer_record(config.optimizer)
-    itemsize, has_noise = config.precision.itemsize, config.training.noise
-    return cluster, CostModel(network, optimizer, itemsize, cluster.rules, has_noise=has_noise)
+    return cluster, CostModel(
+        network, optimizer, config.precision.itemsize, cluster.rules,
+        has_noise=config.training.noise, is_mixed=config.precision.is_mixed,
+    )  # fmt: skip
 
 
 def _profile(config: ExperimentConfig) -> Profile | None:

@@ -65,7 +65,11 @@ def drop(x_BD: Tensor, rate: float, key: MaskKey, out_BD: Tensor, workspace: Ten
         count = min(most, num_rows - start)
         mask = draw_mask(key._replace(first_example=key.first_example + start), count, num_features, rate)
         piece_BD = workspace[: count * num_features].view(count, num_features)
-        if piece_BD.device.type == "cpu":
+        if piece_BD.dtype is torch.bfloat16 and piece_BD.device.type == "cpu":
+            # NumPy has no bfloat16: the scale's bits where a number is kept, those of 0 where it is dropped.
+            bits = torch.tensor(scale, dtype=torch.bfloat16).view(torch.int16).item()
+            np.multiply(mask, np.int16(bits), out=piece_BD.view(torch.int16).numpy())
+        elif piece_BD.device.type == "cpu":
             piece = piece_BD.numpy()
             np.multiply(mask, piece.dtype.type(scale), out=piece)
         else:

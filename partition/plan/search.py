@@ -115,7 +115,14 @@ class Search:
         without_halves = () if self.costs.splits_backward else tuple(_SPLIT_SCHEDULES)
         without_layers = () if isinstance(self.costs, CostModel) else ("sharded parameters",)
         reason = f", which {self.costs.origin(self.cluster)} cannot price"
-        return tuple(f"{what}{reason}" for what in (*without_halves, *without_layers))
+        unpriced = tuple(f"{what}{reason}" for what in (*without_halves, *without_layers))
+        is_mixed = isinstance(self.costs, CostModel) and self.costs.is_mixed
+        return (*unpriced, *(("sharded parameters in bfloat16",) if is_mixed else ()))
+
+    @property
+    def _shards(self) -> bool:
+        """Whether sharded parameters can be priced and trained: they take one number format."""
+        return isinstance(self.costs, CostModel) and not self.costs.is_mixed
 
     def _make_sizes(self) -> Sizes:
         rows, planner = self.costs.microbatch_rows, self.settings.planner
@@ -157,7 +164,7 @@ class Search:
         if "pipeline" in self._admitted:
             found += [self._pipeline(shape) for shape in self._pipeline_shapes(1)]
         found += [self._pipeline(shape) for shape in self._replicated_shapes()]
-        if "sharded" in self._admitted and isinstance(self.costs, CostModel):
+        if "sharded" in self._admitted and self._shards:
             found += [self.price_sharded(count) for count in self._sizes.replicas(len(self.cluster.devices))]
         return tuple(found)
 

@@ -34,6 +34,6 @@ def build_optimizer(
 
 def _zero_state(parameter: Tensor, names: list[str], index: int, source: TensorSource) -> dict[str, Tensor]:
     return {
-        name: source.take(tuple(parameter.shape), Category.OPTIMIZER, f"{name} of parameter {index}").zero_()
+        name: source.take(tuple(parameter.shape), Category.OPTIMIZER, f"{name} of parameter {index}", parameter.dtype).zero_()
         for name in names
     }
