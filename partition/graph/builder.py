@@ -82,7 +82,7 @@ class StageBuilder:
         )
 
     def _program(self, steps: Sequence[Step], alive: set[str], left: set[str]) -> Program:
-        return to_program(in_mixed_precision(steps) if self.is_mixed else steps, alive, left)
+        return to_program(in_mixed_precision(steps, self.x) if self.is_mixed else steps, alive, left)
 
     def _variables(self, names: list[tuple[str, int]]) -> list[Variable]:
         """A variable for each value: the same one where values stand in one place, which is how that is told."""

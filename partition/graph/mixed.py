@@ -41,19 +41,19 @@ def load_step(x: Variable, *, is_mixed: bool) -> Iterator[Step]:
         yield Step((Load(x),), (x,))
 
 
-def in_mixed_precision(steps: Sequence[Step]) -> list[Step]:
+def in_mixed_precision(steps: Sequence[Step], stage_input: Variable) -> list[Step]:
     """The steps with what changes between formats put in."""
-    return [mixed for step in steps for mixed in _mixed(step)]
+    return [mixed for step in steps for mixed in _mixed(step, stage_input)]
 
 
-def _mixed(step: Step) -> Iterator[Step]:
+def _mixed(step: Step, stage_input: Variable) -> Iterator[Step]:
     match step.operators:
         case (Affine(layer, _, _) as affine,):
             yield _with_weights(affine, layer.parameter_elements, step)
         case ((InputGrad(layer, _, _) | AddInputGrad(layer, _, _)) as operator,):
             yield _with_weights(operator, layer.weight_elements, step)
         case (WeightGrad() as operator,):
-            yield from _weight_grad(operator, step)
+            yield from _weight_grad(operator, step, stage_input)
         case (Normalise() | NormGrad() | Rescale() as operator,):
             yield _norm(operator, step)
         case _:
@@ -66,12 +66,14 @@ def _with_weights(operator: Affine | InputGrad | AddInputGrad, elements: int, st
     return Step((CastWeights(layer, weights), operator._replace(weights=weights)), (weights, *step.uses))
 
 
-def _weight_grad(operator: WeightGrad, step: Step) -> Iterator[Step]:
+def _weight_grad(operator: WeightGrad, step: Step, stage_input: Variable) -> Iterator[Step]:
     layer, x, grad_z, sums = operator
     product = workspace(f"product{layer.index}", layer.parameter_elements, has_rows=False)
     piece = wide_workspace(f"piece{layer.index}", piece_elements((layer,)), has_rows=False)
     yield Step((WeightProduct(layer, x, grad_z, sums, product),), (product, *step.uses))
-    yield Step((AddProduct(layer, product, piece),), (piece, product))
+    # Autograd holds the stage's input until the backward ends, so that giving it back before would free nothing.
+    held = (x,) if x == stage_input else ()
+    yield Step((AddProduct(layer, product, piece),), (piece, product, *held))
 
 
 def _norm(operator: Normalise | NormGrad | Rescale, step: Step) -> Step:
