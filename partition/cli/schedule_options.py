@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -56,7 +56,9 @@ def given_costs(options: argparse.Namespace) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name in given] + ["--step-barrier"] * options.step_barrier
 
 
-def read_costs(options: argparse.Namespace, num_stages: int, num_microbatches: int) -> ReplayCosts:
+def read_costs(
+    options: argparse.Namespace, num_stages: int, num_microbatches: int, recomputed: Collection[int] = ()
+) -> ReplayCosts:
     """The costs asked for; raises PartitionError for what is no quantity or not one for each stage."""
 
     def seconds(name: str, default: float) -> list[float]:
@@ -72,6 +74,7 @@ def read_costs(options: argparse.Namespace, num_stages: int, num_microbatches: i
         weight_grad_s=seconds("weight_grad_s", 1.0),
         send_s=seconds("send_s", 0.0),
         kept_bytes=kept_bytes,
+        recomputed=recomputed,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from partition.cli.schedule_options import read_costs, read_limits
 from partition.errors import PartitionError, ScheduleError, ScheduleMemoryError
-from partition.schedule import GENERATORS, Kind, Schedule, generate, validate
+from partition.schedule import GENERATORS, Kind, Schedule, generate, validate, with_recomputation
 from partition.schedule.actions import COMPUTE
 from partition.schedule.document import read_schedule
 from partition.schedule.generators import usual_shape
@@ -47,6 +47,9 @@ def add_source(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--stages", type=int, metavar="S", help="number of stages (default: what the schedule takes)")
     verb.add_argument("--microbatches", type=int, metavar="M", help="number of microbatches")
     verb.add_argument("--placement", metavar="R,R,...", help="rank of each stage, such as 0,1,1,0")
+    verb.add_argument(
+        "--recompute", action="store_true", help="every stage keeps nothing and runs forward again before its backward"
+    )
     add_file(verb)
 
 
@@ -62,6 +65,8 @@ def make(options: argparse.Namespace, *, is_text: bool = False) -> Made:
         names = ", ".join([*GENERATORS, AUTO])
         raise PartitionError(f"give either --file F or the name of a schedule: {names}")
     if options.file is not None:
+        if options.recompute:
+            raise PartitionError("--recompute changes a named schedule; a file says with R what it recomputes")
         return read_file(options)
     if options.forward_only:
         raise PartitionError("--forward-only says what a file holds; take the schedule forward_only instead")
@@ -70,6 +75,8 @@ def make(options: argparse.Namespace, *, is_text: bool = False) -> Made:
             raise PartitionError(f"schedule {options.name} needs --{option}")
     placement = _placement(options)
     if options.name == AUTO:
+        if options.recompute:
+            raise PartitionError("--recompute: a search does not place recomputations; take another schedule")
         return _search(options, placement)
     _check_size(options, is_text)
     schedule = generate(
@@ -79,7 +86,7 @@ def make(options: argparse.Namespace, *, is_text: bool = False) -> Made:
         num_stages=options.stages,
         placement=placement,
     )
-    return Made(schedule=schedule)
+    return Made(schedule=with_recomputation(schedule, range(schedule.num_stages)) if options.recompute else schedule)
 
 
 def read_file(options: argparse.Namespace) -> Made:

@@ -77,7 +77,7 @@ def simulation_of(options: argparse.Namespace, schedule: Schedule) -> Simulation
     """The schedule replayed on the costs of the options."""
     return simulate(
         schedule,
-        read_costs(options, schedule.num_stages, schedule.num_microbatches),
+        read_costs(options, schedule.num_stages, schedule.num_microbatches, schedule.recomputed_stages),
         has_step_barrier=options.step_barrier,
         limits_bytes=read_limits(options, schedule.num_ranks),
         is_in_bytes=options.kept_bytes is not None,

@@ -54,7 +54,7 @@ ComputeFormat = Literal["float32", "float64", "bfloat16"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
 Objective = Literal["time_to_target", "step_time", "device_seconds", "fewest_devices"]
-Strategy = Literal["whole", "shrink", "accumulate", "pipeline", "data_parallel", "hybrid", "sharded"]
+Strategy = Literal["whole", "shrink", "accumulate", "recompute", "pipeline", "data_parallel", "hybrid", "sharded"]
 Schedule = Literal["gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv"]
 
 LARGEST_MINIBATCH = 2**30

@@ -9,7 +9,7 @@ from partition.costs.noise import NoiseEstimate
 from partition.costs.noise_file import GradientNoise, read_noise
 from partition.costs.optimizer import OptimizerRecord, optimizer_record
 from partition.costs.profile import CostsFile, Profile, read_costs
-from partition.costs.source import ActionCost, CostSource, MicrobatchCost, StageCost
+from partition.costs.source import ActionCost, CostSource, MicrobatchCost, StageCost, StageSource
 from partition.costs.stage import CostModel
 from partition.costs.table import Chain, LayerCost, read_chain
 
@@ -32,6 +32,7 @@ __all__ = [
     "OptimizerRecord",
     "Profile",
     "StageCost",
+    "StageSource",
     "build_cluster",
     "build_costs",
     "optimizer_record",

@@ -24,7 +24,7 @@ from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect
 from partition.costs.source import MicrobatchCost
 from partition.costs.table import Chain, LayerCost
 from partition.errors import PartitionError
-from partition.graph import Category
+from partition.graph import Category, Spans
 
 MOST_TIMES_SLOWER = 1_000_000
 
@@ -66,8 +66,14 @@ class ChainCosts:
         """Whether the table gives the two halves of the backward."""
         return self.chain.splits_backward
 
-    def stage(self, first_layer: int, last_layer: int) -> ChainStageCost:
-        """The costs of rows first_layer..last_layer, inclusive, as one stage."""
+    @property
+    def can_recompute(self) -> bool:
+        """Not: a table does not say what an operator alone keeps."""
+        return False
+
+    def stage(self, first_layer: int, last_layer: int, recompute: Spans = ()) -> ChainStageCost:
+        """The costs of rows first_layer..last_layer, inclusive, as one stage, which recomputes nothing."""
+        assert not recompute, "a table has no costs of recomputation"
         key = (first_layer, last_layer)
         if key not in self._stages:
             self._stages[key] = ChainStageCost(self, first_layer, last_layer)
@@ -102,6 +108,11 @@ class ChainStageCost:
         self.first_layer = first_layer
         self.last_layer = last_layer
         self.layers = costs.chain.layers[first_layer : last_layer + 1]
+
+    @property
+    def has_recomputation(self) -> bool:
+        """Never."""
+        return False
 
     @property
     def shared_bytes(self) -> int:
@@ -150,6 +161,7 @@ class ChainStageCost:
             backward=self._action("backward", self._backward_steps(gives_back=True)),
             input_grad=self._action("input_grad", self._backward_steps(gives_back=False)),
             weight_grad=self._action("weight_grad", self._weight_grad_steps()),
+            recompute=self._action(None, []),
             receive_forward=self._action(None, [_step(self._input_bytes, Category.BOUNDARY)]),
             receive_backward=self._action(None, [_step(self._sent_bytes, Category.BOUNDARY)]),
             output_bytes=self._sent_bytes,

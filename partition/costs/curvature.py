@@ -44,6 +44,7 @@ class CurvatureCostModel(CostModel):
     """Stage costs of the Hessian-vector products of a network."""
 
     stage_cost = CurvatureStageCost
+    can_recompute = False
 
 
 def step_flop(model: CostModel, sizes: Iterable[int]) -> int:

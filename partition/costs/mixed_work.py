@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from partition.costs.block_work import Work
+from partition.graph.layers import Layer
 from partition.graph.mixed_operators import AddProduct, Cast, CastWeights, MixedOperator, WeightProduct
 from partition.graph.program import WIDE_ITEMSIZE, Variable
 
@@ -31,12 +32,13 @@ def mixed_operator_key(operator: MixedOperator) -> str:
         case Cast(source, into):
             return f"cast {source.columns} {'to sums' if into.is_wide else 'to products'}"
         case CastWeights(layer, weights):
-            return f"cast weight {layer.in_features}x{layer.out_features}{_with_bias(layer.weight_elements, weights)}"
+            return f"cast weight {_shape(layer, weights)}"
         case WeightProduct(layer, _, _, _, product):
-            return f"weight product {layer.in_features}x{layer.out_features}{_with_bias(layer.weight_elements, product)}"
+            return f"weight product {_shape(layer, product)}"
         case AddProduct(layer, product, _):
-            return f"added product {layer.in_features}x{layer.out_features}{_with_bias(layer.weight_elements, product)}"
+            return f"added product {_shape(layer, product)}"
 
 
-def _with_bias(weight_elements: int, variable: Variable) -> str:
-    return "" if variable.columns == weight_elements else " bias"
+def _shape(layer: Layer, variable: Variable) -> str:
+    has_bias = variable.columns != layer.weight_elements
+    return f"{layer.in_features}x{layer.out_features}{' bias' if has_bias else ''}"

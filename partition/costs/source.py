@@ -9,7 +9,7 @@ from typing import Protocol
 from partition.costs.allocator import EXACT, AllocatorRules
 from partition.costs.hardware import Cluster, Device
 from partition.costs.memory import MemoryEffect
-from partition.graph import Category
+from partition.graph import Category, Spans
 
 
 class ActionCost(Protocol):
@@ -34,6 +34,8 @@ class MicrobatchCost:
     backward: ActionCost
     input_grad: ActionCost
     weight_grad: ActionCost
+    recompute: ActionCost
+    """R; nothing where the stage has none."""
     receive_forward: ActionCost
     receive_backward: ActionCost
     output_bytes: int
@@ -71,6 +73,11 @@ class StageCost(Protocol):
         ...
 
     @property
+    def has_recomputation(self) -> bool:
+        """Whether R runs before its backwards."""
+        ...
+
+    @property
     def step(self) -> ActionCost:
         """The optimizer step."""
         ...
@@ -84,13 +91,21 @@ class StageCost(Protocol):
         ...
 
 
-class CostSource(Protocol):
-    """The costs of a chain of layers."""
+class StageSource(Protocol):
+    """The costs of any run of layers of a chain."""
 
     @property
     def num_layers(self) -> int:
         """Layers, between any two of which a cut may be."""
         ...
+
+    def stage(self, first_layer: int, last_layer: int, recompute: Spans = ()) -> StageCost:
+        """The costs of layers first_layer..last_layer, inclusive, as one stage that recomputes some of them."""
+        ...
+
+
+class CostSource(StageSource, Protocol):
+    """The costs of a chain of layers."""
 
     @property
     def microbatch_rows(self) -> int | None:
@@ -102,8 +117,9 @@ class CostSource(Protocol):
         """Whether I and W have costs of their own."""
         ...
 
-    def stage(self, first_layer: int, last_layer: int) -> StageCost:
-        """The costs of layers first_layer..last_layer, inclusive, as one stage."""
+    @property
+    def can_recompute(self) -> bool:
+        """Whether there are costs of recomputation."""
         ...
 
     def least_s(self, num_examples: int, devices: Sequence[Device]) -> float:

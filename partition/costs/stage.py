@@ -15,7 +15,17 @@ from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect, memo
 from partition.costs.optimizer import OptimizerRecord
 from partition.costs.source import MicrobatchCost, StageCost
 from partition.costs.work import operator_key, program_work, seconds_on
-from partition.graph import Category, Layer, LossRecord, Network, Program, StageProgram, build_stage_program
+from partition.graph import (
+    Category,
+    Layer,
+    LossRecord,
+    Network,
+    Program,
+    Spans,
+    StageProgram,
+    build_stage_program,
+    recomputed,
+)
 from partition.graph.pieces import piece_elements
 from partition.graph.program import WIDE_ITEMSIZE, Take, Variable, operators
 
@@ -110,6 +120,7 @@ class NetworkStageCost:
         first_layer: int,
         last_layer: int,
         rules: AllocatorRules = EXACT,
+        recompute: Spans = (),
         *,
         has_noise: bool = False,
         is_mixed: bool = False,
@@ -121,6 +132,7 @@ class NetworkStageCost:
         self.optimizer = optimizer
         self.itemsize = itemsize
         self.rules = rules
+        self.recompute = recompute
         self.layers = network.layers[first_layer : last_layer + 1]
         self.weighted = tuple(part for layer in self.layers for part in layer.weighted)
         self.is_last = last_layer == network.num_layers - 1
@@ -130,22 +142,30 @@ class NetworkStageCost:
     def program(self) -> StageProgram:
         """The programs of the stage; its parameters and its optimizer step are priced without them."""
         first, last = self.layers[0].index, self.layers[-1].index
-        return build_stage_program(self.network, first, last, has_noise=self.has_noise, is_mixed=self.is_mixed)
+        program = build_stage_program(self.network, first, last, has_noise=self.has_noise, is_mixed=self.is_mixed)
+        return recomputed(program, self.recompute)
+
+    @property
+    def has_recomputation(self) -> bool:
+        """Whether R runs before its backwards."""
+        return bool(self.recompute and self.program.recompute)
 
     @cached_property
     def _actions(self) -> dict[str, PricedProgram]:
         program = self.program
         received = None if program.is_first else program.input
         return {
-            "forward": self._priced(program.forward),
-            "backward": self._priced(program.backward),
-            "input_grad": self._priced(program.input_grad),
-            "weight_grad": self._priced(program.weight_grad),
-            "receive_forward": self._priced((Take(received),) if received else ()),
-            "receive_backward": self._priced((Take(program.grad_output),) if program.grad_output else ()),
+            "forward": self.priced(program.forward),
+            "backward": self.priced(program.backward),
+            "input_grad": self.priced(program.input_grad),
+            "weight_grad": self.priced(program.weight_grad),
+            "recompute": self.priced(program.recompute),
+            "receive_forward": self.priced((Take(received),) if received else ()),
+            "receive_backward": self.priced((Take(program.grad_output),) if program.grad_output else ()),
         }
 
-    def _priced(self, program: Program) -> PricedProgram:
+    def priced(self, program: Program) -> PricedProgram:
+        """A program of these layers."""
         return PricedProgram(program, self.itemsize, self.network.loss, self.rules)
 
     @cached_property
@@ -168,8 +188,9 @@ class NetworkStageCost:
 
         What libraries take is of the rank: where it has several stages, it counts once for all (`shared_bytes`).
         """
-        # The 1 that a backward starts from, of the format of what the stage leaves; the last stage keeps the loss of every microbatch of a step beside it, and
-        # a stage that measures noise a norm for each of its layers and microbatches.
+        # The 1 that a backward starts from, of the format of what the stage leaves; the last stage keeps the loss of
+        # every microbatch of a step beside it, and a stage that measures noise a norm for each of its layers and
+        # microbatches.
         num_norms = len(self.layers) * num_microbatches if self.has_noise else 0
         # Some losses read a number for every class.
         has_vector = self.is_last and self.network.loss.has_class_vector
@@ -284,6 +305,7 @@ class CostModel:
     microbatch_rows: int | None = None
     """Any number of examples can be priced."""
     splits_backward = True
+    can_recompute = True
 
     def __init__(
         self,
@@ -311,13 +333,14 @@ class CostModel:
         """Number of affine layers, or of blocks."""
         return self.network.num_layers
 
-    def stage(self, first_layer: int, last_layer: int) -> NetworkStageCost:
-        """The costs of layers first_layer..last_layer, inclusive, as one stage."""
+    def stage(self, first_layer: int, last_layer: int, recompute: Spans = ()) -> NetworkStageCost:
+        """The costs of layers first_layer..last_layer, inclusive, as one stage that recomputes some of them."""
         is_last = last_layer == self.network.num_layers - 1
-        key = (first_layer == 0, is_last, self._kinds[first_layer : last_layer + 1])
+        spans = tuple((first - first_layer, last - first_layer) for first, last in recompute)
+        key = (first_layer == 0, is_last, self._kinds[first_layer : last_layer + 1], spans)
         if key not in self._stages:
             self._stages[key] = self.stage_cost(
-                self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules,
+                self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules, recompute,
                 has_noise=self.has_noise, is_mixed=self.is_mixed,
             )  # fmt: skip
         return self._stages[key]

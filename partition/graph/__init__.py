@@ -5,6 +5,7 @@ from partition.graph.layers import Block, Layer, Unit
 from partition.graph.losses import LOSS_RECORDS, LossRecord
 from partition.graph.network import Network, build_network
 from partition.graph.program import Category, Program, StageProgram, Variable, build_module_program, build_stage_program
+from partition.graph.recompute import Spans, recomputed
 from partition.graph.second_order import build_second_order_program
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "LossRecord",
     "Network",
     "Program",
+    "Spans",
     "StageProgram",
     "Unit",
     "Variable",
@@ -25,4 +27,5 @@ __all__ = [
     "build_network",
     "build_second_order_program",
     "build_stage_program",
+    "recomputed",
 ]

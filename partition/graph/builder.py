@@ -19,7 +19,7 @@ from partition.graph.chain import ActivationNode, AddNode, AffineNode, Chain, Dr
 from partition.graph.mixed import in_mixed_precision, load_step, wide_workspace
 from partition.graph.mixed_operators import Cast
 from partition.graph.network import Network
-from partition.graph.program import Category, Load, LossAndGrad, Program, StageProgram, Variable
+from partition.graph.program import TARGETS, Category, Load, LossAndGrad, Program, StageProgram, Variable
 from partition.graph.steps import Step, forward_step, names_of, to_program, workspace
 
 
@@ -131,7 +131,7 @@ class StageBuilder:
     def _loss_of(self, o: Variable, grad_o: Variable) -> Iterator[Step]:
         record, columns = self.record, None if self.record.has_class_targets else o.columns
         targets = Variable(
-            "targets", Category.DATA, columns=columns, is_index=record.has_class_targets, is_wide=self.is_mixed
+            TARGETS, Category.DATA, columns=columns, is_index=record.has_class_targets, is_wide=self.is_mixed
         )
         space = None
         if record.workspace_columns:

@@ -6,23 +6,22 @@
     Affine x -> z        Take w   CastWeights -> w   Affine x, w -> z   Give w
     InputGrad            the same
     WeightGrad           Take p   WeightProduct x, g -> p   Take piece   AddProduct p   Give p, piece
-    norms                in wide workspaces; x̂ is rounded before it is scaled, so that W gets it again with its bits
+    norms                in wide workspaces; x̂ is rounded before it is scaled, so that W gets it with the same bits
 
-A layer's weight in the narrow format is a temporary of each use, not kept beside the parameters: it is gone where memory
-peaks, nothing has to be brought up to date when parameters change, and the bytes follow from the program alone.
+A layer's weight in the narrow format is a temporary of each use, not kept beside the parameters: only one is alive at a
+time, none has to be brought up to date when parameters change, and the bytes follow from the program alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from partition.graph.block_operators import AddInputGrad, Normalise, NormGrad, Rescale
-from partition.graph.layers import Layer
 from partition.graph.mixed_operators import AddProduct, Cast, CastWeights, WeightProduct
 from partition.graph.pieces import piece_elements
 from partition.graph.program import Affine, Category, InputGrad, Load, Variable, WeightGrad
 from partition.graph.steps import Step, workspace
-
 
 _SPACES_OF_NORMS = ("workspace", "product", "statistics", "sums")
 
@@ -83,5 +82,6 @@ def _norm(operator: Normalise | NormGrad | Rescale, step: Step) -> Step:
     own = {"wide": wide_workspace(f"wide{operator.norm.index}", operator.norm.features)}
     if isinstance(operator, NormGrad):
         own["wide_grad"] = wide_workspace(f"wide_grad{operator.norm.index}", operator.norm.features)
-    changed = operator._replace(**own, **{name: widened[space] for name, space in spaces.items()})
+    changes: dict[str, Any] = {**own, **{name: widened[space] for name, space in spaces.items()}}
+    changed = operator._replace(**changes)
     return Step((changed,), (*own.values(), *(widened.get(used, used) for used in step.uses)))

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from partition.graph.second_order import PairOperator
 
 
+TARGETS = "targets"
+"""The name of the variable that holds them; what else is loaded are the inputs."""
 WIDE_FORMAT = "float32"
 """Of parameters, gradients and sums where the arithmetic is in a narrower format: see `partition.graph.mixed`."""
 WIDE_ITEMSIZE = 4
@@ -195,6 +197,8 @@ class StageProgram:
     """W takes the norms of every example's gradient."""
     is_mixed: bool = False
     """The arithmetic is in a narrower format than parameters, gradients and sums."""
+    recompute: Program = ()
+    """R: makes again, before the backward, what F has given back (see `partition.graph.recompute`)."""
 
     @property
     def is_first(self) -> bool:

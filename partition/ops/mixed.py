@@ -56,7 +56,7 @@ def add_product(
 
 
 def to_numpy(tensor: Tensor) -> NDArray[Any]:
-    """A copy of a tensor on the host; bfloat16, which NumPy does not have, as float32, which holds every value of it."""
+    """A copy of a tensor on the host; NumPy has no bfloat16, of which float32 holds every value."""
     if tensor.dtype is torch.bfloat16:
         bits = tensor.view(torch.int16).numpy().view(np.uint16).astype(np.uint32) << 16
         return bits.view(np.float32)

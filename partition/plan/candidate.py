@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from partition.costs.allocator import DeviceRoom, cuda_reserved_bytes
+from partition.graph import Spans
 from partition.units import format_bytes
 
 
@@ -44,6 +45,13 @@ class StagePlan:
     memory: StageMemory
     room: DeviceRoom | None = None
     """Of a GPU: where the rest of its memory goes."""
+    recompute: Spans = ()
+    """First and last layer of every run of layers of which F keeps nothing: computed again for the backward."""
+
+    @property
+    def layers(self) -> tuple[int, int, Spans]:
+        """What costs are asked of."""
+        return self.first_layer, self.last_layer, self.recompute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +96,8 @@ class Candidate:
     """The largest of its microbatches."""
     num_microbatches: int
     schedule: str
-    recompute: bool
+    recompute: Spans
+    """First and last layer of every run of layers, each in one stage, that is computed again; empty: none."""
     sharding: str | None
     learning_rate: float
     cost_source: str

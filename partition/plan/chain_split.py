@@ -106,7 +106,7 @@ def _shares(problem: ChainProblem, segments: Sequence[Segment]) -> tuple[StageSh
             limit_bytes=problem.places[device].limit_bytes,
             cut_s=0.0 if after is None else _cut_s(problem, device, after, last),
         )
-        for stage, ((device, first, last), after) in enumerate(zip(segments, following, strict=True))
+        for stage, ((device, first, last, _), after) in enumerate(zip(segments, following, strict=True))
     )
 
 

@@ -16,7 +16,6 @@ TIE = 1e-6
 """Relative difference of step times below which the candidate with fewer devices and less memory is taken."""
 
 NOT_CONSIDERED = (
-    "recomputation of activations",
     "data parallel x pipeline over replicas of unlike devices",
     "tensor parallel layers",
     "optimizer state or activations in host memory",

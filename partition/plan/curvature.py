@@ -30,7 +30,7 @@ class CurvatureSearch(Search):
         self.costs = CurvatureCostModel(training.network, training.optimizer, training.itemsize, training.rules)
 
     def priced_as(self, candidate: Candidate) -> Candidate:
-        """The layout and split of a candidate for training, priced for products with the Hessian.
+        """The layout and split of a candidate for training, priced for products with the Hessian, all kept.
 
         Raises PartitionError where torch runs its stages.
         """
@@ -39,7 +39,8 @@ class CurvatureSearch(Search):
                 f"{candidate.name}: a sharded model is trained by torch's autograd, which has no program for products "
                 "with the Hessian; take a pipeline, data_parallel or accumulate"
             )
-        return self.price(Shape.of(candidate), segments_of(candidate.stages))
+        kept = [segment._replace(recompute=()) for segment in segments_of(candidate.stages)]
+        return self.price(Shape.of(candidate), kept)
 
 
 def _without_optimizer(config: ExperimentConfig) -> ExperimentConfig:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
 
-from partition.costs import Cluster, CostSource, StageCost
-from partition.graph import Category
+from partition.costs import Cluster, CostSource, StageCost, StageSource
+from partition.graph import Category, Spans
 from partition.plan.candidate import Prediction, StageMemory, StagePlan, rank_loads
 from partition.plan.microbatches import short_minibatch_sizes, size_classes
 from partition.plan.occupancy import RankMoment, StageOccupancy, rank_moments, rank_peak
 from partition.plan.split import Segment
-from partition.schedule import Action, Kind, ReplayCosts, Schedule, generate, lower, replay_replicas
+from partition.schedule import Action, Kind, ReplayCosts, Schedule, generate, lower, replay_replicas, with_recomputation
 from partition.schedule.actions import NO_MICROBATCH, SENDS
 from partition.schedule.replay_costs import SecondsTable
 
@@ -22,7 +22,13 @@ RECEIVES_AHEAD = 2
 """Computations before which a receive is posted: the sender must know of it before it has something to send, or the
 message waits for that news, which on slow links queues behind the messages of the other direction."""
 
-_COMPUTE = {Kind.F: "forward", Kind.B: "backward", Kind.I: "input_grad", Kind.W: "weight_grad"}
+_COMPUTE = {
+    Kind.F: "forward",
+    Kind.B: "backward",
+    Kind.I: "input_grad",
+    Kind.W: "weight_grad",
+    Kind.R: "recompute",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,16 @@ class Layout:
     def num_microbatches(self) -> int:
         """Microbatches of a step."""
         return len(self.sizes)
+
+    def recomputing(self, segments: Sequence[Segment], model: CostSource) -> Layout:
+        """The layout with R in the rows of the stages that need it on a split; all else stands where it stood."""
+        stages = [index for index, segment in enumerate(segments) if model.stage(*segment.layers).has_recomputation]
+        return replace(self, schedule=with_recomputation(self.schedule, stages)) if stages else self
+
+    @cached_property
+    def recomputing_everywhere(self) -> Layout:
+        """The layout with R in the rows of all stages."""
+        return replace(self, schedule=with_recomputation(self.schedule, range(self.schedule.num_stages)))
 
     def short(self, num_examples: int) -> Layout:
         """What a short minibatch needs: the last microbatches, the first of them cut, in the same rows.
@@ -103,6 +119,23 @@ class Layout:
         return StageOccupancy(stage, self.distinct_sizes, self.num_microbatches)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recomputing:
+    """Costs of stages that keep nothing of what they compute."""
+
+    kept: StageSource
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the chain."""
+        return self.kept.num_layers
+
+    def stage(self, first_layer: int, last_layer: int, recompute: Spans = ()) -> StageCost:
+        """The costs of layers first_layer..last_layer, inclusive, all of which are computed again."""
+        assert not recompute, "all layers are computed again"
+        return self.kept.stage(first_layer, last_layer, ((first_layer, last_layer),))
+
+
 def with_reductions(lowered: Schedule) -> Schedule:
     """The schedule with a sum over replicas for every stage, right after its last gradient and what that one sends."""
     return replace(lowered, rows=tuple(map(_with_reductions, lowered.rows)))
@@ -130,7 +163,7 @@ def stage_plans(
     memory: dict[int, StageMemory] = {}
     for rank in range(num_ranks):
         stages = layout.schedule.stages_of(rank)
-        costs = [model.stage(segments[stage].first_layer, segments[stage].last_layer) for stage in stages]
+        costs = [model.stage(*segments[stage].layers) for stage in stages]
         memory |= dict(zip(stages, _rank_memory(layout, rank, costs), strict=True))
     return tuple(
         StagePlan(
@@ -144,6 +177,7 @@ def stage_plans(
             limit_bytes=cluster.devices[segment.device].memory_bytes,
             memory=memory[index],
             room=cluster.devices[segment.device].room,
+            recompute=segment.recompute,
         )
         for index, segment in enumerate(segments)
     )
@@ -174,7 +208,7 @@ def replay_costs(
 
     `sum_devices` gives the devices over which the gradients of each stage are added, in order; empty without replicas.
     """
-    costs = [model.stage(segment.first_layer, segment.last_layer) for segment in segments]
+    costs = [model.stage(*segment.layers) for segment in segments]
     devices = [cluster.devices[segment.device] for segment in segments]
     sizes = layout.distinct_sizes
     seconds = {
@@ -238,7 +272,7 @@ def _postings(layout: Layout, costs: Sequence[StageCost], cluster: Cluster) -> d
 def communication_bytes(layouts: Sequence[Layout], segments: Sequence[Segment], model: CostSource) -> int:
     """Bytes that cross links in one step: activations and gradients between ranks, sums over replicas around a ring."""
     placement = layouts[0].schedule.placement
-    costs = [model.stage(segment.first_layer, segment.last_layer) for segment in segments]
+    costs = [model.stage(*segment.layers) for segment in segments]
     total = 2 * (len(layouts) - 1) * sum(sum(cost.tensor_bytes) for cost in costs)
     for layout in layouts:
         for rows, count in Counter(layout.sizes).items():

@@ -61,6 +61,8 @@ class Remedy:
 
     num_microbatches: int
     schedule: str
+    is_recomputing: bool
+    """Layers are computed again for the backward."""
     peak_bytes: int
     fits: bool
 
@@ -73,7 +75,7 @@ class Footprint:
     layers: tuple[LayerMemory, ...]
     devices: tuple[DeviceMemory, ...]
     remedies: tuple[Remedy, ...]
-    """Twice as many microbatches, and another schedule: those that relieve the fullest device."""
+    """Twice as many microbatches, another schedule, recomputation: those that relieve the fullest device."""
 
     @property
     def fullest(self) -> DeviceMemory:
@@ -101,7 +103,7 @@ def _layers(search: Search, candidate: Candidate) -> tuple[LayerMemory, ...]:
 
 
 def _layers_of(search: Search, plan: StagePlan, rows: int) -> list[LayerMemory]:
-    cost = search.model.stage(plan.first_layer, plan.last_layer)
+    cost = search.model.stage(*plan.layers)
     program, item = cost.program, search.model.itemsize
     kept = kept_by_layer(program, rows, item)
     found = []
@@ -191,7 +193,7 @@ def _instants(search: Search, candidate: Candidate) -> list[tuple[Action | None,
     found = []
     for replica, layout in enumerate(search.layouts(candidate)):
         plans = [plan for plan in candidate.stages if plan.replica_index == replica]
-        stages = [search.model.stage(plan.first_layer, plan.last_layer) for plan in plans]
+        stages = [search.model.stage(*plan.layers) for plan in plans]
         found += [_instant(layout, stages, rank) for rank in range(layout.schedule.num_ranks)]
     return found
 
@@ -221,6 +223,8 @@ def _remedies(search: Search, found: Footprint) -> tuple[Remedy, ...]:
     remedies = list(_more_microbatches(search, found, shape))
     if shape.num_ranks == shape.num_stages > 1 and shape.schedule != "1f1b":
         remedies.append(_remedy(search, found, replace(shape, schedule="1f1b")))
+    if not candidate.recompute:
+        remedies.append(_remedy(search, found, shape, is_recomputing=True))
     return tuple(remedy for remedy in remedies if remedy.peak_bytes < before)
 
 
@@ -240,14 +244,20 @@ def _more_microbatches(search: Search, found: Footprint, shape: Shape) -> Iterat
         yield remedy
 
 
-def _remedy(search: Search, found: Footprint, shape: Shape) -> Remedy:
-    """The fullest device under another shape."""
-    loads = rank_loads(search.stages_of(shape, segments_of(found.candidate.stages)))
+def _remedy(search: Search, found: Footprint, shape: Shape, *, is_recomputing: bool = False) -> Remedy:
+    """The fullest device under another shape, or with recomputation: of what need be on one device, else of all."""
+    segments = segments_of(found.candidate.stages)
+    if is_recomputing and len(segments) == 1:
+        segments = [search.recomputing_segment(shape, segments[0].device)]
+    elif is_recomputing:
+        segments = [segment.recomputing_all() for segment in segments]
+    loads = rank_loads(search.stages_of(shape, segments))
     # What was relieved may leave another device the fullest.
     fullest = max(loads, key=lambda load: load.peak_bytes / load.limit_bytes)
     return Remedy(
         num_microbatches=shape.num_microbatches,
         schedule=shape.schedule,
+        is_recomputing=is_recomputing or bool(found.candidate.recompute),
         peak_bytes=fullest.peak_bytes,
         fits=fullest.peak_bytes <= fullest.limit_bytes,
     )

@@ -23,7 +23,8 @@ from partition.plan.candidate import StagePlan, overflow_bytes, rank_loads
 from partition.plan.estimate import Layout
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
-from partition.plan.search import Search, segments_of
+from partition.plan.recomputation import can_recompute_within
+from partition.plan.search import Search, Shape, segments_of
 from partition.plan.split import Segment
 from partition.plan.splitter import Splitter, few_splits, neighbours
 from partition.plan.tightest import some_split_fits
@@ -44,6 +45,8 @@ class LargestFit:
     num_microbatches: int
     """Of each replica."""
     schedule: str
+    is_recomputing: bool
+    """Whether layers are computed again where that helps."""
     minibatch_size: int
     """0 where not even one example a microbatch fits."""
     microbatch_size: int
@@ -79,10 +82,12 @@ def largest_fitting(search: Search, num_microbatches: Sequence[int]) -> list[Lar
 
     One pass on one device, accumulation in so many microbatches and in microbatches of one example, pipelines of
     every number of devices and schedule, replicas, and replicas of pipelines. Fully sharded replicas are left out:
-    their bytes are estimates. Exact for the best split; with several stages a device and more than a hundred splits,
-    for the best that was found.
+    their bytes are estimates; so is recomputation where it does not help. Exact for the best split of stages that keep
+    everything or are computed again in either form; with several stages a device and more than a hundred splits, for
+    the best that was found.
     """
-    return [_largest(_Room(search, way)) for way in ways(search, num_microbatches)]
+    found = [_largest(_Room(search, way)) for way in ways(search, num_microbatches)]
+    return [fit for fit in found if not fit.is_recomputing or any(stage.recompute for stage in fit.stages)]
 
 
 class _Room:
@@ -112,7 +117,9 @@ class _Room:
         sizes = shape.sizes[0]
         if not self.has_one_stage_a_rank:
             return self.split(minibatch_size) is not None
-        return some_split_fits(self._like(sizes), sizes, self.cluster, self.search.model)
+        return some_split_fits(
+            self._like(sizes), sizes, self.cluster, self.search.model, is_recomputing=self.way.is_recomputing
+        )
 
     def _fits_alone(self, replica: int, sizes: Sequence[int]) -> bool:
         """Whether one device holds the whole network: F0 B0 F1 B1 ..., so one microbatch at a time."""
@@ -120,7 +127,10 @@ class _Room:
         whole = self.search.model.stage(0, self.search.network.num_layers - 1)
         occupancy = StageOccupancy(whole, sizes[:1], len(sizes))
         device = self.search.cluster.devices[self.way.device + replica]
-        return rank_peak([occupancy], alone.moments[0])[0] <= device.memory_bytes
+        if rank_peak([occupancy], alone.moments[0])[0] <= device.memory_bytes:
+            return True
+        limit_bytes = device.memory_bytes - sum(whole.static_bytes(len(sizes)).values())
+        return self.way.is_recomputing and can_recompute_within(whole, device, sizes[0], limit_bytes)
 
     def _like(self, sizes: Sequence[int]) -> Layout:
         """A layout whose moments are those of `sizes`: they depend on which microbatches are larger by one."""
@@ -154,13 +164,25 @@ class _Room:
     def _planned_splits(self, minibatch_size: int) -> Sequence[Sequence[Segment]]:
         shape = self.way.of(minibatch_size)
         if shape.num_ranks == 1:
-            return [[Segment(self.way.device, 0, self.search.network.num_layers - 1)]]
+            return self._alone(shape)
         sizes = shape.sizes[0]
         layout = Layout.of(shape.schedule, shape.num_ranks, sizes, shape.num_stages, shape.num_replicas > 1)
-        planned = Splitter(self.cluster, self.search.model, sum(sizes)).splits(layout)
+        splitter = Splitter(self.cluster, self.search.model, sum(sizes))
+        planned = splitter.splits(layout)
+        if self.way.is_recomputing:
+            planned = [*planned, *splitter.recomputing_splits(layout)]
         if self.has_one_stage_a_rank:
             return planned
         return [*planned, *few_splits(self.search.network.num_layers, layout.schedule.placement)]
+
+    def _alone(self, shape: Shape) -> Sequence[Sequence[Segment]]:
+        """All layers on a device, or on that of each replica; computed again where they need be."""
+        plain, search = self.search.segment_alone(self.way.device), self.search
+        if not self.way.is_recomputing or self.fits_on([plain], shape.minibatch_size):
+            return [[plain]]
+        devices = range(self.way.device, self.way.device + shape.num_replicas)
+        smallest = min(devices, key=lambda index: search.cluster.devices[index].memory_bytes)
+        return [[search.recomputing_segment(shape, smallest)._replace(device=self.way.device)]]
 
 
 def _largest(room: _Room) -> LargestFit:
@@ -226,6 +248,7 @@ def _found(room: _Room, size: int, stages: tuple[StagePlan, ...], one_more: tupl
         num_replicas=shape.num_replicas,
         num_microbatches=shape.num_microbatches,
         schedule=shape.schedule,
+        is_recomputing=room.way.is_recomputing,
         minibatch_size=size,
         microbatch_size=microbatch_sizes(shape.minibatch_size, shape.num_replicas * shape.num_microbatches)[0]
         if size

@@ -10,7 +10,7 @@ found without walking the row again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import ge
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ class Moment(NamedTuple):
     received: tuple[int, ...]
     """Inputs received, their F not begun."""
     kept: tuple[int, ...]
-    """Microbatches between F and B (or I)."""
+    """Microbatches between F and B (or I); where the stage recomputes, between F and R."""
     gradients: tuple[int, ...]
     """Output gradients received, their B (or I) not begun."""
     deferred: tuple[int, ...]
@@ -39,6 +39,8 @@ class Moment(NamedTuple):
     """Outputs to be sent, or under way."""
     input_grads: tuple[int, ...]
     """Input gradients to be sent, or under way."""
+    remade: tuple[int, ...]
+    """Microbatches between R and B (or I)."""
 
 
 RankMoment = tuple[Moment, ...]
@@ -53,7 +55,12 @@ _MOVES: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     Kind.I: (("kept", "gradients"), ("deferred", "input_grads")),
     Kind.W: (("deferred",), ()),
 }
-_COUNTERS = ("received", "kept", "gradients", "deferred", "outputs", "input_grads")
+_MOVES_OF_RECOMPUTED: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    Kind.R: (("kept",), ("remade",)),
+    Kind.B: (("remade", "gradients"), ("input_grads",)),
+    Kind.I: (("remade", "gradients"), ("deferred", "input_grads")),
+}
+_COUNTERS = ("received", "kept", "gradients", "deferred", "outputs", "input_grads", "remade")
 _SENT: dict[Kind, str] = {Kind.SEND_F: "outputs", Kind.SEND_B: "input_grads"}
 
 
@@ -64,12 +71,12 @@ def rank_moments(row: Sequence[Action], size_class: Sequence[int], schedule: Sch
     receive would, and then gives back the buffer that the earlier one left.
     """
     stages = sorted({action.stage for action in row})
-    walk = _Walk(stages, max(size_class, default=0) + 1, schedule.num_stages - 1)
+    walk = _Walk(stages, max(size_class, default=0) + 1, schedule.num_stages - 1, schedule.recomputed_stages)
     for stage, kind, microbatch in row:
         index = size_class[microbatch] if microbatch >= 0 else 0
         if kind in _SENT:
             walk.send(stage, kind, index)
-        elif kind in _MOVES or kind is Kind.STEP:
+        elif kind in _MOVES or kind in _MOVES_OF_RECOMPUTED or kind is Kind.STEP:
             source = _source_on_rank(stage, kind, walk)
             if source is not None:
                 walk.take_over(source, stage, kind, index)
@@ -90,7 +97,7 @@ class _Walk:
     few dozen moments.
     """
 
-    def __init__(self, stages: Sequence[int], classes: int, last_stage: int) -> None:
+    def __init__(self, stages: Sequence[int], classes: int, last_stage: int, recomputed: Collection[int]) -> None:
         self.stages = stages
         self.classes = classes
         self.start = {stage: place * classes * len(_COUNTERS) for place, stage in enumerate(stages)}
@@ -103,7 +110,7 @@ class _Walk:
                 if name not in _absent(stage, last_stage)
             ]
             for stage in stages
-            for kind, ends in _MOVES.items()
+            for kind, ends in (_MOVES | (_MOVES_OF_RECOMPUTED if stage in recomputed else {})).items()
         }
         self._under_way: dict[tuple[int, Kind], int] = {}
         self._found: dict[tuple[int, Kind, int], dict[tuple[int, ...], None]] = {}
@@ -172,6 +179,7 @@ class HeldBytes(NamedTuple):
     deferred: int
     outputs: int
     input_grads: int
+    remade: int
 
 
 def held_bytes(cost: MicrobatchCost) -> HeldBytes:
@@ -180,8 +188,9 @@ def held_bytes(cost: MicrobatchCost) -> HeldBytes:
     gradients = cost.receive_backward.memory.net_bytes
     outputs = 0 if cost.is_output_kept else cost.output_buffer_bytes
     kept = received + cost.forward.memory.net_bytes - outputs
-    deferred = kept + gradients + cost.input_grad.memory.net_bytes - cost.grad_input_buffer_bytes
-    return HeldBytes(received, kept, gradients, deferred, outputs, cost.grad_input_buffer_bytes)
+    remade = kept + cost.recompute.memory.net_bytes
+    deferred = remade + gradients + cost.input_grad.memory.net_bytes - cost.grad_input_buffer_bytes
+    return HeldBytes(received, kept, gradients, deferred, outputs, cost.grad_input_buffer_bytes, remade)
 
 
 def action_effects(cost: MicrobatchCost, step: MemoryEffect) -> dict[Kind, MemoryEffect]:
@@ -191,6 +200,7 @@ def action_effects(cost: MicrobatchCost, step: MemoryEffect) -> dict[Kind, Memor
         Kind.B: cost.backward.memory,
         Kind.I: cost.input_grad.memory,
         Kind.W: cost.weight_grad.memory,
+        Kind.R: cost.recompute.memory,
         Kind.RECV_F: cost.receive_forward.memory,
         Kind.RECV_B: cost.receive_backward.memory,
         Kind.STEP: step,
@@ -219,6 +229,7 @@ class StageOccupancy:
             total += moment.received[index] * held.received + moment.kept[index] * held.kept
             total += moment.gradients[index] * held.gradients + moment.deferred[index] * held.deferred
             total += moment.outputs[index] * held.outputs + moment.input_grads[index] * held.input_grads
+            total += moment.remade[index] * held.remade
         return total
 
     def composition(self, moment: Moment) -> dict[Category, int]:
@@ -231,9 +242,11 @@ class StageOccupancy:
         return {category: total[category] for category in Category}
 
     def _add_held(self, total: Counter[Category], moment: Moment, index: int) -> None:
+        forward = moment.kept[index] + moment.remade[index] + moment.deferred[index]
         ran = {
-            Kind.RECV_F: moment.received[index] + moment.kept[index] + moment.deferred[index],
-            Kind.F: moment.kept[index] + moment.deferred[index],
+            Kind.RECV_F: moment.received[index] + forward,
+            Kind.F: forward,
+            Kind.R: moment.remade[index] + moment.deferred[index],
             Kind.RECV_B: moment.gradients[index] + moment.deferred[index],
             Kind.I: moment.deferred[index],
         }

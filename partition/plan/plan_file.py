@@ -138,11 +138,26 @@ def _check_layout(path: Path, candidate: Candidate, search: Search) -> None:
     devices = {stage.device_index for stage in of_first}
     most = len(search.cluster.devices) if num_replicas == 1 else num_devices // max(1, num_replicas)
     has_devices = all(0 <= one < most for one in devices) and len(devices) * num_replicas == num_devices
+    _check_recomputation(path, candidate, search)
     if not (has_grid and covers and has_layers and has_devices):
         raise PartitionError(
             f"{path}: its stages do not cover layers 0-{search.costs.num_layers - 1} in order on distinct devices; "
             "plan again with `partition plan`"
         )
+
+
+def _check_recomputation(path: Path, candidate: Candidate, search: Search) -> None:
+    """Refuse runs of layers that are not a stage's own, in order and apart, and those without costs."""
+    for stage in candidate.stages:
+        ends = [layer for span in stage.recompute for layer in span]
+        firsts, lasts = ends[::2], ends[1::2]
+        is_apart = all(last + 1 < first for last, first in zip(lasts, firsts[1:], strict=False))
+        is_own = all(stage.first_layer <= first <= last <= stage.last_layer for first, last in stage.recompute)
+        if ends and not (is_apart and is_own and search.costs.can_recompute):
+            raise PartitionError(
+                f"{path}: stage {stage.stage_index} recomputes {_short(repr(stage.recompute))}, which are no runs "
+                f"of its layers {stage.first_layer}-{stage.last_layer}, in order and apart; plan again"
+            )
 
 
 def _strategy_of(candidate: Candidate, search: Search) -> str:
@@ -155,6 +170,8 @@ def _strategy_of(candidate: Candidate, search: Search) -> str:
         return "pipeline"
     if candidate.minibatch_size < search.minibatch_size:
         return "shrink"
+    if candidate.recompute:
+        return "recompute"
     return "accumulate" if candidate.num_microbatches > 1 else "whole"
 
 

@@ -74,7 +74,7 @@ def prediction_memory(
         most = rows * MOST_IN_ONE_PASS
         sizes = prediction_sizes(most if num_examples is None else min(most, num_examples), rows)
         own = [plan for plan in candidate.stages if plan.replica_index == replica]
-        costs = [search.model.stage(plan.first_layer, plan.last_layer) for plan in own]
+        costs = [search.model.stage(*plan.layers) for plan in own]
         schedule = prediction_schedule(layout.schedule.placement, len(sizes))
         for rank in range(schedule.num_ranks):
             stages = schedule.stages_of(rank)

@@ -15,6 +15,7 @@ from partition.plan.candidate import Candidate, StagePlan, rank_loads
 from partition.plan.estimate import Layout, communication_bytes, predict, replay_costs, stage_plans
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.recomputation import least_recomputation, tightest_recomputation
 from partition.plan.sharded import ShardedLayout, sharded_memory, sharded_prediction
 from partition.plan.sizes import AnySizes, Sizes, Steps, WholeMicrobatches, powers_of_two
 from partition.plan.split import Segment
@@ -28,7 +29,7 @@ ONE_DEVICE_SCHEDULE = "1f1b"
 """On one rank: F0 B0 F1 B1 ..., one microbatch in flight."""
 MOST_SPLIT_WORK = 1_000_000
 """Layers squared times devices times runs of devices that are alike: a minute or two of search."""
-STRATEGIES = ("whole", "shrink", "accumulate", "pipeline", "data_parallel", "hybrid", "sharded")
+STRATEGIES = ("whole", "shrink", "accumulate", "recompute", "pipeline", "data_parallel", "hybrid", "sharded")
 SHARDED_SCHEDULE = "none"
 """torch's own order of things."""
 
@@ -84,6 +85,7 @@ class Search:
             self._check_schedule(schedule)
         self._splitter = cache(self._make_splitter)
         self._shapes_layouts = cache(self._make_layouts)
+        self._layouts_again: dict[object, tuple[Layout, ...]] = {}
 
     @property
     def config(self) -> ExperimentConfig:
@@ -110,10 +112,15 @@ class Search:
         return isinstance(self.settings, ExperimentConfig) and self.settings.optimizer.max_grad_norm is not None
 
     @property
+    def is_recomputing(self) -> bool:
+        """Whether recomputation is to be considered, and can be priced."""
+        return "recompute" in self._admitted and self.costs.can_recompute
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """What the costs cannot price."""
         without_halves = () if self.costs.splits_backward else tuple(_SPLIT_SCHEDULES)
-        without_layers = () if isinstance(self.costs, CostModel) else ("sharded parameters",)
+        without_layers = () if isinstance(self.costs, CostModel) else ("sharded parameters", "recomputation")
         reason = f", which {self.costs.origin(self.cluster)} cannot price"
         unpriced = tuple(f"{what}{reason}" for what in (*without_halves, *without_layers))
         is_mixed = isinstance(self.costs, CostModel) and self.costs.is_mixed
@@ -161,9 +168,11 @@ class Search:
         found: list[Candidate] = []
         for device in self.distinct_devices():
             found += [self._on_one_device(shape, device) for shape in self._one_device_shapes(device)]
-        if "pipeline" in self._admitted:
-            found += [self._pipeline(shape) for shape in self._pipeline_shapes(1)]
-        found += [self._pipeline(shape) for shape in self._replicated_shapes()]
+            found += self._recomputing_alone(device) if self.is_recomputing else []
+        shapes = list(self._pipeline_shapes(1)) if "pipeline" in self._admitted else []
+        for shape in (*shapes, *self._replicated_shapes()):
+            found.append(self._pipeline(shape))
+            found += self._recomputing(found[-1]) if self.is_recomputing else []
         if "sharded" in self._admitted and self._shards:
             found += [self.price_sharded(count) for count in self._sizes.replicas(len(self.cluster.devices))]
         return tuple(found)
@@ -206,7 +215,61 @@ class Search:
             return self._without_layout(shape, refusal)
         if len(self.distinct_devices()) > 1:
             shape = replace(shape, name=f"{shape.name}@{self.cluster.devices[device].name}")
-        return self.price(shape, [Segment(device, 0, self.costs.num_layers - 1)])
+        return self.price(shape, [self.segment_alone(device)])
+
+    def segment_alone(self, device: int) -> Segment:
+        """All layers on one device."""
+        return Segment(device, 0, self.costs.num_layers - 1)
+
+    # Recomputation
+
+    def _recomputing_alone(self, device: int) -> list[Candidate]:
+        """Microbatches that fit one device with recomputation alone; where none do, the smallest."""
+        suffix = f"@{self.cluster.devices[device].name}" if len(self.distinct_devices()) > 1 else ""
+        shapes = [
+            Shape(name=f"recompute-{count}{suffix}", strategy="recompute", minibatch_size=size, num_microbatches=count)
+            for size, count in self._sizes.recomputations(partial(self._fits_alone, device))
+        ]
+        found = [(shape, self._least_recomputation(shape, device)) for shape in shapes]
+        fitting = [self.price(shape, [segment]) for shape, segment in found if segment]
+        return fitting or [self.price(shape, [self.recomputing_segment(shape, device)]) for shape in shapes[-1:]]
+
+    def recomputing_segment(self, shape: Shape, device: int) -> Segment:
+        """All layers on one device, those computed again that cost least to fit; else those that need least memory."""
+        least = self._least_recomputation(shape, device)
+        if least is not None:
+            return least
+        plain, rows = self.segment_alone(device), max(map(max, shape.sizes))
+        spans = tightest_recomputation(self.model.stage(*plain.layers), self.cluster.devices[device], rows)
+        return plain._replace(recompute=spans)
+
+    def _least_recomputation(self, shape: Shape, device: int) -> Segment | None:
+        """All layers on one device, those computed again that cost least to fit; None where none do."""
+        plain, rows = self.segment_alone(device), max(map(max, shape.sizes))
+        stage, on = self.model.stage(*plain.layers), self.cluster.devices[device]
+        limit_bytes = on.memory_bytes - sum(stage.static_bytes(shape.num_microbatches).values())
+        spans = least_recomputation(stage, on, rows, limit_bytes)
+        return None if spans is None else plain._replace(recompute=spans)
+
+    def _recomputing(self, plain: Candidate) -> list[Candidate]:
+        """The same way over several devices with recomputation, where that fits and is worth it."""
+        shape = replace(Shape.of(plain), name=f"{plain.name}-recompute")
+        has_one_stage_a_rank = shape.num_stages == shape.num_ranks
+        # GPipe is as idle as 1F1B, and keeps more: worth its seconds of search only where it is asked for.
+        is_needless = shape.schedule == "gpipe" and self.settings.planner.schedules is None
+        if is_needless or self._no_layout(shape) or (plain.feasible and not has_one_stage_a_rank):
+            return []
+        found = [self.price(shape, split) for split in self._recomputing_splits(plain, shape)]
+        fitting = [candidate for candidate in found if candidate.feasible]
+        best = min(fitting, key=_by_step, default=None)
+        return [] if best is None or (plain.feasible and _by_step(plain) <= _by_step(best)) else [best]
+
+    def _recomputing_splits(self, plain: Candidate, shape: Shape) -> Sequence[Sequence[Segment]]:
+        if shape.num_ranks > 1:
+            layout = self._shapes_layouts(shape)[0]
+            return self._splitter(shape.num_replicas, shape.num_ranks).recomputing_splits(layout)
+        smallest = min(range(shape.num_replicas), key=lambda index: self.cluster.devices[index].memory_bytes)
+        return [] if plain.feasible else [[self.recomputing_segment(shape, smallest)._replace(device=0)]]
 
     # Several devices
 
@@ -324,7 +387,17 @@ class Search:
 
     def layouts(self, candidate: Candidate) -> tuple[Layout, ...]:
         """What each replica of a candidate runs in a step."""
-        return self._shapes_layouts(Shape.of(candidate))
+        return self.layouts_on(Shape.of(candidate), segments_of(candidate.stages))
+
+    def layouts_on(self, shape: Shape, segments: Sequence[Segment]) -> tuple[Layout, ...]:
+        """What each replica of a shape runs in a step on given segments, those of its first replica."""
+        plain = self._shapes_layouts(shape)
+        if not any(segment.recompute for segment in segments):
+            return plain
+        key = (shape, tuple(segment.layers for segment in segments))
+        if key not in self._layouts_again:
+            self._layouts_again[key] = tuple(layout.recomputing(segments, self.costs) for layout in plain)
+        return self._layouts_again[key]
 
     def _make_layouts(self, shape: Shape) -> tuple[Layout, ...]:
         self._check_schedule(shape.schedule)
@@ -350,7 +423,7 @@ class Search:
         """The stages of all replicas of a shape, with their bytes; `segments` are those of its first replica."""
         return tuple(
             stage
-            for replica, layout in enumerate(self._shapes_layouts(shape))
+            for replica, layout in enumerate(self.layouts_on(shape, segments))
             for stage in stage_plans(
                 layout, _shifted(segments, replica * shape.num_ranks), self.cluster, self.costs, replica
             )
@@ -358,7 +431,7 @@ class Search:
 
     def price(self, shape: Shape, segments: Sequence[Segment]) -> Candidate:
         """The candidate of a shape on given segments, those of its first replica."""
-        layouts, num_replicas = self._shapes_layouts(shape), shape.num_replicas
+        layouts, num_replicas = self.layouts_on(shape, segments), shape.num_replicas
         costs = [self._costs(layout, segments, replica, num_replicas) for replica, layout in enumerate(layouts)]
         stages = self.stages_of(shape, segments)
         candidate = self._without_layout(shape, "")
@@ -367,6 +440,7 @@ class Search:
             candidate,
             feasible=not overflow,
             reason=overflow or _fit(stages),
+            recompute=tuple(span for segment in segments for span in segment.recompute),
             stages=stages,
             predicted=predict(
                 layouts,
@@ -426,7 +500,7 @@ class Search:
             microbatch_size=shape.sizes[0][0] if shape.sizes and shape.sizes[0] else 1,
             num_microbatches=shape.num_microbatches,
             schedule=shape.schedule,
-            recompute=False,
+            recompute=(),
             sharding=None,
             learning_rate=self._learning_rate(shape.minibatch_size),
             cost_source=self.costs.origin(self.cluster),
@@ -448,9 +522,7 @@ class Search:
 
 def segments_of(stages: Sequence[StagePlan]) -> list[Segment]:
     """The segments of the first replica."""
-    return [
-        Segment(stage.device_index, stage.first_layer, stage.last_layer) for stage in stages if stage.replica_index == 0
-    ]
+    return [Segment(stage.device_index, *stage.layers) for stage in stages if stage.replica_index == 0]
 
 
 def _shifted(segments: Sequence[Segment], num_devices: int) -> list[Segment]:

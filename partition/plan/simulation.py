@@ -17,7 +17,7 @@ from partition.schedule.replay import with_peaks
 from partition.schedule.replay_costs import BytesTable
 from partition.schedule.simulation import Simulation
 
-_HOLDING = (Kind.F, Kind.B, Kind.I, Kind.W, Kind.RECV_F, Kind.RECV_B)
+_HOLDING = (Kind.F, Kind.B, Kind.I, Kind.W, Kind.R, Kind.RECV_F, Kind.RECV_B)
 
 
 def simulate_candidate(search: Search, candidate: Candidate) -> Simulation:
@@ -40,7 +40,7 @@ def simulate_candidate(search: Search, candidate: Candidate) -> Simulation:
     )
     last = max(range(len(replays)), key=lambda replica: (replays[replica].makespan_s, -replica))
     layout, plans = layouts[last], [plan for plan in candidate.stages if plan.replica_index == last]
-    stages = [search.costs.stage(plan.first_layer, plan.last_layer) for plan in plans]
+    stages = [search.costs.stage(*plan.layers) for plan in plans]
     loads = rank_loads(plans)
     with_memory = with_bytes(costs[last], layout.schedule, stages, layout.distinct_sizes)
     return Simulation(

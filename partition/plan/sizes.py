@@ -38,6 +38,10 @@ class Sizes(Protocol):
         """The minibatch in several microbatches on one device."""
         ...
 
+    def recomputations(self, fits: Fits) -> list[Steps]:
+        """The minibatch in fewer microbatches than fit one device, or in one, so that recomputation may help."""
+        ...
+
     def replicas(self, num_devices: int) -> list[int]:
         """Numbers of replicas, from 2."""
         ...
@@ -82,6 +86,12 @@ class AnySizes:
         if asked is None:
             asked = tuple(sorted({*powers_of_two(size), _fewest(size, fits)}))
         return [Steps(size, count) for count in asked if count > 1]
+
+    def recomputations(self, fits: Fits) -> list[Steps]:
+        """Of the numbers asked for, or powers of two, those that do not fit."""
+        size, asked = self.minibatch_size, self.planner.num_microbatches
+        counts = (count for count in asked or powers_of_two(size) if count <= size)
+        return [Steps(size, count) for count in counts if not fits(-(-size // count), count)]
 
     def replicas(self, num_devices: int) -> list[int]:
         """Powers of two, and as many as there are devices or examples."""
@@ -141,6 +151,11 @@ class WholeMicrobatches:
         """The one number that there are costs for, or what is asked."""
         del fits
         return [Steps(self.minibatch_size, count) for count in self._asked_or(self.count) if count > 1]
+
+    def recomputations(self, fits: Fits) -> list[Steps]:
+        """None: a table does not say what it would take."""
+        del fits
+        return []
 
     def replicas(self, num_devices: int) -> list[int]:
         """Those that share the microbatches evenly."""

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from itertools import count, islice, pairwise
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
+from partition.graph import Spans
+
 StageSeconds = Callable[[int, int, int, int], float]
 """Seconds of one microbatch on (stage index, device, first layer, last layer)."""
 
@@ -46,6 +48,22 @@ class Segment(NamedTuple):
     device: int
     first_layer: int
     last_layer: int
+    recompute: Spans = ()
+    """Runs of these layers of which nothing is kept between forward and backward."""
+
+    @property
+    def layers(self) -> tuple[int, int, Spans]:
+        """What costs are asked of."""
+        return self[1:]
+
+    def recomputing_all(self) -> Segment:
+        """The segment keeping nothing."""
+        return self._replace(recompute=((self.first_layer, self.last_layer),))
+
+    def covering(self, first_layer: int, last_layer: int) -> Segment:
+        """Other layers on the same device; all of them are computed again where some of these are."""
+        moved = Segment(self.device, first_layer, last_layer)
+        return moved.recomputing_all() if self.recompute else moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +157,8 @@ def segments_of(state: State) -> tuple[Segment, ...]:
     """The stages of a state, first to last."""
     segments, link = [], state[2]
     while link is not None:
-        link, *segment = link
-        segments.append(Segment(*segment))
+        link, device, first, last = link
+        segments.append(Segment(device, first, last))
     return tuple(reversed(segments))
 
 

@@ -10,14 +10,17 @@ that relieves the busiest rank and still fits.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import accumulate, combinations, pairwise
 
-from partition.costs import Cluster, CostSource, Device, StageCost
-from partition.plan.estimate import Layout
+from partition.costs import Cluster, Device, StageCost, StageSource
+from partition.graph import Spans
+from partition.plan.estimate import Layout, Recomputing
 from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.peaks import FORMS, Form, StagePeaks
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
 
 MOST_SPLITS_TRIED = 100
@@ -27,7 +30,7 @@ MOST_SPLITS_TRIED = 100
 class Splitter:
     """Finds splits of a model over the devices of one replica."""
 
-    def __init__(self, cluster: Cluster, model: CostSource, minibatch_size: int) -> None:
+    def __init__(self, cluster: Cluster, model: StageSource, minibatch_size: int) -> None:
         self.cluster = cluster
         self.model = model
         self.minibatch_size = minibatch_size
@@ -35,6 +38,7 @@ class Splitter:
         # Neither depends on the schedule, so all of a shape's schedules share them.
         self._seconds = cache(self._stage_seconds)
         self._fastest = cache(self._fastest_split)
+        self._peaks: StagePeaks | None = None
 
     def splits(self, layout: Layout) -> list[tuple[Segment, ...]]:
         """The segments of every stage, in order: the best split, or two of which only a replay can tell the better."""
@@ -43,23 +47,24 @@ class Splitter:
             return [self._one_stage_a_rank(layout)]
         return self._several_stages_a_rank(layout)
 
+    def recomputing_splits(self, layout: Layout) -> list[tuple[Segment, ...]]:
+        """The segments of splits that recompute, for a layout whose best split does not fit, or is not the fastest.
+
+        With one stage a rank there are none where no stage need recompute, or none fits; else all stages do.
+        """
+        placement = layout.schedule.placement
+        if placement == tuple(range(len(placement))):
+            return self._recomputing(layout)
+        splits = self._again.splits(layout.recomputing_everywhere)
+        return [tuple(segment.recomputing_all() for segment in split) for split in splits]
+
     # One stage a rank
 
     def _one_stage_a_rank(self, layout: Layout) -> tuple[Segment, ...]:
         num_stages, num_microbatches = layout.schedule.num_stages, layout.num_microbatches
         fastest = self._fastest(num_stages, num_microbatches)
-        # Stages of equal layers share their costs, and a stage its occupancy at every position.
-        occupancy = cache(layout.occupancy)
-
-        @cache
-        def peak_bytes(index: int, stage: StageCost) -> int:
-            of = occupancy(stage)
-            return max(of.bytes_at(moment) for (moment,) in layout.moments[index])
-
-        def fill(index: int, device: int, first: int, last: int) -> float:
-            return peak_bytes(index, self.model.stage(first, last)) / self.cluster.devices[device].memory_bytes
-
-        if all(fill(index, *segment) <= 1 for index, segment in enumerate(fastest)):
+        fill = self._fill(layout)
+        if all(fill(index, *segment[:3]) <= 1 for index, segment in enumerate(fastest)):
             return fastest
         rows = layout.distinct_sizes[0]
         seconds = self._seconds(rows)
@@ -71,6 +76,71 @@ class Splitter:
         problem = self._problem(num_stages, num_microbatches, rows)
         fitting = optimal_split(replace(problem, stage_s=seconds_if_it_fits))
         return fitting.segments if fitting is not None else _closest(replace(problem, stage_s=cache(fill)))
+
+    def _peaks_of(self, layout: Layout) -> StagePeaks:
+        """The peaks under a layout: those of the last one are kept, for it is often asked for twice."""
+        if self._peaks is None or self._peaks.layout is not layout:
+            self._peaks = StagePeaks(layout, layout.occupancy, self.model)
+        return self._peaks
+
+    def _fill(self, layout: Layout) -> StageSeconds:
+        """The share of its device's memory that a stage takes at its peak."""
+        peaks = self._peaks_of(layout)
+
+        def fill(index: int, device: int, first: int, last: int) -> float:
+            return peaks.plain(index, first, last) / self.cluster.devices[device].memory_bytes
+
+        return fill
+
+    def _recomputing(self, layout: Layout) -> list[tuple[Segment, ...]]:
+        """Of the splits whose stages keep everything where that fits, and else as little as need be, the fastest."""
+        num_stages, num_microbatches = layout.schedule.num_stages, layout.num_microbatches
+        peaks = self._peaks_of(layout)
+        rows, limits = layout.distinct_sizes[0], [device.memory_bytes for device in self.cluster.devices]
+        seconds, longer = self._seconds(rows), self._again._seconds(rows)
+
+        def keeps_all(index: int, device: int, first: int, last: int) -> bool:
+            return peaks.plain(index, first, last) <= limits[device]
+
+        if all(keeps_all(index, *of[:3]) for index, of in enumerate(self._fastest(num_stages, num_microbatches))):
+            return []
+
+        @cache
+        def least_s(index: int, device: int, first: int, last: int) -> float:
+            if keeps_all(index, device, first, last):
+                return seconds(index, device, first, last)
+            fits = peaks.recomputing(index, first, last) <= limits[device]
+            return longer(index, device, first, last) if fits else math.inf
+
+        split = optimal_split(replace(self._problem(num_stages, num_microbatches, rows), stage_s=least_s))
+        if split is None:
+            return []
+        return [
+            tuple(
+                of if keeps_all(index, *of[:3]) else of._replace(recompute=self._fewest(peaks, index, of, rows))
+                for index, of in enumerate(split.segments)
+            )
+        ]
+
+    def _fewest(self, peaks: StagePeaks, index: int, segment: Segment, rows: int) -> Spans:
+        """The fastest that fits: either form of recomputation, with as many first layers kept as can be."""
+        device, (first, last, _) = self.cluster.devices[segment.device], segment.layers
+        found: list[tuple[float, Spans]] = []
+        for form in FORMS:
+
+            def fits(num_kept: int, form: Form = form) -> bool:
+                return peaks.of(index, first, last, form(first + num_kept, last)) <= device.memory_bytes
+
+            if fits(0):
+                num_kept = bisect_left(range(1, last - first + 1), True, key=lambda count: not fits(count))
+                spans = form(first + num_kept, last)
+                found.append((work_seconds(self.model.stage(first, last, spans), rows, device), spans))
+        return min(found)[1]
+
+    @cached_property
+    def _again(self) -> Splitter:
+        """The splits of stages that keep nothing."""
+        return Splitter(self.cluster, Recomputing(kept=self.model), self.minibatch_size)
 
     def _fastest_split(self, num_stages: int, num_microbatches: int) -> tuple[Segment, ...]:
         """The split of least step, whether or not it fits."""
@@ -90,12 +160,17 @@ class Splitter:
             here, there = placement[device], placement[following]
             return 0.0 if here == there else of_devices.cut_s(here, there, layer)
 
+        occupancy = cache(layout.occupancy)
+
+        @cache
+        def peak_alone(index: int, stage: StageCost) -> int:
+            place = layout.schedule.stages_of(placement[index]).index(index)
+            own = dict.fromkeys(moment[place] for moment in layout.moments[placement[index]])
+            return max(map(occupancy(stage).bytes_at, own))
+
         def bytes_alone(index: int, device: int, first: int, last: int) -> float:
-            stage = self.model.stage(first, last)
-            own = [moment[layout.schedule.stages_of(placement[index]).index(index)]
-                   for moment in layout.moments[placement[index]]]  # fmt: skip
-            of = layout.occupancy(stage)
-            return max(map(of.bytes_at, own)) / self.cluster.devices[placement[device]].memory_bytes
+            limit_bytes = self.cluster.devices[placement[device]].memory_bytes
+            return peak_alone(index, self.model.stage(first, last)) / limit_bytes
 
         # A device of its own for every stage: which one, the schedule says.
         problem = replace(
@@ -109,7 +184,6 @@ class Splitter:
         )
         fastest = optimal_split(problem)
         assert fastest is not None, "a chain with enough layers always has a split"
-        occupancy = cache(layout.occupancy)
 
         def fits(segments: Sequence[Segment]) -> bool:
             return self._overflow_bytes(layout, segments, occupancy) <= 0
@@ -118,7 +192,7 @@ class Splitter:
             """Of every rank, the busiest first."""
             busy_s = [0.0] * layout.schedule.num_ranks
             for index, segment in enumerate(segments):
-                busy_s[placement[index]] += seconds(index, *segment)
+                busy_s[placement[index]] += seconds(index, *segment[:3])
             return sorted(busy_s, reverse=True)
 
         start = _placed(fastest.segments, placement)
@@ -136,14 +210,14 @@ class Splitter:
         found = []
         for rank in range(layout.schedule.num_ranks):
             own = [segments[stage] for stage in layout.schedule.stages_of(rank)]
-            stages = [occupancy(self.model.stage(of.first_layer, of.last_layer)) for of in own]
+            stages = [occupancy(self.model.stage(*of.layers)) for of in own]
             found.append(rank_peak(stages, layout.moments[rank])[0] - self.cluster.devices[own[0].device].memory_bytes)
         return max(found)
 
     # Costs
 
     def _stage_seconds(self, rows: int) -> StageSeconds:
-        """Seconds of forward and backward of one microbatch, whether or not the stage fits its device.
+        """Seconds of forward, recomputation and backward of one microbatch, whether or not the stage fits its device.
 
         A stage costs what its layers cost alone and what each pair of neighbours adds (an activation recomputed for
         the weight gradient of the next layer), so two running sums per kind of device price every stage.
@@ -151,8 +225,7 @@ class Splitter:
         devices, last_layer = self.cluster.devices, self.num_layers - 1
 
         def both_s(device: Device, first: int, last: int) -> float:
-            cost = self.model.stage(first, last).microbatch(rows)
-            return cost.forward.seconds(device) + cost.backward.seconds(device)
+            return work_seconds(self.model.stage(first, last), rows, device)
 
         def running_sums(device: Device) -> tuple[list[float], list[float]]:
             alone = [both_s(device, layer, layer) for layer in range(last_layer + 1)]
@@ -191,6 +264,13 @@ class Splitter:
         )
 
 
+def work_seconds(stage: StageCost, rows: int, device: Device) -> float:
+    """Seconds of forward, recomputation and backward of one microbatch."""
+    cost = stage.microbatch(rows)
+    again_s = cost.recompute.seconds(device) if stage.has_recomputation else 0.0
+    return cost.forward.seconds(device) + again_s + cost.backward.seconds(device)
+
+
 def _closest(problem: SplitProblem) -> tuple[Segment, ...]:
     """The split of the least largest `stage_s`, here shares of memory; the least sum of them among equals."""
     # So large a number makes the largest share decide.
@@ -220,7 +300,7 @@ def neighbours(segments: Sequence[Segment]) -> Iterator[tuple[Segment, ...]]:
     for index, (before, after) in enumerate(pairwise(segments)):
         for cut in (before.last_layer - 1, before.last_layer + 1):
             if before.first_layer <= cut < after.last_layer:
-                moved = (before._replace(last_layer=cut), after._replace(first_layer=cut + 1))
+                moved = (before.covering(before.first_layer, cut), after.covering(cut + 1, after.last_layer))
                 yield (*segments[:index], *moved, *segments[index + 2 :])
 
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
-from partition.costs import Cluster, CostModel, StageCost
+from partition.costs import Cluster, CostModel
 from partition.plan.estimate import Layout
 from partition.plan.microbatches import size_classes
 from partition.plan.occupancy import StageOccupancy
+from partition.plan.peaks import StagePeaks
 
 
-def some_split_fits(layout: Layout, sizes: Sequence[int], cluster: Cluster, model: CostModel) -> bool:
+def some_split_fits(
+    layout: Layout, sizes: Sequence[int], cluster: Cluster, model: CostModel, *, is_recomputing: bool = False
+) -> bool:
     """Whether the layers can be cut into contiguous stages, one a rank, that fit devices in their order.
 
     `layout` has the schedule and microbatches of the same pattern as `sizes`, the examples of each. Exact: for every
-    number of layers covered, the first device on which stages can end is all that matters to those that follow.
+    number of layers covered, the first device on which stages can end is all that matters to those that follow. With
+    `is_recomputing` a stage may be computed again, in either form.
     """
     distinct = size_classes(tuple(sizes))[0]
-    occupancy = cache(lambda stage: StageOccupancy(stage, distinct, len(sizes)))
+    peaks = StagePeaks(layout, lambda stage: StageOccupancy(stage, distinct, len(sizes)), model)
 
-    @cache
-    def peak_bytes(index: int, stage: StageCost) -> int:
-        of = occupancy(stage)
-        return max(of.bytes_at(moment) for (moment,) in layout.moments[index])
+    def needed_bytes(index: int, first: int, last: int) -> int:
+        needed = peaks.plain(index, first, last)
+        return min(needed, peaks.recomputing(index, first, last)) if is_recomputing else needed
 
     layers, num_stages = model.network.num_layers, layout.schedule.num_stages
     ends: dict[int, int] = {0: -1}
@@ -35,7 +37,7 @@ def some_split_fits(layout: Layout, sizes: Sequence[int], cluster: Cluster, mode
             left = num_stages - 1 - index
             limits = [one.memory_bytes for one in cluster.devices[device + 1 : len(cluster.devices) - left]]
             for last in range(first, layers - left) if left else (layers - 1,):
-                needed = peak_bytes(index, model.stage(first, last))
+                needed = needed_bytes(index, first, last)
                 place = next((place for place, limit in enumerate(limits) if limit >= needed), None)
                 if place is not None:
                     following[last + 1] = min(following.get(last + 1, len(cluster.devices)), device + 1 + place)

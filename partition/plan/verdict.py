@@ -16,7 +16,10 @@ def describe(candidate: Candidate) -> str:
     plural = "" if candidate.num_microbatches == 1 else "es"
     most = "" if is_even else "at most "
     pieces = f"{candidate.num_microbatches} microbatch{plural} of {most}{candidate.microbatch_size}"
+    again = recomputation(candidate)
     match candidate.strategy:
+        case "recompute":
+            return f"the {batch} in {pieces} on one device{again}"
         case "whole":
             return f"the whole {batch} on one device"
         case "shrink":
@@ -26,9 +29,20 @@ def describe(candidate: Candidate) -> str:
         case "sharded":
             return f"the {batch} and every parameter shared by {candidate.num_replicas} devices, torch's fully_shard"
         case "data_parallel":
-            return f"the {batch} shared by {candidate.num_replicas} devices, {pieces} on each"
+            return f"the {batch} shared by {candidate.num_replicas} devices, {pieces} on each{again}"
         case _:
-            return f"the {batch} in {pieces} {_through(candidate)}"
+            return f"the {batch} in {pieces} {_through(candidate)}{again}"
+
+
+def recomputation(candidate: Candidate) -> str:
+    """Which layers are computed again, after a comma; nothing where none are."""
+    if not candidate.recompute:
+        return ""
+    runs = [f"{first}" if first == last else f"{first}-{last}" for first, last in candidate.recompute]
+    shown = [*runs[:4], f"{len(runs) - 4} more runs"] if len(runs) > 5 else runs
+    is_one = len(runs) == 1 and "-" not in runs[0]
+    together = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f", computing layer{'' if is_one else 's'} {together} again for the backward"
 
 
 def _through(candidate: Candidate) -> str:
@@ -70,6 +84,7 @@ def _choice(chosen: Candidate) -> str:
         "whole": "Neither split nor shrink",
         "shrink": "Shrink the minibatch",
         "accumulate": "Accumulate",
+        "recompute": "Recompute",
         "pipeline": "Split the graph",
         "data_parallel": "Share the minibatch",
         "sharded": "Share the minibatch and every parameter",

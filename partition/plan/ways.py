@@ -17,6 +17,8 @@ class Way:
     """Where it needs only one."""
     is_one_example_each: bool = False
     """As many microbatches as examples."""
+    is_recomputing: bool = False
+    """Whatever layers need be are computed again."""
 
     @property
     def least(self) -> int:
@@ -41,6 +43,8 @@ def ways(search: Search, counts: Sequence[int]) -> Iterator[Way]:
     for shape in split:
         if shape.num_stages <= layers and shape.num_ranks * shape.num_replicas <= devices:
             yield Way(shape=shape)
+            if search.is_recomputing:
+                yield Way(shape=replace(shape, name=f"{shape.name}-recompute"), is_recomputing=True)
 
 
 def _ways_alone(search: Search, counts: Sequence[int], device: int) -> Iterator[Way]:
@@ -54,6 +58,10 @@ def _ways_alone(search: Search, counts: Sequence[int], device: int) -> Iterator[
             yield Way(shape=_alone("accumulate", f"accumulate-{count}{suffix}", count), device=device)
         shape = _alone("accumulate", f"accumulate-1{suffix}", 1)
         yield Way(shape=shape, device=device, is_one_example_each=True)
+    if search.is_recomputing:
+        for count in counts:
+            shape = _alone("recompute", f"recompute-{count}{suffix}", count)
+            yield Way(shape=shape, device=device, is_recomputing=True)
 
 
 def _alone(strategy: str, name: str, num_microbatches: int) -> Shape:

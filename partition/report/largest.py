@@ -55,7 +55,8 @@ def _best_schedules(fits: Sequence[LargestFit]) -> list[LargestFit]:
     best: dict[object, LargestFit] = {}
     for fit in fits:
         is_split = fit.num_ranks > 1
-        key = (fit.strategy, fit.num_replicas, fit.num_ranks, fit.num_microbatches) if is_split else fit.name
+        shape = (fit.strategy, fit.num_replicas, fit.num_ranks, fit.num_microbatches, fit.is_recomputing)
+        key = shape if is_split else fit.name
         if key not in best or fit.minibatch_size > best[key].minibatch_size:
             best[key] = fit
     return list(best.values())
@@ -71,7 +72,8 @@ def _schedules_text(fits: Sequence[LargestFit]) -> list[str]:
         for fit in split:
             if fit.num_microbatches == count:
                 replicas = "" if fit.num_replicas == 1 else f"{fit.num_replicas} x "
-                of_shape = rows.setdefault(f"{replicas}{fit.num_ranks} devices", {})
+                again = ", recomputing" if fit.is_recomputing else ""
+                of_shape = rows.setdefault(f"{replicas}{fit.num_ranks} devices{again}", {})
                 of_shape[fit.schedule] = f"{fit.minibatch_size:,}" if fit.minibatch_size else "none"
         lines = [[name, *(row.get(schedule, "") for schedule in schedules)] for name, row in rows.items()]
         title = f"Largest minibatch of every schedule, {count} microbatches a replica"

@@ -12,6 +12,7 @@ _KINDS = {
     Kind.B: "backward",
     Kind.I: "input gradient",
     Kind.W: "weight gradient",
+    Kind.R: "recomputation",
     Kind.RECV_F: "receiving activations",
     Kind.RECV_B: "receiving gradients",
     Kind.STEP: "optimizer step",
@@ -116,6 +117,8 @@ def _remedies(found: Footprint) -> list[str]:
             continue
         microbatches = counted(remedy.num_microbatches, "microbatch", "microbatches")
         change = microbatches if remedy.schedule == candidate.schedule else f"schedule {remedy.schedule}"
+        if remedy.is_recomputing and not candidate.recompute:
+            change = "recomputation"
         fits = ", which fits" if remedy.fits and not candidate.feasible else ""
         words.append(f"{change} would bring it to {format_bytes(remedy.peak_bytes)}{fits}")
     return [f"On the same split, {' and '.join(words)}."] if words else []

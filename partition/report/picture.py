@@ -31,8 +31,9 @@ MOST_DRAWN = 100_000
 """Actions of the largest schedule that is drawn: more make a file that no viewer opens."""
 
 _NAMES = {Kind.F: "F forward", Kind.B: "B backward", Kind.I: "I input gradient", Kind.W: "W weight gradient"}
-_NAMES[Kind.STEP] = "optimizer step"
-_COLORS = {Kind.F: "#083a78", Kind.I: "#f0a30a", Kind.W: "#cdebd8", Kind.B: "#dd7a4f", Kind.STEP: "#000000"}
+_NAMES |= {Kind.R: "R recomputation", Kind.STEP: "optimizer step"}
+_COLORS = {Kind.F: "#083a78", Kind.I: "#f0a30a", Kind.W: "#cdebd8", Kind.B: "#dd7a4f", Kind.R: "#7b3fa0"}
+_COLORS[Kind.STEP] = "#000000"
 _PALEST = 0.3
 """how far towards white the last stage of a rank is"""
 _CELL_INCHES = 0.29

@@ -19,6 +19,7 @@ _CATEGORY = {
     Kind.B: "backward",
     Kind.I: "input gradient",
     Kind.W: "weight gradient",
+    Kind.R: "recomputation",
     Kind.STEP: "optimizer step",
 }
 

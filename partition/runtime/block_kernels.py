@@ -49,8 +49,8 @@ def _rescale_rounded(n_BD: Tensor, wide_BD: Tensor, of: Parameters) -> None:
 def _norm_grad(stage: Stage, instruction: NormGrad, frame: Frame) -> None:
     norm, *variables, has_input_grad, wide, wide_grad = instruction
     x_BD, standardised_BD, grad_BD, product_BD, statistics, sums_D = (frame.tensors[one.name] for one in variables)
+    narrow = (standardised_BD, grad_BD)
     if wide is not None and wide_grad is not None:
-        narrow = (standardised_BD, grad_BD)
         x_BD, grad_BD = frame.tensors[wide.name].copy_(x_BD), frame.tensors[wide_grad.name].copy_(grad_BD)
         standardised_BD = x_BD
     of, statistics_3B = stage.layers[norm.index], statistics.view(3, -1)
@@ -61,8 +61,8 @@ def _norm_grad(stage: Stage, instruction: NormGrad, frame: Frame) -> None:
     if has_input_grad:
         norms.norm_input_grad(standardised_BD, grad_BD, of.weight_OI, norm.has_mean, product_BD, statistics_3B)
     if wide is not None:
-        narrow[0].copy_(standardised_BD)
-        narrow[1].copy_(grad_BD)
+        for values_BD, wide_BD in zip(narrow, (standardised_BD, grad_BD), strict=True):
+            values_BD.copy_(wide_BD)
 
 
 def _rescale(stage: Stage, instruction: Rescale, frame: Frame) -> None:

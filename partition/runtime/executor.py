@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -41,6 +42,8 @@ class Step:
     """The place in the minibatch of this replica's first example."""
     sink: Callable[[int, Tensor], None] | None = None
     """Takes the logits of each microbatch where the row is for prediction; None for training."""
+    examine: Callable[[int, int, Tensor], None] | None = None
+    """Sees, of which rank, which layer's output in prediction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,8 @@ class Executor:
     def _forward(self, action: Action) -> Iterator[None]:
         yield from self._arrival(Kind.RECV_F, action)
         stage, frame = self.stages[action.stage], self._frame(action)
-        output = stage.forward(frame) if self.step.sink is None else stage.predict(frame)
+        examine = self.step.examine and partial(self.step.examine, self.rank)
+        output = stage.forward(frame) if self.step.sink is None else stage.predict(frame, examine)
         if not stage.program.is_last:
             self._outputs[action.stage, action.microbatch] = output
         elif self.step.sink is not None:
@@ -146,6 +150,11 @@ class Executor:
 
     def _weight_grad(self, action: Action) -> Iterator[None]:
         self.stages[action.stage].weight_grad(self._frame(action))
+        self.clock.work(self.step.seconds(action))
+        return iter(())
+
+    def _recompute(self, action: Action) -> Iterator[None]:
+        self.stages[action.stage].recompute(self._frame(action))
         self.clock.work(self.step.seconds(action))
         return iter(())
 
@@ -260,7 +269,8 @@ class Executor:
             yield from self._measure(action.stage)
         elif self._scale is None:
             yield from self._agree_on_norm(self.norm_limit)
-        update.apply(1.0 if self._scale is None else self._scale)
+        if update.is_finite:  # else the run ends, and what went wrong is looked for in the layers as they were
+            update.apply(1.0 if self._scale is None else self._scale)
         self.clock.work(self.step.seconds(action))
 
     def _measure(self, stage_index: int) -> Iterator[None]:
@@ -295,6 +305,7 @@ _METHODS: dict[Kind, Callable[[Executor, Action], Iterable[None]]] = {
     Kind.B: Executor._backward,
     Kind.I: Executor._backward,
     Kind.W: Executor._weight_grad,
+    Kind.R: Executor._recompute,
     Kind.SEND_F: Executor._send,
     Kind.SEND_B: Executor._send,
     Kind.RECV_F: Executor._receive,

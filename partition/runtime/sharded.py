@@ -23,6 +23,7 @@ from partition.data.rows import Examples
 from partition.ops.losses import summed_loss
 from partition.plan import Candidate, Search
 from partition.plan.microbatches import microbatch_sizes
+from partition.runtime.fault import INPUTS, Findings, describe_fault
 from partition.runtime.feed import MinibatchFeed, example_weight
 from partition.runtime.module import build_module
 from partition.runtime.plain import unit_modules
@@ -85,8 +86,9 @@ class ShardedModel:
         if limit is not None:
             for gradient in self._shards(of_gradients=True):
                 gradient.mul_(clip_scale(norm, limit))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        if math.isfinite(norm):  # else the run ends, and what went wrong is looked for in layers and gradients
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         self._ended_s = time.perf_counter()
         return StepResult(
             loss=loss_sum,
@@ -139,6 +141,26 @@ class ShardedModel:
         every = share_all(self.world, {self.rank: numbers})
         sums = [sum(of_rank[index] for of_rank in every) for index in range(3)]
         return float(sums[0]), float(sums[1]), float(sums[2]), max(of_rank[3] for of_rank in every)
+
+    @torch.no_grad()
+    def find_fault(self, x: Examples, examples: NDArray[np.int64]) -> str:
+        """What first was not finite in the step just made on these examples; all ranks look for it together."""
+        findings = Findings()
+        for layer, unit in enumerate(self._units):
+            gradients = (parameter.grad for parameter in unit.parameters())
+            findings.gradients(layer, (one.to_local() for one in gradients if isinstance(one, DTensor)))
+        shares = microbatch_sizes(len(examples), self.candidate.num_replicas)
+        outputs = self._rows("x", x, np.split(examples, np.cumsum(shares)[:-1])[self.rank])
+        findings.output(INPUTS, outputs)
+        hooks, layer = [], INPUTS
+        for module in self.model:
+            layer += module in self._units
+            hooks.append(module.register_forward_hook(_examining(findings, layer)))
+        self.model.eval()
+        self.model(outputs)
+        for hook in hooks:
+            hook.remove()
+        return describe_fault(self.world, {self.rank: findings}, self.candidate)
 
     @torch.no_grad()
     def predict(self, x: Examples, examples: NDArray[np.int64], replica: int) -> Iterator[NDArray[Any]]:
@@ -196,6 +218,10 @@ class ShardedModel:
         """All parameters, gathered from all ranks, which call it together."""
         wholes = [parameter.detach() for parameter in self.model.parameters()]
         return [whole.full_tensor() for whole in wholes if isinstance(whole, DTensor)]
+
+
+def _examining(findings: Findings, layer: int) -> Callable[[nn.Module, object, Tensor], None]:
+    return lambda _, __, output: findings.output(layer, output)
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -19,8 +19,11 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from partition.graph import Category, Network, Program, StageProgram, Variable
+from partition.graph.block_operators import Accumulate
 from partition.graph.layers import Layer, Weighted
+from partition.graph.mixed_operators import Cast
 from partition.graph.program import (
+    TARGETS,
     WIDE_FORMAT,
     Activate,
     ActivationGrad,
@@ -33,6 +36,7 @@ from partition.graph.program import (
     Take,
     WeightGrad,
 )
+from partition.graph.recompute import unit_of, units_of_parts, written
 from partition.ops import (
     ACTIVATIONS,
     affine,
@@ -184,15 +188,26 @@ class Stage:
             x = frame.tensors[self.program.input.name]
             torch.autograd.grad((edge,), (x,), (grad_y,))
 
+    def recompute(self, frame: Frame) -> None:
+        """R: what F has not kept, from what it has, just as F made it."""
+        with torch.no_grad():
+            self.run(self.program.recompute, frame)
+
     def weight_grad(self, frame: Frame) -> None:
         """W: the weight gradients that I left, in one go."""
         with torch.no_grad():
             self.run(self.program.weight_grad, frame)
 
-    def predict(self, frame: Frame) -> Tensor:
-        """Forward without keeping anything: the logits on the last stage, what to send elsewhere."""
+    def predict(self, frame: Frame, examine: Callable[[int, Tensor], None] | None = None) -> Tensor:
+        """Forward without keeping anything: the logits on the last stage, what to send elsewhere.
+
+        `examine` sees what every operator makes, with its layer (or block); the inputs with -1.
+        """
         with torch.no_grad():
-            self.run(self.program.predict, frame)
+            if examine is None:
+                self.run(self.program.predict, frame)
+            else:
+                self._run_examined(frame, examine)
         return frame.tensors[self.program.prediction.name]
 
     def example_squares(self, num_microbatches: int) -> list[float]:
@@ -211,6 +226,18 @@ class Stage:
         for instruction in program:
             INSTRUCTION_METHODS[type(instruction)](self, instruction, frame)
 
+    def _run_examined(self, frame: Frame, examine: Callable[[int, Tensor], None]) -> None:
+        units, unit = units_of_parts(self.program.layers), -1
+        for instruction in self.program.predict:
+            self.run((instruction,), frame)
+            if isinstance(instruction, Take | Give):
+                continue
+            # A sum is of the unit that has made what is summed; what is cast by itself are the inputs.
+            if not isinstance(instruction, Load | Cast | Accumulate):
+                unit = unit_of(instruction, self.program, units)
+            for variable in written(instruction):
+                examine(unit, frame.tensors[variable.name])
+
     # Instructions
 
     def _take(self, instruction: Take, frame: Frame) -> None:
@@ -227,7 +254,7 @@ class Stage:
     def _load(self, instruction: Load, frame: Frame) -> None:
         assert frame.feed is not None, "the first and the last stage are fed"
         name = instruction.into.name
-        frame.feed("targets" if name == "targets" else "x", frame.microbatch, frame.tensors[name])
+        frame.feed(TARGETS if name == TARGETS else "x", frame.microbatch, frame.tensors[name])
 
     def _affine(self, instruction: Affine, frame: Frame) -> None:
         layer, x, z, weights = instruction

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,8 +78,8 @@ def train(
 
     Without a `world` all ranks live in this process. Where `watch` sees a signal that asks this process to
     stop, all ranks end after the same step. With a `saver` the run goes on from where that says, and is saved when
-    that says, and where it is stopped. Raises DeviceMemoryError where a device runs out, RunError where the
-    loss is not finite.
+    that says, and where it is stopped. Raises DeviceMemoryError where a device runs out, RunError where loss or
+    gradient are not finite, naming the layer that was the first.
     """
     config = search.config
     fleet = build(search, candidate, world)
@@ -110,7 +111,7 @@ def train(
         is_full = len(examples) == min(candidate.minibatch_size, dataset.num_train)
         one = _metrics(step, result, len(examples), rate)
         metrics.append(_with_noise(one, result, metrics, dataset.num_train) if is_full else one)
-        _check_finite(metrics[-1])
+        _check_finite(metrics[-1], partial(fleet.find_fault, dataset.train_x, examples))
         if len(examples) == candidate.minibatch_size:
             whole_s.append(result.step_s)
         observe(metrics[-1])
@@ -181,13 +182,14 @@ def _parts(metrics: Sequence[Metrics]) -> list[Parts]:
     ]
 
 
-def _check_finite(metrics: Metrics) -> None:
+def _check_finite(metrics: Metrics, find_fault: Callable[[], str]) -> None:
+    """All ranks know the same figures of a step, and end after the same one."""
     for name in ("loss", "grad_norm"):
         value = getattr(metrics, name)
         if not math.isfinite(value):
             raise RunError(
-                f"step {metrics.step}: {name} is {value}; the learning rate is {metrics.learning_rate:g}, "
-                "try a tenth of it (optimizer.lr)"
+                f"step {metrics.step}: {name} is {value}: {find_fault()}; the learning rate is "
+                f"{metrics.learning_rate:g}, try a tenth of it (optimizer.lr)"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -69,6 +70,11 @@ class Update:
                 yield _Measured("without penalty", layer.grad_weight_OI, layer.weight_OI)
         if layer.grad_bias_O is not None:
             yield _Measured("gradient", layer.grad_bias_O.unsqueeze(0))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the gradients that were measured are finite."""
+        return math.isfinite(sum(self.grad_squares))
 
     def apply(self, scale: float = 1.0) -> None:
         """Update the parameters with `scale` times the gradients."""

@@ -17,7 +17,8 @@ from partition.costs.noise import StepNoise
 from partition.data.rows import Examples
 from partition.data.stores import free_bytes as host_free_bytes
 from partition.errors import DeviceMemoryError, RunError
-from partition.graph import Category, StageProgram, build_stage_program
+from partition.graph import Category, StageProgram, build_stage_program, recomputed
+from partition.graph.recompute import units_of_parts
 from partition.ops.mixed import to_numpy
 from partition.plan import Candidate, Layout, Search, StagePlan
 from partition.plan.microbatches import microbatch_sizes
@@ -26,6 +27,7 @@ from partition.runtime.channel import Channels, MessageKey
 from partition.runtime.clock import Clock, SimulatedClock, WallClock
 from partition.runtime.device import RuntimeDevice
 from partition.runtime.executor import Executor, Observer, Run, Step, run_in_turn
+from partition.runtime.fault import Findings, describe_fault
 from partition.runtime.feed import MinibatchFeed, example_weight
 from partition.runtime.optimizer import build_optimizer
 from partition.runtime.parameters import initialise
@@ -75,7 +77,7 @@ class Worker:
         build = self._parts.program
         options = {"has_noise": search.model.has_noise, "is_mixed": search.model.is_mixed}
         build = partial(build, **{name: True for name, is_on in options.items() if is_on})
-        program = build(search.network, plan.first_layer, plan.last_layer)
+        program = recomputed(build(search.network, plan.first_layer, plan.last_layer), plan.recompute)
         seed, parts = search.config.training.seed, [part for layer in program.layers for part in layer.weighted]
         layers = {part.index: take_parameters(part, self.device, wide_dtype(program)) for part in parts}
         initialise(parts, layers, seed)
@@ -260,7 +262,36 @@ class Fleet:
         for start in range(0, len(examples), most):
             yield from self._predict(x, examples[start : start + most], replica, rows)
 
-    def _predict(self, x: Examples, examples: NDArray[np.int64], replica: int, rows: int) -> list[NDArray[Any]]:
+    def find_fault(self, x: Examples, examples: NDArray[np.int64]) -> str:
+        """What first was not finite in the step just made on these examples; all ranks look for it together."""
+        findings = {worker.rank: Findings() for worker in self.workers}
+        for worker in self.workers:
+            for stage in worker.stages.values():
+                units = units_of_parts(stage.program.layers)
+                unit_of_index = {part.index: units[part] for unit in stage.program.layers for part in unit.weighted}
+                for index, of in stage.layers.items():
+                    gradients = (of.grad_weight_OI, of.grad_bias_O)
+                    found = (one for one in gradients if one is not None)
+                    findings[worker.rank].gradients(unit_of_index[index], found)
+
+        def examine(rank: int, layer: int, tensor: Tensor) -> None:
+            findings[rank].output(layer, tensor)
+
+        for replica, _, part in self._parts(examples):
+            rows = max(self.search.layouts(self.candidate)[replica].sizes)
+            most = rows * MOST_IN_ONE_PASS
+            for start in range(0, len(part), most):
+                self._predict(x, part[start : start + most], replica, rows, examine)
+        return describe_fault(self.world, findings, self.candidate)
+
+    def _predict(
+        self,
+        x: Examples,
+        examples: NDArray[np.int64],
+        replica: int,
+        rows: int,
+        examine: Callable[[int, int, Tensor], None] | None = None,
+    ) -> list[NDArray[Any]]:
         sizes = prediction_sizes(len(examples), rows)
         found: dict[int, NDArray[Any]] = {}
 
@@ -268,7 +299,7 @@ class Fleet:
             found[microbatch] = to_numpy(logits.cpu())
 
         feed = MinibatchFeed(x, x, examples, sizes)
-        step = Step(sizes=sizes, weight=1.0, feed=feed, seconds=_no_seconds, sink=keep)
+        step = Step(sizes=sizes, weight=1.0, feed=feed, seconds=_no_seconds, sink=keep, examine=examine)
         placement = self.search.layouts(self.candidate)[replica].schedule.placement
         run_in_turn(self.runs(replica, prediction_schedule(placement, len(sizes)), step, _no_seconds))
         return [found[microbatch] for microbatch in sorted(found)]

@@ -5,6 +5,7 @@ from partition.schedule.generators import GENERATORS, generate
 from partition.schedule.grid import draw
 from partition.schedule.lowering import lower
 from partition.schedule.memory import MemoryPeak, find_memory_peak, memory_over_row, memory_peak
+from partition.schedule.recompute import with_recomputation
 from partition.schedule.replay import Replay, replay, replay_replicas
 from partition.schedule.replay_costs import ReplayCosts, uniform_costs
 from partition.schedule.text import from_text, to_text
@@ -30,4 +31,5 @@ __all__ = [
     "to_text",
     "uniform_costs",
     "validate",
+    "with_recomputation",
 ]

@@ -30,6 +30,8 @@ class Kind(StrEnum):
     """input gradient"""
     W = "W"
     """weight gradient"""
+    R = "R"
+    """forward again of what F has not kept, before B or I"""
     SEND_F = "SEND_F"
     RECV_F = "RECV_F"
     SEND_B = "SEND_B"
@@ -41,7 +43,7 @@ class Kind(StrEnum):
     """the optimizer's update of one stage"""
 
 
-COMPUTE = frozenset({Kind.F, Kind.B, Kind.I, Kind.W})
+COMPUTE = frozenset({Kind.F, Kind.B, Kind.I, Kind.W, Kind.R})
 """Kinds that do arithmetic on one microbatch."""
 BACKWARD = frozenset({Kind.B, Kind.I})
 """Kinds that produce the gradient of a stage's input."""
@@ -73,7 +75,7 @@ class Result(NamedTuple):
 
 
 def result_of(action: Action) -> Result | None:
-    """What an action makes; None for W and for what computes nothing."""
+    """What an action makes; None for W, R and for what computes nothing."""
     if action.kind is Kind.F:
         return Result(action.stage, False, action.microbatch)
     return Result(action.stage, True, action.microbatch) if action.kind in BACKWARD else None
@@ -126,6 +128,11 @@ class Schedule:
         """Whether messages or optimizer steps stand in the rows."""
         return any(action.kind in MESSAGES or action.kind is Kind.STEP for row in self.rows for action in row)
 
+    @cached_property
+    def recomputed_stages(self) -> frozenset[int]:
+        """Stages that run forward again before their backwards."""
+        return frozenset(action.stage for row in self.rows for action in row if action.kind is Kind.R)
+
     def stages_of(self, rank: int) -> tuple[int, ...]:
         """Stages that a rank holds, in increasing order."""
         return self._stages_by_rank.get(rank, ())
@@ -140,7 +147,7 @@ class Schedule:
     def feeds(self, action: Action) -> Action | None:
         """The send that hands this action's result to a stage on another rank; None where there is none.
 
-        F feeds the next stage, B and I the stage before; W feeds nothing; stages of one rank need no message.
+        F feeds the next stage, B and I the stage before; W and R feed nothing; stages of one rank need no message.
         """
         stage, kind, microbatch = action
         if kind is Kind.F and stage + 1 < self.num_stages and self.placement[stage + 1] != self.placement[stage]:

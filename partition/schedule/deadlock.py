@@ -147,7 +147,8 @@ class _Run:
             own = [Action(stage, Kind.F, microbatch)]
             is_last = stage == self.schedule.num_stages - 1
             return own if is_last else [*own, self._cause(action, Action(stage + 1, Kind.B, microbatch))]
-        return [Action(stage, Kind.I, microbatch)] if kind is Kind.W else []
+        own_cause = {Kind.W: Kind.I, Kind.R: Kind.F}
+        return [Action(stage, own_cause[kind], microbatch)] if kind in own_cause else []
 
     def _cause(self, action: Action, computation: Action) -> Action:
         """What a computation takes from a neighbouring stage: the message if there is one, else the computation."""

@@ -11,7 +11,7 @@ from partition.schedule.replay_costs import uniform_costs
 
 
 def draw(schedule: Schedule, *, most_ticks: int = 400) -> str:
-    """Every computation at its tick: F, I and W take one, B two, messages none.
+    """Every computation at its tick: F, I, W and R take one, B two, messages none.
 
     rank 0  F0 F1 .. .. B0 -- .. B1 --
     rank 1  .. F0 B0 -- F1 B1 -- .. ..

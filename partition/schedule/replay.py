@@ -2,7 +2,7 @@
 
 Each rank has a clock. What the clock does at each action, with s = seconds of the action:
 
-    F B I W   start = max(clock, arrival of the message that it needs); clock = end = start + s
+    F B I W R start = max(clock, arrival of the message that it needs); clock = end = start + s
     RECV      clock = end = clock + s; posts its buffer there (s is 0 unless posting has been measured)
     SEND      start = max(clock, completion of the previous send of this stage and direction); posts at start + s
     REDUCE    posts the stage's gradients at clock; takes no time of the rank's own

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from partition.schedule.actions import NO_MICROBATCH, Action, Kind, Schedule
@@ -23,14 +23,14 @@ class ReplayCosts:
     size_class: tuple[int, ...]
     """class of each microbatch"""
     seconds: Mapping[Kind, SecondsTable]
-    """duration of F, B, I, W and STEP, of posting each SEND and RECV, and of adding up a stage's gradients
+    """duration of F, B, I, W, R and STEP, of posting each SEND and RECV, and of adding up a stage's gradients
     (REDUCE_GRAD), which has class 0 too"""
     send_forward_s: SecondsTable
     """seconds that an activation leaving the stage occupies its link, latency included"""
     send_backward_s: SecondsTable
     """seconds that a gradient leaving the stage occupies its link, latency included"""
     net_bytes: Mapping[Kind, BytesTable] = field(default_factory=dict)
-    """bytes held more after the action than before it: F, B, I, W, RECV_F, RECV_B, STEP"""
+    """bytes held more after the action than before it: F, B, I, W, R, RECV_F, RECV_B, STEP"""
     peak_bytes: Mapping[Kind, BytesTable] = field(default_factory=dict)
     """most bytes held more during the action than before it, same kinds"""
     send_hold_bytes: Mapping[Kind, BytesTable] = field(default_factory=dict)
@@ -64,11 +64,13 @@ def stage_costs(
     weight_grad_s: Sequence[float],
     send_s: Sequence[float],
     kept_bytes: Sequence[int],
+    recomputed: Collection[int] = (),
 ) -> ReplayCosts:
     """Costs given stage by stage, microbatches alike; B is as long as I and W together.
 
     A stage keeps `kept_bytes` of a microbatch from F to B, and from I to W twice that: the input of each layer and
-    the gradient of what it computed. What is on its way is not counted.
+    the gradient of what it computed. `recomputed` stages keep nothing of it until R, which is a forward again. What is
+    on its way is not counted.
     """
     stages = list(zip(forward_s, input_grad_s, weight_grad_s, kept_bytes, send_s, strict=True))
     seconds = {
@@ -76,16 +78,23 @@ def stage_costs(
         Kind.B: tuple((input_grad + weight_grad,) for _, input_grad, weight_grad, *_ in stages),
         Kind.I: tuple((input_grad,) for _, input_grad, *_ in stages),
         Kind.W: tuple((weight_grad,) for _, _, weight_grad, *_ in stages),
+        Kind.R: tuple((forward,) for forward, *_ in stages),
     }
-    change = {Kind.F: 1, Kind.B: -1, Kind.I: 1, Kind.W: -2}
+    change = {Kind.F: 1, Kind.B: -1, Kind.I: 1, Kind.W: -2, Kind.R: 1}
+    kept = {
+        kind: tuple(
+            (0 if kind is Kind.F and index in recomputed else factor * kept,) for index, kept in enumerate(kept_bytes)
+        )
+        for kind, factor in change.items()
+    }
     sends = tuple((send,) for *_, send in stages)
     return ReplayCosts(
         size_class=(0,) * num_microbatches,
         seconds=seconds,
         send_forward_s=sends,
         send_backward_s=sends,
-        net_bytes={kind: tuple((factor * kept,) for *_, kept, _ in stages) for kind, factor in change.items()},
-        peak_bytes={kind: tuple((max(factor, 0) * kept,) for *_, kept, _ in stages) for kind, factor in change.items()},
+        net_bytes=kept,
+        peak_bytes={kind: tuple((max(change[kind], 0) * kept,) for kept in kept_bytes) for kind in change},
     )
 
 
@@ -103,6 +112,7 @@ def uniform_costs(
         Kind.B: input_grad_s + weight_grad_s,
         Kind.I: input_grad_s,
         Kind.W: weight_grad_s,
+        Kind.R: forward_s,
     }
     return ReplayCosts(
         size_class=(0,) * schedule.num_microbatches,

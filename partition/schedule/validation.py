@@ -2,7 +2,8 @@
 
 Checked in turn, each failure naming rank, position and action and drawing the rows around it:
  1. every action stands on the rank of its stage and within the numbers of stages and microbatches;
- 2. every stage runs F once for each microbatch, and either B once or I and W once each;
+ 2. every stage runs F once for each microbatch, and either B once or I and W once each; and R, between F and these, for
+    each microbatch or for none;
  3. each stage adds its gradients in increasing microbatch order (the order that keeps results bit-identical);
  4. the computations can run: none waits for one that comes after it;
  5. if lowered: every message is sent once and received once, after its cause and before its use, and the rows
@@ -107,6 +108,8 @@ def _check_complete(schedule: Schedule, places: dict[Action, Place]) -> None:
             if Action(stage, Kind.F, microbatch) not in places:
                 refuse(schedule, end, f"{Action(stage, Kind.F, microbatch)} is missing: the stage never runs it")
             _check_backward(schedule, places, stage, microbatch, end)
+            if stage in schedule.recomputed_stages:
+                _check_recomputation(schedule, places, stage, microbatch, end)
 
 
 def _check_backward(schedule: Schedule, places: dict[Action, Place], stage: int, microbatch: int, end: Place) -> None:
@@ -123,6 +126,22 @@ def _check_backward(schedule: Schedule, places: dict[Action, Place], stage: int,
         refuse(schedule, end, f"{full} is missing: the stage runs neither {full} nor {first} and {second}")
     elif full not in places and len(present) == 1:
         refuse(schedule, places[present[0]], f"{second if first in places else first} is missing")
+
+
+def _check_recomputation(
+    schedule: Schedule, places: dict[Action, Place], stage: int, microbatch: int, end: Place
+) -> None:
+    """R after F and before the backward, for every microbatch of a stage that has any."""
+    again, forward = Action(stage, Kind.R, microbatch), Action(stage, Kind.F, microbatch)
+    if again not in places:
+        refuse(schedule, end, f"{again} is missing: the stage recomputes others, and keeps no more of this one")
+    if schedule.is_forward_only:
+        refuse(schedule, places[again], "a forward-only schedule has no backward to recompute for")
+    if places[again] < places[forward]:
+        refuse(schedule, places[again], f"it comes before {forward}, which it runs again")
+    backward = next(action for kind in (Kind.B, Kind.I) if (action := Action(stage, kind, microbatch)) in places)
+    if places[backward] < places[again]:
+        refuse(schedule, places[again], f"it comes after {backward}, which needs what it makes")
 
 
 def has_accumulation_order(schedule: Schedule) -> bool:

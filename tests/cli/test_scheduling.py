@@ -57,6 +57,22 @@ def test_stages_and_placement_are_taken(run: Any) -> None:
     assert out == "0F0,3F0,3B0,0B0\n1F0,2F0,2B0,1B0\n"
 
 
+def test_recomputation_is_written_checked_and_drawn(run: Any, tmp_path: Path) -> None:
+    arguments = ("schedule", "1f1b", "--ranks", "2", "--microbatches", "2", "--recompute")
+    code, out, _ = run(*arguments, "--out-file", "again.csv")
+    assert (code, (tmp_path / "again.csv").read_text()) == (0, "0F0,0F1,0R0,0B0,0R1,0B1\n1F0,1R0,1B0,1F1,1R1,1B1\n")
+    assert run("schedule", "--file", "again.csv", "--check")[0] == 0
+    _, out, _ = run("schedule", "--file", "again.csv", "--kept-bytes", "10 MiB")
+    assert out.startswith("rank 0  F0 F1 R0 .. .. B0 -- R1 .. B1 --\nrank 1  .. F0 R0 B0 -- F1 R1 B1 -- .. ..\n")
+    assert run(*arguments, "--out-file", "again.svg")[0] == 0
+    assert "R recomputation" in (tmp_path / "again.svg").read_text()
+    (tmp_path / "late.csv").write_text("0F0,0F1,0R0,0B0,0B1,0R1\n1F0,1R0,1B0,1F1,1R1,1B1\n")
+    code, _, err = run("schedule", "--file", "late.csv", "--check")
+    assert (code, "rank 0, position 5, 0R1: it comes after 0B1, which needs what it makes" in err) == (2, True)
+    assert run("schedule", "--file", "again.csv", "--recompute")[0] == 2
+    assert run("schedule", "auto", "--ranks", "2", "--microbatches", "2", "--recompute")[0] == 2
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 def test_forms_convert_into_each_other(name: str, run: Any, tmp_path: Path) -> None:
     read = ["--forward-only"] if name == "forward_only" else []

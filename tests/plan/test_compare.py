@@ -14,6 +14,7 @@ from partition.errors import PartitionError
 from partition.plan import Candidate, Search, compare, comparison_record
 from partition.plan.compare import choose
 from partition.plan.plan_file import plan_record, read_plan
+from partition.plan.search import STRATEGIES
 
 from .conftest import build_config, with_memory
 
@@ -78,7 +79,8 @@ def test_accumulation_is_chosen_where_only_portions_fit(config: ExperimentConfig
 
 
 def test_pipeline_is_chosen_where_only_parts_of_the_graph_fit() -> None:
-    config = build_config(planner={"num_microbatches": (4,)})
+    strategies = tuple(strategy for strategy in STRATEGIES if strategy != "recompute")
+    config = build_config(planner={"num_microbatches": (4,), "strategies": strategies})
     limit = peak(config, "data_parallel-2x4") - 1
     comparison = compare(with_memory(config, limit, limit))
     assert comparison.chosen is not None
@@ -264,6 +266,15 @@ def test_plan_file_round_trip(tmp_path: Path, config: ExperimentConfig) -> None:
         ({"candidate__name": "\ud800"}, "is no candidate's name"),
         ({"candidate__stages__0__memory": 3}, r"candidate\.stages\.0\.memory"),
         ({"candidate__stages__0__first_layer": 0.5}, r"candidate\.stages\.0\.first_layer"),
+        (
+            {"candidate__stages__0__recompute": [[0, 9]]},
+            r"stage 0 recomputes \(\(0, 9\),\), which are no runs of its la",
+        ),
+        ({"candidate__stages__0__recompute": [[1, 0]]}, r"no runs of its layers"),
+        ({"candidate__stages__0__recompute": [[0, 0], [1, 1]]}, r"no runs of its layers"),
+        ({"candidate__stages__0__recompute": [[0, 0]] * 10**4}, r"recomputes \(\(0, 0\).*\.\.\., which are no runs"),
+        ({"candidate__stages__0__recompute": [[0]]}, r"candidate\.stages\.0\.recompute"),
+        ({"candidate__recompute": [[0, 0]]}, r"candidate\.recompute is not what this experiment gives"),
         ({"experiment__model__activation": "x" * 10**6}, r"made for model\.activation = 'xxx.*\.\.\., the experiment"),
         ({"experiment__a\nb": 3}, r"made for 'a\\nb' = 3"),
         ({"experiment": 3}, "no experiment"),

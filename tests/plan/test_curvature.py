@@ -8,6 +8,7 @@ from partition.config import ExperimentConfig
 from partition.errors import PartitionError
 from partition.plan import Search
 from partition.plan.curvature import STRATEGIES, CurvatureSearch
+from partition.plan.search import Shape, segments_of
 from tests.runtime.conftest import build_config
 
 
@@ -48,3 +49,12 @@ def test_the_split_of_a_plan_is_priced_anew() -> None:
     assert found.predicted != trained["pipeline-3x4-1f1b"].predicted
     with pytest.raises(PartitionError, match="sharded-2: a sharded model is trained by torch's autograd"):
         CurvatureSearch(of).priced_as(trained["sharded-2"])
+
+
+def test_products_keep_what_training_computes_again() -> None:
+    of = config(strategies=("pipeline",))
+    search = Search(of)
+    plain = next(one for one in search.candidates() if one.name == "pipeline-3x4-1f1b")
+    again = search.price(Shape.of(plain), [segment.recomputing_all() for segment in segments_of(plain.stages)])
+    assert again.recompute
+    assert CurvatureSearch(of).priced_as(again) == CurvatureSearch(of).priced_as(plain)

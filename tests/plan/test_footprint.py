@@ -72,9 +72,11 @@ def test_what_does_not_fit_is_cut_until_it_does() -> None:
     twice = next(one for one in Search(build_config(planner={"num_microbatches": (2,)})).candidates()
                  if one.name == "accumulate-2")  # fmt: skip
     assert twice.predicted is not None
-    (remedy,) = remedies_of(twice.predicted.peak_bytes[0] - 1, "whole").remedies
+    remedy, recomputation = remedies_of(twice.predicted.peak_bytes[0] - 1, "whole").remedies
     assert (remedy.num_microbatches, remedy.fits) == (4, True)
     assert remedy.peak_bytes < whole
+    assert recomputation.is_recomputing
+    assert recomputation.peak_bytes < whole
     (roomy,) = remedies_of(whole, "whole").remedies
     assert (roomy.num_microbatches, roomy.peak_bytes) == (2, twice.predicted.peak_bytes[0])
 

@@ -131,8 +131,9 @@ def test_the_candidate_of_that_size_is_feasible_in_the_comparison() -> None:
     for fit in largest_fitting(search, (4,)):
         if fit.minibatch_size > 4 and fit.num_ranks == len({of.stage_index for of in fit.stages}):
             counts = (fit.num_microbatches,)
+            strategies = (fit.strategy, *(("recompute",) if fit.is_recomputing else ()))
             training = search.config.training.model_copy(update={"minibatch_size": fit.minibatch_size})
-            only = {"num_microbatches": counts, "strategies": (fit.strategy,), "schedules": (fit.schedule,)}
+            only = {"num_microbatches": counts, "strategies": strategies, "schedules": (fit.schedule,)}
             planner = search.config.planner.model_copy(update=only)
             asked = Search(config.model_copy(update={"training": training, "planner": planner}))
             candidate = next(one for one in asked.candidates() if one.name == fit.name)

@@ -13,7 +13,7 @@ from partition.costs import CostModel, StageCost, optimizer_record
 from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS, build_network
 from partition.plan.microbatches import microbatch_sizes, short_minibatch_sizes, size_classes
 from partition.plan.occupancy import StageOccupancy, action_effects, rank_moments, rank_peak
-from partition.schedule import Kind, ReplayCosts, Schedule, from_text, generate, lower, memory_peak
+from partition.schedule import Kind, ReplayCosts, Schedule, from_text, generate, lower, memory_peak, with_recomputation
 
 
 def model_of(choose: random.Random) -> CostModel:
@@ -49,9 +49,15 @@ def tables(stages: Sequence[StageCost], sizes: tuple[int, ...]) -> ReplayCosts:
     )
 
 
-def check(model: CostModel, schedule: Schedule, sizes: tuple[int, ...], cuts: list[int]) -> None:
+def check(
+    model: CostModel, schedule: Schedule, sizes: tuple[int, ...], cuts: list[int], recomputed: Sequence[int] = ()
+) -> None:
     ends = [0, *cuts, model.network.num_layers]
-    stages = [model.stage(first, last - 1) for first, last in pairwise(ends)]
+    stages: list[StageCost] = [
+        model.stage(first, last - 1, ((first, last - 1),) if index in recomputed else ())
+        for index, (first, last) in enumerate(pairwise(ends))
+    ]
+    schedule = with_recomputation(schedule, [index for index, stage in enumerate(stages) if stage.has_recomputation])
     costs = tables(stages, sizes)
     distinct, classes = size_classes(sizes)
     for index, (row, stage) in enumerate(zip(schedule.rows, stages, strict=True)):
@@ -74,6 +80,18 @@ def test_equals_the_replay_of_whole_rows(seed: int) -> None:
     schedule = lower(generate(choose.choice(["gpipe", "1f1b"]), num_ranks=num_stages, num_microbatches=count))
     cuts = sorted(choose.sample(range(1, model.network.num_layers), num_stages - 1))
     check(model, schedule, sizes, cuts)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_equals_the_replay_where_stages_recompute(seed: int) -> None:
+    choose = random.Random(seed)
+    model = model_of(choose)
+    count, num_stages = choose.randint(1, 9), choose.randint(1, 4)
+    sizes = microbatch_sizes(choose.randint(count, 40), count)
+    name = choose.choice(["gpipe", "1f1b", "zb_h1", "zb_h2"])
+    schedule = lower(generate(name, num_ranks=num_stages, num_microbatches=count), receives_ahead=choose.randint(0, 2))
+    cuts = sorted(choose.sample(range(1, model.network.num_layers), num_stages - 1))
+    check(model, schedule, sizes, cuts, [stage for stage in range(num_stages) if choose.random() < 0.7])
 
 
 @pytest.mark.parametrize("seed", range(10))

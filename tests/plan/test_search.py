@@ -137,6 +137,7 @@ def test_what_a_table_is_planned_with(table: Path) -> None:
     assert comparison.certificate.cost_source == "the table chain.csv"
     assert 0 < comparison.certificate.lower_bound_s <= comparison.chosen.predicted.step_s  # type: ignore[union-attr]
     assert "sharded parameters, which the table chain.csv cannot price" in comparison.not_considered
+    assert "recomputation, which the table chain.csv cannot price" in comparison.not_considered
     sizes = {of.minibatch_size / of.num_microbatches / of.num_replicas for of in comparison.candidates}
     assert sizes == {ROWS}
 

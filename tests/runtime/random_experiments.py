@@ -8,8 +8,9 @@ from typing import Any
 
 from partition.config import ExperimentConfig
 from partition.costs import AllocatorRules, CostModel
-from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS
+from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS, Spans
 from partition.plan import Candidate, Search
+from partition.plan.search import Shape, segments_of
 from partition.schedule import GENERATORS
 from tests.runtime.conftest import build_config
 
@@ -121,6 +122,25 @@ def _ranks(choose: random.Random, strategy: str, num_ranks: int | None) -> tuple
     if strategy == "data_parallel":
         return (num_ranks or choose.choice([2, 4]), 1)
     return (1, num_ranks or choose.randint(2, 4)) if strategy == "pipeline" else (1, 1)
+
+
+def random_spans(choose: random.Random, first: int, last: int) -> Spans:
+    """Runs of some of these layers; often of all, as a stage that keeps nothing has them."""
+    everything = choose.random() < 0.4
+    dropped = [layer for layer in range(first, last + 1) if everything or choose.random() < 0.6]
+    firsts = [layer for layer in dropped if layer - 1 not in dropped]
+    lasts = [layer for layer in dropped if layer + 1 not in dropped]
+    return tuple(zip(firsts, lasts, strict=True))
+
+
+def recomputing(search: Search, plain: Candidate, seed: int) -> Candidate:
+    """The candidate on the same split, computing random layers again."""
+    choose = random.Random(seed)
+    segments = [
+        segment._replace(recompute=random_spans(choose, segment.first_layer, segment.last_layer))
+        for segment in segments_of(plain.stages)
+    ]
+    return search.price(Shape.of(plain), segments)
 
 
 def candidate_of(search: Search, name: str) -> Candidate:

@@ -101,7 +101,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(make_config: Make) 
     config = make_config()
     dataset = load(config)
     dataset.train_x[:] = np.nan
-    with pytest.raises(RunError, match=r"^step 1: loss is nan; the learning rate is 0\.1, try a tenth"):
+    with pytest.raises(
+        RunError, match=r"^step 1: loss is nan: the inputs .* finite; the learning rate is 0\.1, try a tenth"
+    ):
         run(config, dataset)
 
 

@@ -105,7 +105,7 @@ def _with_bytes(seconds: ReplayCosts, draw: random.Random, ranks: int, scales: S
 def arbitrary_costs(schedule: Schedule, seed: int, classes: int = 2) -> ReplayCosts:
     """Costs without rhyme or reason, to hold two ways of computing against one another."""
     draw = random.Random(seed)
-    stages, computing = schedule.num_stages, (Kind.F, Kind.B, Kind.I, Kind.W, Kind.STEP)
+    stages, computing = schedule.num_stages, (Kind.F, Kind.B, Kind.I, Kind.W, Kind.R, Kind.STEP)
     holding = (*computing, Kind.RECV_F, Kind.RECV_B)
 
     def seconds() -> tuple[tuple[float, ...], ...]:

@@ -88,8 +88,9 @@ class Slots:
             GraphKind.SECOND_ORDER: {},
         }[self.graph.kind]
         present = self._roles.keys() | {operator.id for operator in self.graph.operators}
-        for name in ends.keys() & present:
-            self._put(name, last, *ends[name])
+        for name, place in ends.items():  # in this order, so that the same graph is always the same file
+            if name in present:
+                self._put(name, last, *place)
         if self.graph.kind is GraphKind.FORWARD:
             self.widths[last] = 5
 

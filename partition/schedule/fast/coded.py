@@ -35,9 +35,11 @@ Integers = npt.NDArray[np.int32]
 Indices = npt.NDArray[np.intp]
 Flags = npt.NDArray[np.bool_]
 
-CODED_KINDS = (Kind.F, Kind.I, Kind.B, Kind.W, Kind.SEND_F, Kind.SEND_B, Kind.RECV_F, Kind.RECV_B)
+CODED_KINDS = (Kind.F, Kind.I, Kind.B, Kind.W, Kind.R, Kind.SEND_F, Kind.SEND_B, Kind.RECV_F, Kind.RECV_B)
 KIND_CODE = {kind: code for code, kind in enumerate(CODED_KINDS)}
-F, I, B, W = (KIND_CODE[kind] for kind in (Kind.F, Kind.I, Kind.B, Kind.W))  # noqa: E741 - letters of the text form
+F, I, B, W, R = (KIND_CODE[kind] for kind in CODED_KINDS[:5])  # noqa: E741 - letters of the text form
+NUM_COMPUTATIONS = 5
+"""kinds of computations, which come first"""
 SEND_F, SEND_B, RECV_F, RECV_B = (KIND_CODE[kind] for kind in (Kind.SEND_F, Kind.SEND_B, Kind.RECV_F, Kind.RECV_B))
 END = -1
 """number after the end of a row"""
@@ -186,16 +188,17 @@ def find_needs(coded: Coded) -> Needs:
     stages, count = coded.total_stages, coded.num_microbatches
     total = stages * count
     nothing, never, trash = 2 * total, 2 * total + 1, 2 * total + 2
-    kind = np.append(np.repeat(np.arange(4), stages), 4)
-    stage = np.append(np.tile(np.arange(stages) % coded.num_stages, 4), 0)
-    is_backward, is_end = (kind == I) | (kind == B), kind == 4
+    kind = np.append(np.repeat(np.arange(NUM_COMPUTATIONS), stages), NUM_COMPUTATIONS)
+    stage = np.append(np.tile(np.arange(stages) % coded.num_stages, NUM_COMPUTATIONS), 0)
+    is_backward, is_end = (kind == I) | (kind == B), kind == NUM_COMPUTATIONS
+    follows_forward = is_backward | (kind == R)
     takes_forward, takes_gradient = (kind == F) & (stage > 0), is_backward & (stage < coded.num_stages - 1)
     to_gradient = total - kind * total
     return Needs(
         far_offset=_indices(np.where(takes_forward, -count, to_gradient + count)),
         far_constant=_indices(np.where(is_end, never, np.where(takes_forward | takes_gradient, -1, nothing))),
-        own_offset=_indices(np.where(is_backward, -kind * total, to_gradient)),
-        own_constant=_indices(np.where(is_backward | (kind == W), -1, nothing)),
+        own_offset=_indices(np.where(follows_forward, -kind * total, to_gradient)),
+        own_constant=_indices(np.where(follows_forward | (kind == W), -1, nothing)),
         makes_offset=_indices(np.where(is_backward, to_gradient, 0)),
         makes_constant=_indices(np.where(is_backward | (kind == F), -1, trash)),
         num_results=2 * total + 3,
@@ -217,7 +220,7 @@ def find_routes(coded: Coded) -> Routes:
     stages, per_copy = coded.total_stages, coded.num_stages
     rank = placement_of(coded)
     stage = np.arange(stages)
-    channel, peer, receive = (np.full(4 * stages, -1, dtype=np.intp) for _ in range(3))
+    channel, peer, receive = (np.full(NUM_COMPUTATIONS * stages, -1, dtype=np.intp) for _ in range(3))
     after, before = np.minimum(stage + 1, stages - 1), np.maximum(stage - 1, 0)
     down = stage[(stage % per_copy < per_copy - 1) & (rank[after] != rank)]
     up = stage[(stage % per_copy > 0) & (rank[before] != rank)]
@@ -229,6 +232,6 @@ def find_routes(coded: Coded) -> Routes:
         channel[kind * stages + sending] = direction * stages + sending
         peer[kind * stages + sending] = rank[sending + step]
         receive[kind * stages + sending] = arrives * stages + sending + step
-    sender = np.tile(rank, 4)
+    sender = np.tile(rank, NUM_COMPUTATIONS)
     pairs, link = np.unique(sender * (rank.max() + 1) + peer, return_inverse=True)
     return Routes(channel=channel, peer=peer, link=link, receive=receive, num_links=len(pairs))

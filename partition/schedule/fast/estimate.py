@@ -14,6 +14,7 @@ from partition.errors import ScheduleError
 from partition.schedule.actions import Kind, Schedule
 from partition.schedule.fast.coded import (
     CODED_KINDS,
+    NUM_COMPUTATIONS,
     Coded,
     Flags,
     Floats,
@@ -208,8 +209,8 @@ class _Lanes:
 def seconds_table(coded: Coded, costs: ReplayCosts) -> Floats:
     """Seconds of each computation, [kind * stages + stage, class]."""
     classes = max(costs.size_class) + 1
-    table = np.zeros((4, coded.num_copies, coded.num_stages, classes))
-    for code, kind in enumerate(CODED_KINDS[:4]):
+    table = np.zeros((NUM_COMPUTATIONS, coded.num_copies, coded.num_stages, classes))
+    for code, kind in enumerate(CODED_KINDS[:NUM_COMPUTATIONS]):
         if kind in costs.seconds:
             table[code] = np.asarray(costs.seconds[kind])[:, :classes]
     return table.reshape(-1, classes)

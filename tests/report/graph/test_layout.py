@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,3 +117,24 @@ def test_overlaps_are_found() -> None:
     assert not is_clear([(box.x - 50, box.y), (box.x + 50, box.y)], [box], drawing.scale)
     above = box.y + drawing.scale.node_height
     assert is_clear([(box.x - 50, above), (box.x + 50, above)], [box], drawing.scale)
+
+
+@pytest.mark.parametrize("kind", ["FORWARD", "BACKWARD"])
+def test_the_order_of_nodes_is_no_sets(kind: str) -> None:
+    """Strings hash anew in every process, so what was placed in a set's order made another file in every run."""
+    code = (
+        "from tests.report.graph.test_layout import *\n"
+        f"print([box.node.id for box in lay_out(subject(GraphKind.{kind})).boxes])"
+    )
+    orders = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "3")
+    ]
+    assert orders[0] == orders[1]
+    assert "'y'" in orders[0]

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partition.errors import ScheduleError
-from partition.schedule import GENERATORS, Schedule, from_text, generate, lower, replay, uniform_costs
+from partition.schedule import (
+    GENERATORS,
+    Schedule,
+    from_text,
+    generate,
+    lower,
+    replay,
+    uniform_costs,
+    with_recomputation,
+)
 from partition.schedule.fast.coded import decode, encode, generate_coded
 from partition.schedule.fast.estimate import estimate
 from tests.schedule.cases import arbitrary_costs
@@ -32,6 +41,14 @@ def same_figures(schedule: Schedule, seed: int, *, has_step_barrier: bool = Fals
 def test_figures_are_those_of_the_replay(name: str, ranks: int, microbatches: int, seed: int, barrier: bool) -> None:
     schedule = generate(name, num_ranks=ranks, num_microbatches=microbatches)
     same_figures(schedule, seed, has_step_barrier=barrier and not schedule.is_forward_only)
+
+
+@given(st.sampled_from(["gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zbv"]), st.integers(1, 5), st.integers(0, 2**8),
+       st.integers(0, 3))  # fmt: skip
+def test_figures_agree_where_some_stages_recompute(name: str, ranks: int, stages: int, receives_ahead: int) -> None:
+    schedule = generate(name, num_ranks=ranks, num_microbatches=6)
+    recomputed = [stage for stage in range(schedule.num_stages) if stages >> stage & 1]
+    same_figures(with_recomputation(schedule, recomputed), stages, receives_ahead=receives_ahead)
 
 
 @given(st.sampled_from(["gpipe", "interleaved_1f1b", "zb_h1", "zbv"]), st.integers(1, 5), st.integers(1, 3))

@@ -1,0 +1,76 @@
+"""What first became infinite or no number in a step that went wrong: looked for afterwards, so that all else is free.
+
+The gradients that are not finite have not been applied, so the layers still are what they were: a forward pass over
+the same examples finds the first output that is not finite. Where all are, the gradients tell: they run from the last
+layer to the first. Every rank looks at what it has and tells the others, so all give the same answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from partition.plan import Candidate
+from partition.runtime.world import Numbers, World, share_all
+
+INPUTS = -1
+"""In place of a layer: the examples themselves."""
+_NONE_FORWARD, _NONE_BACKWARD = math.inf, -math.inf
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether every number is; takes a byte for each."""
+    return bool(torch.isfinite(tensor).all())
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """What one rank has found."""
+
+    first_output: float = _NONE_FORWARD
+    """The first layer with an output that is not finite."""
+    last_gradient: float = _NONE_BACKWARD
+    """The last layer with a gradient that is not finite."""
+
+    def output(self, layer: int, tensor: Tensor) -> None:
+        """Look at the output of a layer, or at the inputs."""
+        if layer < self.first_output and not is_finite(tensor):
+            self.first_output = layer
+
+    def gradients(self, layer: int, tensors: Iterable[Tensor]) -> None:
+        """Look at the gradients of a layer."""
+        if layer > self.last_gradient and not all(map(is_finite, tensors)):
+            self.last_gradient = layer
+
+    @property
+    def numbers(self) -> Numbers:
+        """What the other ranks are told."""
+        return np.array([self.first_output, self.last_gradient])
+
+
+def describe_fault(world: World, findings: Mapping[int, Findings], candidate: Candidate) -> str:
+    """What first was not finite, as a phrase; all ranks call it, each with its findings, and have the same answer."""
+    every = share_all(world, {rank: of.numbers for rank, of in findings.items()})
+    output, gradient = min(of[0] for of in every), max(of[1] for of in every)
+    if output == INPUTS:
+        return "the inputs of the minibatch are not all finite"
+    if output != _NONE_FORWARD:
+        return f"the output of {_place(candidate, int(output))} was the first that is not finite"
+    if gradient != _NONE_BACKWARD:
+        return (
+            f"all outputs are finite, and the gradient of {_place(candidate, int(gradient))} was the first that is not"
+        )
+    return "outputs and gradients are finite, and what is summed over them is too large a number"
+
+
+def _place(candidate: Candidate, layer: int) -> str:
+    """A layer, and where it lives if that is not plain."""
+    if candidate.num_stages == 1:
+        return f"layer {layer}"
+    plan = next(one for one in candidate.stages if one.first_layer <= layer <= one.last_layer)
+    return f"layer {layer} (stage {plan.stage_index} on {plan.device})"
