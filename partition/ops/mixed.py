@@ -49,6 +49,9 @@ def add_product(
         if l2_penalty:
             gradient.add_(weight, alpha=l2_penalty)
         return
+    if gradient.is_cuda:  # where kernels read both formats, and there is no copy to be kept small
+        gradient.add_(product)
+        return
     flat, sums = product.view(-1), gradient.view(-1)
     for start in range(0, len(flat), len(piece)):
         part = flat[start : start + len(piece)]
