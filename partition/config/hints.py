@@ -66,8 +66,8 @@ _OTHER_NAMES = {
 }
 
 _ABSENT = {
-    "mixed precision is not available; precision.parameters and precision.compute are float32 or float64": "fp16 bf16 "
-    "amp mixed_precision autocast float16 bfloat16",
+    "write `precision: {compute: bfloat16}`": "bf16 amp mixed_precision autocast bfloat16",
+    "it is not available; precision.compute is float32, float64 or bfloat16": "fp16 float16",
     "it is not available; blocks have layer_norm and rms_norm": "batch_norm batchnorm group_norm",
     "it is not available; a model is affine layers, residual or not": "attention embedding num_heads vocab_size",
     "it is not available; sgd has lr and momentum": "nesterov dampening",

@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 NumberFormat = Literal["float32", "float64"]
+ComputeFormat = Literal["float32", "float64", "bfloat16"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
 Objective = Literal["time_to_target", "step_time", "device_seconds", "fewest_devices"]
@@ -66,28 +67,47 @@ Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class PrecisionConfig(Section):
-    """Number formats of the parameters and of the arithmetic; where one is given the other follows."""
+    """Number formats of the parameters and of the arithmetic; where one is given the other follows.
+
+    They are the same, or the arithmetic is in bfloat16 on parameters, gradients and sums in float32.
+    """
 
     parameters: NumberFormat = "float32"
-    compute: NumberFormat = "float32"
+    compute: ComputeFormat = "float32"
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether parameters, gradients and sums are in a wider format than the arithmetic."""
+        return self.parameters != self.compute
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one number."""
+        """Bytes of a number of the arithmetic."""
+        return {"float64": 8, "float32": 4, "bfloat16": 2}[self.compute]
+
+    @property
+    def parameter_itemsize(self) -> int:
+        """Bytes of a parameter."""
         return 8 if self.parameters == "float64" else 4
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
-        """Mixed precision is not available."""
+        """Of two formats one is bfloat16, for the arithmetic."""
         parameters, compute = given.get("parameters"), given.get("compute")
-        if parameters is not None and compute is not None and parameters != compute:
-            yield Conflict("compute", "differs from parameters; mixed precision is not available, give both the same")
+        if None in (parameters, compute) or parameters == compute or (parameters, compute) == ("float32", "bfloat16"):
+            return
+        if compute == "bfloat16":
+            yield Conflict("parameters", f"{parameters} does not go with compute: bfloat16; take parameters: float32")
+        else:
+            advice = "give both the same, or compute: bfloat16 with parameters: float32"
+            yield Conflict("compute", f"differs from parameters; {advice}")
 
     @model_validator(mode="before")
     @classmethod
     def _follow_the_given(cls, given: object) -> object:
         if isinstance(given, Mapping) and len(given) == 1 and given.keys() <= {"parameters", "compute"}:
-            return dict.fromkeys(("parameters", "compute"), *given.values())
+            both = dict.fromkeys(("parameters", "compute"), *given.values())
+            return both | {"parameters": "float32"} if given == {"compute": "bfloat16"} else both
         return given
 
 
@@ -217,6 +237,7 @@ class ExperimentConfig(Section):
         yield from _missing_rates(given)
         yield from _scaled_classes(given)
         yield from _noise_of_blocks(given)
+        yield from _in_one_format(given)
 
 
 class ChainModelConfig(Section):
@@ -299,6 +320,18 @@ def _noise_of_blocks(given: Mapping[str, Any]) -> Iterator[Conflict]:
     training, model = as_mapping(given.get("training")), as_mapping(given.get("model"))
     if training.get("noise") is True and model.get("blocks") is not None:
         yield Conflict("training.noise", "is measured in affine layers only, and model has blocks; remove it")
+
+
+def _in_one_format(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    """What needs all numbers in one format."""
+    precision, training, planner = (as_mapping(given.get(section)) for section in ("precision", "training", "planner"))
+    if precision.get("compute") != "bfloat16":
+        return
+    if training.get("noise") is True:
+        yield Conflict("training.noise", "is measured in float32 or float64, precision.compute is bfloat16; remove it")
+    if "sharded" in as_list(planner.get("strategies")):
+        yield Conflict("planner.strategies", "sharded computes in float32 or float64, precision.compute is bfloat16; "
+                       "remove it")  # fmt: skip
 
 
 def _scaled_classes(given: Mapping[str, Any]) -> Iterator[Conflict]:

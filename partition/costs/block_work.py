@@ -16,6 +16,7 @@ from partition.graph.block_operators import (
     Rescale,
 )
 from partition.graph.layers import Norm
+from partition.graph.program import WIDE_ITEMSIZE, Variable
 
 DRAW_FLOP = 20
 """What it takes to draw one number of a mask and to apply it, in operations."""
@@ -31,16 +32,19 @@ class Work(NamedTuple):
 def block_operator_work(operator: BlockOperator, rows: int, itemsize: int) -> Work:
     """The work of one operator of a block on `rows` examples."""
     match operator:
-        case Normalise(norm, _, _, _):
+        case Normalise(norm, _, _, _, wide):
             elements = rows * norm.features
-            return Work((7 if norm.has_mean else 5) * elements, (2 * elements + norm.parameter_elements) * itemsize)
-        case NormGrad(norm, _, _, _, _, _, _, has_input_grad):
+            moved = 2 * elements * itemsize + _beside(norm.parameter_elements, wide, 4 * elements, itemsize)
+            return Work((7 if norm.has_mean else 5) * elements, moved)
+        case NormGrad(norm, _, _, _, _, _, _, has_input_grad, wide):
             elements = rows * norm.features
             flop = (7 if norm.has_mean else 5) + 2 + norm.has_bias + has_input_grad * (9 if norm.has_mean else 6)
-            return Work(flop * elements, ((4 + has_input_grad) * elements + 3 * norm.parameter_elements) * itemsize)
-        case Rescale(norm, _):
+            moved = (4 + has_input_grad) * elements * itemsize
+            return Work(flop * elements, moved + _beside(3 * norm.parameter_elements, wide, 4 * elements, itemsize))
+        case Rescale(norm, _, wide):
             elements = rows * norm.features
-            return Work(2 * elements, (2 * elements + norm.parameter_elements) * itemsize)
+            moved = 2 * elements * itemsize + _beside(norm.parameter_elements, wide, 2 * elements, itemsize)
+            return Work(2 * elements, moved)
         case Drop(dropout, _, _, _):
             elements = rows * dropout.features
             return Work(DRAW_FLOP * elements, 4 * elements * itemsize)
@@ -50,7 +54,7 @@ def block_operator_work(operator: BlockOperator, rows: int, itemsize: int) -> Wo
         case GatedGrad(gate, _, _, _, _):
             elements = rows * gate.features
             return Work(33 * elements, 6 * elements * itemsize)
-        case AddInputGrad(layer, _, _):
+        case AddInputGrad(layer, _, _, _):
             elements = rows * (2 * layer.in_features + layer.out_features) + layer.weight_elements
             return Work(2 * rows * layer.weight_elements, elements * itemsize)
         case Accumulate(source, _):
@@ -58,15 +62,20 @@ def block_operator_work(operator: BlockOperator, rows: int, itemsize: int) -> Wo
             return Work(num_bytes // itemsize, 3 * num_bytes)
 
 
+def _beside(parameters: int, wide: Variable | None, wide_elements: int, itemsize: int) -> int:
+    """Bytes of a norm's parameters, and of the elements that it reads and writes of its wide workspaces."""
+    return parameters * itemsize if wide is None else (parameters + wide_elements) * WIDE_ITEMSIZE
+
+
 def block_operator_key(operator: BlockOperator) -> str:
     """What a measured costs file knows an operator of a block by."""
     match operator:
-        case Normalise(norm, x, n, _):
+        case Normalise(norm, x, n, _, _):
             return f"{_norm(norm)}{' in place' if x is n else ''}"
-        case NormGrad(norm, x, standardised, _, _, _, _, has_input_grad):
+        case NormGrad(norm, x, standardised, _, _, _, _, has_input_grad, _, _):
             of = "gradient" if has_input_grad else "weight gradient"
             return f"{_norm(norm)} {of}{'' if x is standardised else ' apart'}"
-        case Rescale(norm, _):
+        case Rescale(norm, _, _):
             return f"{_norm(norm)} rescaled"
         case Drop(dropout, x, out, _):
             return f"dropout {dropout.features}{' in place' if x is out else ''}"
@@ -74,7 +83,7 @@ def block_operator_key(operator: BlockOperator) -> str:
             return f"swiglu {gate.features}{' in place' if a is h else ''}"
         case GatedGrad(gate, _, _, _, _):
             return f"swiglu gradient {gate.features}"
-        case AddInputGrad(layer, _, _):
+        case AddInputGrad(layer, _, _, _):
             return f"added input gradient {layer.in_features}x{layer.out_features}"
         case Accumulate(source, _):
             return f"sum {source.columns}"

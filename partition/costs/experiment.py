@@ -25,8 +25,10 @@ def build_costs(config: AnyConfig) -> tuple[Cluster, CostSource]:
         chain.require_memory("the memory of cluster.devices")
         return cluster, ChainCosts(chain, config.model.microbatch_size, cluster.devices[0])
     network, optimizer = build_network(config.model), optimizer_record(config.optimizer)
-    itemsize, has_noise = config.precision.itemsize, config.training.noise
-    return cluster, CostModel(network, optimizer, itemsize, cluster.rules, has_noise=has_noise)
+    return cluster, CostModel(
+        network, optimizer, config.precision.itemsize, cluster.rules,
+        has_noise=config.training.noise, is_mixed=config.precision.is_mixed,
+    )  # fmt: skip
 
 
 def build_devices(config: AnyConfig) -> Cluster:

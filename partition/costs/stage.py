@@ -27,7 +27,7 @@ from partition.graph import (
     recomputed,
 )
 from partition.graph.pieces import piece_elements
-from partition.graph.program import Take, Variable, operators
+from partition.graph.program import WIDE_ITEMSIZE, Take, Variable, operators
 
 MOST_LAYERS_AT_ONCE = 1000
 """Of a program that is written out for a bound alone."""
@@ -126,9 +126,12 @@ class NetworkStageCost:
         recompute: Spans = (),
         *,
         has_noise: bool = False,
+        is_mixed: bool = False,
     ) -> None:
         self.network = network
-        self.has_noise = has_noise
+        self.has_noise, self.is_mixed = has_noise, is_mixed
+        self.wide_itemsize = WIDE_ITEMSIZE if is_mixed else itemsize
+        """Bytes of a parameter, of a gradient of one, of a number that sums are made in."""
         self.optimizer = optimizer
         self.itemsize = itemsize
         self.rules = rules
@@ -142,7 +145,7 @@ class NetworkStageCost:
     def program(self) -> StageProgram:
         """The programs of the stage; its parameters and its optimizer step are priced without them."""
         first, last = self.layers[0].index, self.layers[-1].index
-        program = build_stage_program(self.network, first, last, has_noise=self.has_noise)
+        program = build_stage_program(self.network, first, last, has_noise=self.has_noise, is_mixed=self.is_mixed)
         return recomputed(program, self.recompute)
 
     @property
@@ -176,7 +179,7 @@ class NetworkStageCost:
     @cached_property
     def tensor_bytes(self) -> tuple[int, ...]:
         """Of each parameter tensor, layer by layer, weight before bias."""
-        return tuple(elements * self.itemsize for part in self.weighted for elements in part.tensor_elements)
+        return tuple(elements * self.wide_itemsize for part in self.weighted for elements in part.tensor_elements)
 
     @cached_property
     def parameter_tensors(self) -> int:
@@ -188,14 +191,16 @@ class NetworkStageCost:
 
         What libraries take is of the rank: where it has several stages, it counts once for all (`shared_bytes`).
         """
-        # The 1 that a backward starts from; the last stage keeps the loss of every microbatch of a step beside it, and
-        # a stage that measures noise a norm for each of its layers and microbatches.
+        # The 1 that a backward starts from, of the format of what the stage leaves; the last stage keeps the loss of
+        # every microbatch of a step beside it, and a stage that measures noise a norm for each of its layers and
+        # microbatches.
         num_norms = len(self.layers) * num_microbatches if self.has_noise else 0
         # Some losses read a number for every class.
         has_vector = self.is_last and self.network.loss.has_class_vector
         num_classes = self.layers[-1].out_features if has_vector else 0
-        numbers = (1, num_microbatches if self.is_last else 0, num_norms, num_classes)
-        workspace = sum(self.rules.block_bytes(count * self.itemsize) for count in numbers)
+        numbers = (num_microbatches if self.is_last else 0, num_norms, num_classes)
+        workspace = self.rules.block_bytes(self.wide_itemsize if self.is_last else self.itemsize)
+        workspace += sum(self.rules.block_bytes(count * self.wide_itemsize) for count in numbers)
         return {
             Category.PARAMETERS: self.parameter_bytes,
             Category.GRADIENTS: self.parameter_bytes,
@@ -207,7 +212,7 @@ class NetworkStageCost:
     def parameter_bytes(self) -> int:
         """What the parameters take of memory, each in a block of its own."""
         if self.rules is EXACT:
-            return self.parameter_elements * self.itemsize
+            return self.parameter_elements * self.wide_itemsize
         return sum(map(self.rules.block_bytes, self.tensor_bytes))
 
     @property
@@ -246,7 +251,7 @@ class NetworkStageCost:
         # The norms are read back before the update runs, so the two workspaces are never alive together.
         norms, piece, update = (
             (MemoryStep(0, num_bytes, Category.WORKSPACE), MemoryStep(0, -num_bytes, Category.WORKSPACE))
-            for num_bytes in (self.num_norms * self.itemsize, self.piece_bytes, self.optimizer.workspace_bytes)
+            for num_bytes in (self.num_norms * self.wide_itemsize, self.piece_bytes, self.optimizer.workspace_bytes)
         )
         effect = memory_effect([norms[0], *piece, norms[1], *update], 1, self.rules)
         return StepCost(
@@ -275,14 +280,14 @@ class NetworkStageCost:
         weights = sum(part.weight_elements for part in self.weighted if part.penalised_rows)
         elements = self.parameter_elements + (weights if self.network.l2_penalty else 0)
         elements += 2 * weights if self.is_penalty_removed else 0
-        return Work(2 * elements, elements * self.itemsize)
+        return Work(2 * elements, elements * self.wide_itemsize)
 
     def _update_work(self) -> Work:
         # The gradient is read; the parameter and every state copy are read and written.
         passes = 3 + 2 * self.optimizer.state_copies
         return Work(
             self.optimizer.flop_per_element * self.parameter_elements,
-            passes * self.parameter_elements * self.itemsize,
+            passes * self.parameter_elements * self.wide_itemsize,
         )
 
 
@@ -313,10 +318,13 @@ class CostModel:
         rules: AllocatorRules = EXACT,
         *,
         has_noise: bool = False,
+        is_mixed: bool = False,
     ) -> None:
         self.network = network
         self.has_noise = has_noise
         """Whether a step measures the noise of the gradient besides."""
+        self.is_mixed = is_mixed
+        """Whether numbers of `itemsize` bytes are those of the arithmetic alone, parameters and sums being wider."""
         self.optimizer = optimizer
         self.itemsize = itemsize
         self.rules = rules
@@ -346,7 +354,7 @@ class CostModel:
         if key not in self._stages:
             self._stages[key] = self.stage_cost(
                 self.network, self.optimizer, self.itemsize, first_layer, last_layer, self.rules, recompute,
-                has_noise=self.has_noise,
+                has_noise=self.has_noise, is_mixed=self.is_mixed,
             )  # fmt: skip
         return self._stages[key]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from partition.costs.block_work import Work, block_operator_key, block_operator_work
 from partition.costs.hardware import Device
+from partition.costs.mixed_work import mixed_operator_key, mixed_operator_work
 from partition.costs.second_order import pair_key, pair_work
 from partition.graph import Layer, LossRecord, Program
+from partition.graph.mixed_operators import AddProduct, Cast, CastWeights, WeightProduct
 from partition.graph.program import (
     Activate,
     ActivationGrad,
@@ -28,7 +30,7 @@ def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord
     match operator:
         case Load(into):
             return Work(0, 2 * into.num_bytes(rows, itemsize))
-        case Affine(layer, _, _) | InputGrad(layer, _, _):
+        case Affine(layer, _, _, _) | InputGrad(layer, _, _, _):
             elements = rows * (layer.in_features + layer.out_features) + layer.parameter_elements
             return Work(2 * rows * layer.weight_elements, elements * itemsize)
         case WeightGrad(layer, _, _, _):
@@ -47,6 +49,8 @@ def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord
         case LossAndGrad(o, targets, _, _, _):
             moved_bytes = 4 * o.num_bytes(rows, itemsize) + targets.num_bytes(rows, itemsize)
             return Work(loss.flop * rows * (o.columns or 1), moved_bytes)
+        case Cast() | CastWeights() | WeightProduct() | AddProduct():
+            return mixed_operator_work(operator, rows, itemsize)
         case _:
             return block_operator_work(operator, rows, itemsize)
 
@@ -58,9 +62,9 @@ def operator_key(operator: Operator, loss: LossRecord) -> str:
     match operator:
         case Load(into):
             return f"load {'class' if into.is_index else into.columns}"
-        case Affine(layer, _, _):
+        case Affine(layer, _, _, _):
             return f"affine {_shape(layer)}"
-        case InputGrad(layer, _, _):
+        case InputGrad(layer, _, _, _):
             return f"input gradient {layer.in_features}x{layer.out_features}"
         case WeightGrad(layer, _, _, _):
             return f"weight gradient {_shape(layer)}"
@@ -72,6 +76,8 @@ def operator_key(operator: Operator, loss: LossRecord) -> str:
             return f"{layer.activation.name} gradient {layer.out_features}"
         case LossAndGrad(o, _, _, _, _):
             return f"{loss.name} {o.columns}"
+        case Cast() | CastWeights() | WeightProduct() | AddProduct():
+            return mixed_operator_key(operator)
         case _:
             return block_operator_key(operator)
 

@@ -17,6 +17,8 @@ class Normalise(NamedTuple):
     x: Variable
     n: Variable
     workspace: Variable
+    wide: Variable | None = None
+    """x in the parameters' format, where the arithmetic is in a narrower one; x̂ is then rounded before it is scaled."""
 
 
 class NormGrad(NamedTuple):
@@ -34,6 +36,9 @@ class NormGrad(NamedTuple):
     statistics: Variable
     sums: Variable
     has_input_grad: bool
+    wide: Variable | None = None
+    wide_grad: Variable | None = None
+    """x and grad in the parameters' format, where the arithmetic is in a narrower one."""
 
 
 class Rescale(NamedTuple):
@@ -41,6 +46,8 @@ class Rescale(NamedTuple):
 
     norm: Norm
     n: Variable
+    wide: Variable | None = None
+    """n in the parameters' format, where the arithmetic is in a narrower one."""
 
 
 class Drop(NamedTuple):
@@ -77,6 +84,8 @@ class AddInputGrad(NamedTuple):
     layer: Layer
     grad_z: Variable
     grad_x: Variable
+    weights: Variable | None = None
+    """The weight in the compute format, where the parameters are in another."""
 
 
 class Accumulate(NamedTuple):

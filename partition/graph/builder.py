@@ -11,13 +11,15 @@ Variables are numbered by the parts with parameters, l for short:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from partition.graph.backward import BackwardSteps
 from partition.graph.block_operators import Accumulate
 from partition.graph.chain import ActivationNode, AddNode, AffineNode, Chain, DropoutNode, GateNode, NormNode
+from partition.graph.mixed import in_mixed_precision, load_step, wide_workspace
+from partition.graph.mixed_operators import Cast
 from partition.graph.network import Network
-from partition.graph.program import Category, Load, LossAndGrad, Program, StageProgram, Variable
+from partition.graph.program import TARGETS, Category, Load, LossAndGrad, Program, StageProgram, Variable
 from partition.graph.steps import Step, forward_step, names_of, to_program, workspace
 
 
@@ -34,15 +36,16 @@ class StageBuilder:
         is_last: bool,
         owns_input: bool = True,
         has_noise: bool = False,
+        is_mixed: bool = False,
     ) -> None:
-        self.has_noise = has_noise
+        self.has_noise, self.is_mixed = has_noise, is_mixed
         self.units = network.layers[first : last + 1]
         self.is_first, self.is_last = is_first, is_last
         self.record = network.loss
         self.chain = Chain(self.units, is_training=True, owns_input=owns_input)
         source = Category.DATA if is_first else Category.ACTIVATIONS
         self.x = Variable("x", source, columns=self.units[0].in_features)
-        self.loss = Variable("loss", Category.WORKSPACE, has_rows=False)
+        self.loss = Variable("loss", Category.WORKSPACE, has_rows=False, is_wide=is_mixed)
         names = _names(self.chain, self.x)
         self._roles = _roles(self.chain, names, is_last=is_last)
         self.values = self._variables(names)
@@ -69,13 +72,17 @@ class StageBuilder:
             grad_output=None if self.is_last else self.grad_output,
             grad_input=None if self.is_first else backward.grad_input,
             is_output_kept=not self.is_last and self.chain.keeps(self.chain.last),
-            forward=to_program(steps, received, kept if self.is_last else kept | {output.name}),
-            backward=to_program(backward.steps, begun, sent),
-            input_grad=to_program(split.steps, begun, sent | deferred),
-            weight_grad=to_program(split.deferred, deferred, set()),
+            forward=self._program(steps, received, kept if self.is_last else kept | {output.name}),
+            backward=self._program(backward.steps, begun, sent),
+            input_grad=self._program(split.steps, begun, sent | deferred),
+            weight_grad=self._program(split.deferred, deferred, set()),
             predict=predict,
             has_noise=self.has_noise,
+            is_mixed=self.is_mixed,
         )
+
+    def _program(self, steps: Sequence[Step], alive: set[str], left: set[str]) -> Program:
+        return to_program(in_mixed_precision(steps, self.x) if self.is_mixed else steps, alive, left)
 
     def _variables(self, names: list[tuple[str, int]]) -> list[Variable]:
         """A variable for each value: the same one where values stand in one place, which is how that is told."""
@@ -100,7 +107,7 @@ class StageBuilder:
 
     def _load(self) -> Iterator[Step]:
         if self.is_first:
-            yield Step((Load(self.x),), (self.x,))
+            yield from load_step(self.x, is_mixed=self.is_mixed)
 
     def _forward(self, chain: Chain, values: list[Variable], inner: list[tuple[Variable, ...]]) -> Iterator[Step]:
         for number, node in enumerate(chain.nodes):
@@ -112,10 +119,23 @@ class StageBuilder:
                 yield from forward_step(node, values[number - 1], values[number], inner[number])
 
     def _loss_steps(self, o: Variable) -> Iterator[Step]:
-        record, grad_o = self.record, self.grad_output
-        columns = None if record.has_class_targets else o.columns
-        targets = Variable("targets", Category.DATA, columns=columns, is_index=record.has_class_targets)
-        space = workspace("loss_workspace", record.workspace_columns) if record.workspace_columns else None
+        if not self.is_mixed:
+            yield from self._loss_of(o, self.grad_output)
+            return
+        wide_o = wide_workspace("o_wide", o.columns)
+        wide_grad = wide_o if self.record.is_in_place else wide_workspace("grad_o_wide", o.columns)
+        yield Step((Cast(o, wide_o),), (wide_o, o))
+        yield from self._loss_of(wide_o, wide_grad)
+        yield Step((Cast(wide_grad, self.grad_output),), (self.grad_output, wide_grad))
+
+    def _loss_of(self, o: Variable, grad_o: Variable) -> Iterator[Step]:
+        record, columns = self.record, None if self.record.has_class_targets else o.columns
+        targets = Variable(
+            TARGETS, Category.DATA, columns=columns, is_index=record.has_class_targets, is_wide=self.is_mixed
+        )
+        space = None
+        if record.workspace_columns:
+            space = workspace("loss_workspace", record.workspace_columns)._replace(is_wide=self.is_mixed)
         if record.is_imported and space is not None:
             # Room for what automatic differentiation allocates by itself: given back before it does.
             yield Step((Load(targets),), (targets,))
@@ -131,7 +151,7 @@ class StageBuilder:
         values = self._variables(_names(chain, self.x))
         inner = [self._inner(chain, number) for number in range(chain.last + 1)]
         steps = [*self._load(), *self._forward(chain, values, inner)]
-        return values[-1], to_program(steps, received, {values[-1].name})
+        return values[-1], self._program(steps, received, {values[-1].name})
 
 
 def _names(chain: Chain, x: Variable) -> list[tuple[str, int]]:

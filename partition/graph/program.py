@@ -33,7 +33,15 @@ from partition.graph.network import Network
 
 if TYPE_CHECKING:
     from partition.graph.block_operators import BlockOperator
+    from partition.graph.mixed_operators import MixedOperator
     from partition.graph.second_order import PairOperator
+
+
+TARGETS = "targets"
+"""The name of the variable that holds them; what else is loaded are the inputs."""
+WIDE_FORMAT = "float32"
+"""Of parameters, gradients and sums where the arithmetic is in a narrower format: see `partition.graph.mixed`."""
+WIDE_ITEMSIZE = 4
 
 
 class Category(StrEnum):
@@ -58,6 +66,8 @@ class Variable(NamedTuple):
     columns: int | None = None
     is_index: bool = False
     """Elements are int64 class indices, not numbers of the compute format."""
+    is_wide: bool = False
+    """Numbers are of WIDE_FORMAT, where the arithmetic is in a narrower one."""
 
     def shape(self, rows: int) -> tuple[int, ...]:
         """The shape for a microbatch of `rows` examples."""
@@ -66,7 +76,7 @@ class Variable(NamedTuple):
     def num_bytes(self, rows: int, itemsize: int) -> int:
         """Bytes for a microbatch of `rows` examples whose numbers have `itemsize` bytes."""
         elements = (rows if self.has_rows else 1) * (1 if self.columns is None else self.columns)
-        return elements * (8 if self.is_index else itemsize)
+        return elements * (8 if self.is_index else WIDE_ITEMSIZE if self.is_wide else itemsize)
 
 
 class Take(NamedTuple):
@@ -93,6 +103,8 @@ class Affine(NamedTuple):
     layer: Layer
     x: Variable
     z: Variable
+    weights: Variable | None = None
+    """Weight and bias in the compute format, where the parameters are in another."""
 
 
 class Activate(NamedTuple):
@@ -118,6 +130,8 @@ class InputGrad(NamedTuple):
     layer: Layer
     grad_z: Variable
     grad_x: Variable
+    weights: Variable | None = None
+    """The weight in the compute format, where the parameters are in another."""
 
 
 class WeightGrad(NamedTuple):
@@ -152,7 +166,7 @@ class LossAndGrad(NamedTuple):
 
 Operator: TypeAlias = (
     "Load | Affine | Activate | ActivationGrad | InputGrad | WeightGrad | ExampleNorms | LossAndGrad | BlockOperator"
-    " | PairOperator"
+    " | MixedOperator | PairOperator"
 )
 Instruction: TypeAlias = "Take | Give | Operator"
 Program: TypeAlias = "tuple[Instruction, ...]"
@@ -181,6 +195,8 @@ class StageProgram:
     predict: Program
     has_noise: bool = False
     """W takes the norms of every example's gradient."""
+    is_mixed: bool = False
+    """The arithmetic is in a narrower format than parameters, gradients and sums."""
     recompute: Program = ()
     """R: makes again, before the backward, what F has given back (see `partition.graph.recompute`)."""
 
@@ -196,17 +212,20 @@ class StageProgram:
 
 
 def build_stage_program(
-    network: Network, first_layer: int, last_layer: int, *, has_noise: bool = False
+    network: Network, first_layer: int, last_layer: int, *, has_noise: bool = False, is_mixed: bool = False
 ) -> StageProgram:
     """The programs of the stage of layers first_layer..last_layer, inclusive.
 
     The stage of the first layer loads the inputs and computes no input gradient; that of the last computes the loss.
-    With `has_noise` its W takes the norms of every example's gradient besides, and changes nothing else.
+    With `has_noise` its W takes the norms of every example's gradient besides, and changes nothing else. With
+    `is_mixed` the arithmetic is in a narrower format than parameters, gradients and sums.
     """
     from partition.graph.builder import StageBuilder  # which is made of the instructions of this module
 
     is_first, is_last = first_layer == 0, last_layer == network.num_layers - 1
-    builder = StageBuilder(network, first_layer, last_layer, is_first=is_first, is_last=is_last, has_noise=has_noise)
+    builder = StageBuilder(
+        network, first_layer, last_layer, is_first=is_first, is_last=is_last, has_noise=has_noise, is_mixed=is_mixed
+    )
     return builder.build()
 
 

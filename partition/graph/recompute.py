@@ -30,7 +30,9 @@ from partition.graph.block_operators import (
     Rescale,
 )
 from partition.graph.layers import Gate, Unit
+from partition.graph.mixed_operators import AddProduct, Cast, CastWeights, WeightProduct
 from partition.graph.program import (
+    TARGETS,
     Activate,
     ActivationGrad,
     Affine,
@@ -70,6 +72,10 @@ _WRITTEN: Mapping[type, tuple[str, ...]] = {
     GatedGrad: ("a", "grad", "grad_a"),
     AddInputGrad: ("grad_x",),
     Accumulate: ("into",),
+    Cast: ("into",),
+    CastWeights: ("weights",),
+    WeightProduct: ("product",),
+    AddProduct: (),
 }
 """Fields that an operator writes; it reads the others."""
 _CHANGED: Mapping[type, tuple[str, ...]] = {Accumulate: ("into",), Rescale: ("n",)}
@@ -155,7 +161,7 @@ def unit_of(operator: Operator, program: StageProgram, units: Mapping[object, in
     part = next((part for part in operator if part in units), None)
     if part is not None:
         return units[part]
-    is_input = isinstance(operator, Load) and operator.into.name == program.input.name
+    is_input = isinstance(operator, Load) and operator.into.name != TARGETS
     return program.layers[0 if is_input else -1].index
 
 

@@ -48,6 +48,12 @@ def draw_mask(key: MaskKey, num_rows: int, num_features: int, rate: float) -> ND
     return kept
 
 
+def bfloat16_bits(number: float) -> int:
+    """The bits of a positive number in bfloat16, rounded to the nearest one and to an even last bit where two are."""
+    bits = int(np.float32(number).view(np.uint32))
+    return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+
+
 def threshold(rate: float) -> int:
     """Of the 65536 levels those that drop."""
     return min(round(rate * LEVELS), LEVELS - 1)
@@ -65,7 +71,10 @@ def drop(x_BD: Tensor, rate: float, key: MaskKey, out_BD: Tensor, workspace: Ten
         count = min(most, num_rows - start)
         mask = draw_mask(key._replace(first_example=key.first_example + start), count, num_features, rate)
         piece_BD = workspace[: count * num_features].view(count, num_features)
-        if piece_BD.device.type == "cpu":
+        if piece_BD.dtype is torch.bfloat16 and piece_BD.device.type == "cpu":
+            # NumPy has no bfloat16: the scale's bits where a number is kept, those of 0 where it is dropped.
+            np.multiply(mask, np.int16(bfloat16_bits(scale)), out=piece_BD.view(torch.int16).numpy())
+        elif piece_BD.device.type == "cpu":
             piece = piece_BD.numpy()
             np.multiply(mask, piece.dtype.type(scale), out=piece)
         else:

@@ -16,7 +16,7 @@ class CurvatureSearch(Search):
     """The candidates of an experiment for Hessian-vector products: bytes, operations and seconds are theirs.
 
     There is no optimizer and so no state of one. Measured costs are of a training step's operators: rates are those of
-    the devices.
+    the devices. Raises PartitionError where the arithmetic is in bfloat16.
     """
 
     known_strategies = STRATEGIES
@@ -24,6 +24,11 @@ class CurvatureSearch(Search):
     def __init__(self, config: ExperimentConfig) -> None:
         super().__init__(_without_optimizer(config))
         training = self.model
+        if training.is_mixed:
+            raise PartitionError(
+                "precision.compute is bfloat16, which products with the Hessian would have two digits in; set it to "
+                "float32 or float64"
+            )
         self.costs = CurvatureCostModel(training.network, training.optimizer, training.itemsize, training.rules)
 
     def priced_as(self, candidate: Candidate) -> Candidate:

@@ -136,8 +136,10 @@ class Search:
         without_layers = () if isinstance(self.costs, CostModel) else ("sharded parameters", "recomputation")
         reason = f", which {self.costs.origin(self.cluster)} cannot price"
         whole = "recomputation on one device, or on each of several, in a network of so many layers on so many devices"
+        is_mixed = isinstance(self.costs, CostModel) and self.costs.is_mixed
         return (
             *(f"{what}{reason}" for what in (*without_halves, *without_layers)),
+            *(("sharded parameters in bfloat16",) if is_mixed else ()),
             *((whole,) if self.is_recomputing and not self._recomputes_whole else ()),
         )
 
@@ -146,6 +148,11 @@ class Search:
         """Whether the layers to be computed again are sought for a device that has all of them: of many in minutes."""
         asked = self.settings.planner.strategies or ()
         return not self.is_large or ("recompute" in asked and len(asked) == 1)
+
+    @property
+    def _shards(self) -> bool:
+        """Whether sharded parameters can be priced and trained: they take one number format."""
+        return isinstance(self.costs, CostModel) and not self.costs.is_mixed
 
     def _make_sizes(self) -> Sizes:
         rows, planner = self.costs.microbatch_rows, self.settings.planner
@@ -183,7 +190,7 @@ class Search:
             yield from (self._on_one_device(shape, device) for shape in self._one_device_shapes(device))
             yield from self._recomputing_alone(device) if self.is_recomputing else ()
         yield from self.shapes()
-        if "sharded" in self._admitted and isinstance(self.costs, CostModel):
+        if "sharded" in self._admitted and self._shards:
             yield from map(self.price_sharded, self._sizes.replicas(len(self.cluster.devices)))
 
     def shapes(self) -> Iterator[Shape]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from partition.graph.block_operators import (
     Accumulate,
@@ -23,20 +24,35 @@ from partition.ops import normalisation as norms
 from partition.ops.sums import sum_rows
 
 if TYPE_CHECKING:
-    from partition.runtime.stage import Frame, Stage
+    from partition.runtime.stage import Frame, Parameters, Stage
 
 
 def _normalise(stage: Stage, instruction: Normalise, frame: Frame) -> None:
-    norm, x, n, statistics = instruction
-    of, n_BD = stage.layers[norm.index], frame.tensors[n.name]
+    norm, x, n, statistics, wide = instruction
+    of, x_BD, n_BD = stage.layers[norm.index], frame.tensors[x.name], frame.tensors[n.name]
     statistics_2B = frame.tensors[statistics.name].view(2, -1)
-    norms.standardise(frame.tensors[x.name], norm.has_mean, norm.eps, n_BD, statistics_2B)
-    norms.rescale(n_BD, of.weight_OI, of.bias_O)
+    if wide is None:
+        norms.standardise(x_BD, norm.has_mean, norm.eps, n_BD, statistics_2B)
+        norms.rescale(n_BD, of.weight_OI, of.bias_O)
+    else:
+        wide_BD = frame.tensors[wide.name].copy_(x_BD)
+        norms.standardise(wide_BD, norm.has_mean, norm.eps, wide_BD, statistics_2B)
+        _rescale_rounded(n_BD.copy_(wide_BD), wide_BD, of)
+
+
+def _rescale_rounded(n_BD: Tensor, wide_BD: Tensor, of: Parameters) -> None:
+    """N from x̂ in place by way of a wide workspace: the same bits whether x̂ was rounded just now or in the backward."""
+    norms.rescale(wide_BD.copy_(n_BD), of.weight_OI, of.bias_O)
+    n_BD.copy_(wide_BD)
 
 
 def _norm_grad(stage: Stage, instruction: NormGrad, frame: Frame) -> None:
-    norm, *variables, has_input_grad = instruction
+    norm, *variables, has_input_grad, wide, wide_grad = instruction
     x_BD, standardised_BD, grad_BD, product_BD, statistics, sums_D = (frame.tensors[one.name] for one in variables)
+    narrow = (standardised_BD, grad_BD)
+    if wide is not None and wide_grad is not None:
+        x_BD, grad_BD = frame.tensors[wide.name].copy_(x_BD), frame.tensors[wide_grad.name].copy_(grad_BD)
+        standardised_BD = x_BD
     of, statistics_3B = stage.layers[norm.index], statistics.view(3, -1)
     norms.standardise(x_BD, norm.has_mean, norm.eps, standardised_BD, statistics_3B)
     norms.norm_weight_grad(standardised_BD, grad_BD, frame.is_first, of.grad_weight_OI, product_BD, sums_D)
@@ -44,12 +60,18 @@ def _norm_grad(stage: Stage, instruction: NormGrad, frame: Frame) -> None:
         sum_rows(grad_BD, frame.is_first, of.grad_bias_O, sums_D)
     if has_input_grad:
         norms.norm_input_grad(standardised_BD, grad_BD, of.weight_OI, norm.has_mean, product_BD, statistics_3B)
+    if wide is not None:
+        for values_BD, wide_BD in zip(narrow, (standardised_BD, grad_BD), strict=True):
+            values_BD.copy_(wide_BD)
 
 
 def _rescale(stage: Stage, instruction: Rescale, frame: Frame) -> None:
-    norm, n = instruction
-    of = stage.layers[norm.index]
-    norms.rescale(frame.tensors[n.name], of.weight_OI, of.bias_O)
+    norm, n, wide = instruction
+    of, n_BD = stage.layers[norm.index], frame.tensors[n.name]
+    if wide is None:
+        norms.rescale(n_BD, of.weight_OI, of.bias_O)
+    else:
+        _rescale_rounded(n_BD, frame.tensors[wide.name], of)
 
 
 def _drop(stage: Stage, instruction: Drop, frame: Frame) -> None:
@@ -71,9 +93,10 @@ def _gated_grad(stage: Stage, instruction: GatedGrad, frame: Frame) -> None:
 
 
 def _add_input_grad(stage: Stage, instruction: AddInputGrad, frame: Frame) -> None:
-    layer, grad_z, grad_x = instruction
+    layer, grad_z, grad_x, weights = instruction
+    weight_OI, _ = stage.weights_of(layer, weights, frame)
     grad_x_BI = frame.tensors[grad_x.name]
-    torch.addmm(grad_x_BI, frame.tensors[grad_z.name], stage.layers[layer.index].weight_OI, out=grad_x_BI)
+    torch.addmm(grad_x_BI, frame.tensors[grad_z.name], weight_OI, out=grad_x_BI)
 
 
 def _accumulate(stage: Stage, instruction: Accumulate, frame: Frame) -> None:

@@ -65,9 +65,10 @@ def _measure_together(config: ExperimentConfig, process: Process, start_s: float
 def _messages(config: ExperimentConfig, world: ProcessWorld) -> Messages:
     """Messages and sums of the sizes that the experiment may need."""
     network = build_network(config.model)
-    item, rows = config.precision.itemsize, config.training.minibatch_size
+    precision, rows = config.precision, config.training.minibatch_size
     num_tensors = sum(1 + part.has_bias for layer in network.layers for part in layer.weighted)
-    return measure_messages(world, _message_bytes(network, rows, item), _tensor_bytes(network, item), num_tensors)
+    message_bytes = _message_bytes(network, rows, precision.itemsize)
+    return measure_messages(world, message_bytes, _tensor_bytes(network, precision.parameter_itemsize), num_tensors)
 
 
 def _file(

@@ -48,6 +48,11 @@ class HandWrittenModule(nn.Module):
 
     def __init__(self, config: ModelConfig, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> None:
         super().__init__()
+        if dtype not in (torch.float32, torch.float64):
+            raise PartitionError(
+                f"dtype {dtype}: the module computes in torch.float32 or torch.float64; convert it, or train with "
+                "precision.compute: bfloat16"
+            )
         self.config = config
         self.seed = seed
         self.step = 0

@@ -33,7 +33,7 @@ def build_optimizer(
 
 
 def _zero_state(parameter: Tensor, names: list[str], index: int, source: TensorSource) -> dict[str, Tensor]:
+    shape, dtype = tuple(parameter.shape), parameter.dtype
     return {
-        name: source.take(tuple(parameter.shape), Category.OPTIMIZER, f"{name} of parameter {index}").zero_()
-        for name in names
+        name: source.take(shape, Category.OPTIMIZER, f"{name} of parameter {index}", dtype).zero_() for name in names
     }

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from partition.config import ExperimentConfig, ModelConfig
 from partition.costs.profile import Curve, Overheads
 from partition.costs.work import operator_key
+from partition.data.dataset import compute_dtype
 from partition.data.stores import free_bytes
 from partition.errors import PartitionError
 from partition.graph import Program, build_network
@@ -192,7 +193,7 @@ def _stand_in(config: ExperimentConfig) -> ExperimentConfig:
     for repeats in range(2, depth + 3):
         shorter = _of_shorter_runs(model, repeats)
         elements = build_network(shorter).parameter_elements
-        if shorter == model or elements * config.precision.itemsize >= FILLS_CACHES_BYTES:
+        if shorter == model or elements * config.precision.parameter_itemsize >= FILLS_CACHES_BYTES:
             break
     return config.model_copy(update={"model": shorter})
 
@@ -337,7 +338,7 @@ def _measure_tiny(
 def made_up_examples(search: Search, size: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Inputs and targets of so many examples, of the shapes that the network takes."""
     random, network = np.random.default_rng(0), search.network
-    dtype, out_features = np.dtype(search.config.precision.compute), network.layers[-1].out_features
+    dtype, out_features = compute_dtype(search.config), network.layers[-1].out_features
     x = random.standard_normal((size, network.layers[0].in_features)).astype(dtype)
     if network.loss.has_class_targets:
         return x, random.integers(0, out_features, size)

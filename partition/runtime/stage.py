@@ -20,8 +20,11 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from partition.graph import Category, Network, Program, StageProgram, Variable
 from partition.graph.block_operators import Accumulate
-from partition.graph.layers import Weighted
+from partition.graph.layers import Layer, Weighted
+from partition.graph.mixed_operators import Cast
 from partition.graph.program import (
+    TARGETS,
+    WIDE_FORMAT,
     Activate,
     ActivationGrad,
     Affine,
@@ -43,7 +46,9 @@ from partition.ops import (
     affine_weight_grad,
 )
 from partition.ops.losses import bind_loss, class_vector
+from partition.ops.mixed import weights_in
 from partition.runtime.block_kernels import BLOCK_METHODS
+from partition.runtime.mixed_kernels import MIXED_METHODS
 
 
 class TensorSource(Protocol):
@@ -122,10 +127,12 @@ class Stage:
         self.program = program
         self.source = source
         self.layers = layers
-        # dJ/dL = 1, and elsewhere a token that autograd carries in place of the gradient that the frame holds.
-        self.one = source.take((), Category.WORKSPACE, "dJ/dL = 1").fill_(1.0)
+        wide = wide_dtype(program)
+        # dJ/dL = 1, and elsewhere a token that autograd carries in place of the gradient that the frame holds: of the
+        # format of what the stage leaves.
+        self.one = source.take((), Category.WORKSPACE, "dJ/dL = 1", wide if program.is_last else None).fill_(1.0)
         num_losses = num_microbatches if program.is_last else 0
-        self.losses_M = source.take((num_losses,), Category.WORKSPACE, "the losses of a step")
+        self.losses_M = source.take((num_losses,), Category.WORKSPACE, "the losses of a step", wide)
         self.loss = bind_loss(network.loss, self._class_vector() if program.is_last else None)
         self.norms_LM: Tensor | None = None
         """Of the gradients of the examples, by layer and microbatch; None where noise is not measured."""
@@ -142,7 +149,8 @@ class Stage:
         numbers = class_vector(self.network.loss, self.program.prediction.columns or 1)
         if numbers is None:
             return None
-        vector_q = self.source.take((len(numbers),), Category.WORKSPACE, "a number for every class")
+        wide = wide_dtype(self.program)
+        vector_q = self.source.take((len(numbers),), Category.WORKSPACE, "a number for every class", wide)
         for class_index, number in enumerate(numbers):
             vector_q[class_index].fill_(number)
         return vector_q
@@ -224,7 +232,8 @@ class Stage:
             self.run((instruction,), frame)
             if isinstance(instruction, Take | Give):
                 continue
-            if not isinstance(instruction, Load | Accumulate):  # a sum is of the unit that has made what is summed
+            # A sum is of the unit that has made what is summed; what is cast by itself are the inputs.
+            if not isinstance(instruction, Load | Cast | Accumulate):
                 unit = unit_of(instruction, self.program, units)
             for variable in written(instruction):
                 examine(unit, frame.tensors[variable.name])
@@ -233,7 +242,7 @@ class Stage:
 
     def _take(self, instruction: Take, frame: Frame) -> None:
         variable = instruction.variable
-        dtype = torch.int64 if variable.is_index else None
+        dtype = torch.int64 if variable.is_index else WIDE_DTYPE if variable.is_wide else None
         frame.tensors[variable.name] = self.source.take(
             variable.shape(frame.rows), variable.category, f"{variable.name} of microbatch {frame.microbatch}", dtype
         )
@@ -245,12 +254,19 @@ class Stage:
     def _load(self, instruction: Load, frame: Frame) -> None:
         assert frame.feed is not None, "the first and the last stage are fed"
         name = instruction.into.name
-        frame.feed(name, frame.microbatch, frame.tensors[name])
+        frame.feed(TARGETS if name == TARGETS else "x", frame.microbatch, frame.tensors[name])
 
     def _affine(self, instruction: Affine, frame: Frame) -> None:
-        layer, x, z = instruction
+        layer, x, z, weights = instruction
+        weight_OI, bias_O = self.weights_of(layer, weights, frame)
+        affine(frame.tensors[x.name], weight_OI, bias_O, frame.tensors[z.name])
+
+    def weights_of(self, layer: Layer, weights: Variable | None, frame: Frame) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of a layer, or the temporary that has them in the compute format."""
+        if weights is not None:
+            return weights_in(frame.tensors[weights.name], layer)
         of = self.layers[layer.index]
-        affine(frame.tensors[x.name], of.weight_OI, of.bias_O, frame.tensors[z.name])
+        return of.weight_OI, of.bias_O
 
     def _activate(self, instruction: Activate, frame: Frame) -> None:
         layer, z, h = instruction
@@ -262,8 +278,9 @@ class Stage:
         ACTIVATIONS[layer.activation.name].backward(frame.tensors[grad.name], frame.tensors[kept.name], *others)
 
     def _input_grad(self, instruction: InputGrad, frame: Frame) -> None:
-        layer, grad_z, grad_x = instruction
-        affine_input_grad(frame.tensors[grad_z.name], self.layers[layer.index].weight_OI, frame.tensors[grad_x.name])
+        layer, grad_z, grad_x, weights = instruction
+        weight_OI, _ = self.weights_of(layer, weights, frame)
+        affine_input_grad(frame.tensors[grad_z.name], weight_OI, frame.tensors[grad_x.name])
 
     def _weight_grad(self, instruction: WeightGrad, frame: Frame) -> None:
         layer, x, grad_z, workspace = instruction
@@ -308,18 +325,27 @@ INSTRUCTION_METHODS: dict[type, Callable[[Stage, Any, Frame], None]] = {
     ExampleNorms: Stage._example_norms,
     LossAndGrad: Stage._loss_and_grad,
     **BLOCK_METHODS,
+    **MIXED_METHODS,
 }
 
 
-def take_parameters(layer: Weighted, source: TensorSource) -> Parameters:
+WIDE_DTYPE: torch.dtype = getattr(torch, WIDE_FORMAT)
+
+
+def wide_dtype(program: StageProgram) -> torch.dtype | None:
+    """The format of a stage's parameters and sums; None where it is that of everything else."""
+    return WIDE_DTYPE if program.is_mixed else None
+
+
+def take_parameters(layer: Weighted, source: TensorSource, dtype: torch.dtype | None = None) -> Parameters:
     """Uninitialised parameters and gradients of a layer or norm; the parameters take part in autograd."""
     shape, name = layer.weight_shape, f"layer {layer.index}"
-    weight = source.take(shape, Category.PARAMETERS, f"weight of {name}").requires_grad_(True)
-    grad_weight = weight.grad = source.take(shape, Category.GRADIENTS, f"weight gradient of {name}")
+    weight = source.take(shape, Category.PARAMETERS, f"weight of {name}", dtype).requires_grad_(True)
+    grad_weight = weight.grad = source.take(shape, Category.GRADIENTS, f"weight gradient of {name}", dtype)
     bias = grad_bias = None
     if layer.has_bias:
-        bias = source.take(shape[:1], Category.PARAMETERS, f"bias of {name}").requires_grad_(True)
-        grad_bias = bias.grad = source.take(shape[:1], Category.GRADIENTS, f"bias gradient of {name}")
+        bias = source.take(shape[:1], Category.PARAMETERS, f"bias of {name}", dtype).requires_grad_(True)
+        grad_bias = bias.grad = source.take(shape[:1], Category.GRADIENTS, f"bias gradient of {name}", dtype)
     return Parameters(weight_OI=weight, grad_weight_OI=grad_weight, bias_O=bias, grad_bias_O=grad_bias)
 
 

@@ -14,7 +14,7 @@ from partition.graph import Category, Layer
 from partition.graph.pieces import piece_elements
 from partition.ops import weight_grad_norms
 from partition.runtime.device import RuntimeDevice
-from partition.runtime.stage import Parameters, Stage
+from partition.runtime.stage import Parameters, Stage, wide_dtype
 
 
 class _Measured(NamedTuple):
@@ -92,7 +92,7 @@ class Update:
         One float32 sum over all of a large tensor would be good to three or four digits only.
         """
         sizes = [len(one.rows) for one in measured]
-        norms = self.device.take((sum(sizes),), Category.WORKSPACE, "norms")
+        norms = self.device.take((sum(sizes),), Category.WORKSPACE, "norms", wide_dtype(self.stage.program))
         self._fill(measured, torch.split(norms, sizes))
         squares = np.square(norms.cpu().numpy(), dtype=np.float64)
         self.device.give(norms, Category.WORKSPACE)
@@ -105,7 +105,7 @@ class Update:
         if any(one.weight is not None for one in measured):
             layers = [part for unit in self.stage.program.layers for part in unit.weighted if isinstance(part, Layer)]
             size = piece_elements(layers)
-            piece = self.device.take((size,), Category.WORKSPACE, "a piece of a weight")
+            piece = self.device.take((size,), Category.WORKSPACE, "a piece of a weight", wide_dtype(self.stage.program))
         for one, norms_R in zip(measured, norms, strict=True):
             if one.weight is None or piece is None:
                 torch.linalg.vector_norm(one.rows, dim=1, out=norms_R)

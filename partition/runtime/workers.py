@@ -19,6 +19,7 @@ from partition.data.stores import free_bytes as host_free_bytes
 from partition.errors import DeviceMemoryError, RunError
 from partition.graph import Category, StageProgram, build_stage_program, recomputed
 from partition.graph.recompute import units_of_parts
+from partition.ops.mixed import to_numpy
 from partition.plan import Candidate, Layout, Search, StagePlan
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.prediction import MOST_IN_ONE_PASS, prediction_schedule, prediction_sizes
@@ -30,7 +31,7 @@ from partition.runtime.fault import Findings, describe_fault
 from partition.runtime.feed import MinibatchFeed, example_weight
 from partition.runtime.optimizer import build_optimizer
 from partition.runtime.parameters import initialise
-from partition.runtime.stage import Parameters, Stage, take_parameters
+from partition.runtime.stage import Parameters, Stage, take_parameters, wide_dtype
 from partition.runtime.tally import Tally, Totals
 from partition.runtime.update import Update
 from partition.runtime.world import LocalWorld, Numbers, World, share_all
@@ -74,11 +75,11 @@ class Worker:
 
     def _add_stage(self, search: Search, candidate: Candidate, plan: StagePlan) -> None:
         build = self._parts.program
-        if search.model.has_noise:
-            build = partial(build, has_noise=True)
+        options = {"has_noise": search.model.has_noise, "is_mixed": search.model.is_mixed}
+        build = partial(build, **{name: True for name, is_on in options.items() if is_on})
         program = recomputed(build(search.network, plan.first_layer, plan.last_layer), plan.recompute)
         seed, parts = search.config.training.seed, [part for layer in program.layers for part in layer.weighted]
-        layers = {part.index: take_parameters(part, self.device) for part in parts}
+        layers = {part.index: take_parameters(part, self.device, wide_dtype(program)) for part in parts}
         initialise(parts, layers, seed)
         # The penalty enters the sum over replicas once.
         stage = self._parts.stage(search.network, program, self.device, layers, candidate.num_microbatches,
@@ -295,7 +296,7 @@ class Fleet:
         found: dict[int, NDArray[Any]] = {}
 
         def keep(microbatch: int, logits: Tensor) -> None:
-            found[microbatch] = logits.cpu().numpy().copy()
+            found[microbatch] = to_numpy(logits.cpu())
 
         feed = MinibatchFeed(x, x, examples, sizes)
         step = Step(sizes=sizes, weight=1.0, feed=feed, seconds=_no_seconds, sink=keep, examine=examine)

@@ -80,14 +80,28 @@ def test_wrong_values(right_line: str, wrong_line: str, message: str, problems: 
     assert found[0].startswith(message)
 
 
-@pytest.mark.parametrize("number_format", ["float16", "bfloat16"])
-def test_formats_that_are_not_available_are_answered_with_those_that_are(
-    number_format: str, problems: Any, right: str
+def test_formats_that_are_not_available_are_answered_with_those_that_are(problems: Any, right: str) -> None:
+    assert problems(right + "precision: {parameters: float16, compute: float16}\n") == [
+        "15: precision.parameters: 'float16' is not available; choose float32 or float64",
+        "15: precision.compute: 'float16' is not available; choose float32, float64 or bfloat16",
+    ]
+    (message,) = problems(right + "precision: {parameters: bfloat16, compute: bfloat16}\n")
+    assert message.startswith("15: precision.parameters: 'bfloat16' is not available; choose float32 or float64")
+
+
+@pytest.mark.parametrize(
+    ("line", "more", "message"),
+    [
+        ("minibatch_size: 6\n  noise: true", "", "training.noise: is measured in float32 or float64"),
+        ("minibatch_size: 6", "planner: {strategies: [sharded]}\n", "planner.strategies: sharded computes in float32"),
+    ],
+)
+def test_what_needs_one_number_format_is_refused_with_bfloat16(
+    line: str, more: str, message: str, problems: Any, right: str
 ) -> None:
-    found = problems(right + f"precision: {{parameters: {number_format}, compute: {number_format}}}\n")
-    assert len(found) == 2
-    for message in found:
-        assert f"'{number_format}' is not available; choose float32 or float64" in message
+    found = problems(right.replace("minibatch_size: 6", line) + "precision: {compute: bfloat16}\n" + more)
+    assert len(found) == 1
+    assert message in found[0]
 
 
 def test_a_value_that_another_follows_is_told_once(problems: Any, right: str) -> None:
@@ -98,7 +112,8 @@ def test_a_value_that_another_follows_is_told_once(problems: Any, right: str) ->
 
 def test_mixed_precision_is_answered(problems: Any, right: str) -> None:
     assert problems(right + "precision:\n  parameters: float32\n  compute: float64\n") == [
-        "17: precision.compute: differs from parameters; mixed precision is not available, give both the same"
+        "17: precision.compute: differs from parameters; give both the same, or compute: bfloat16 with parameters: "
+        "float32"
     ]
 
 

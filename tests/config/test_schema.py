@@ -106,8 +106,19 @@ def test_one_number_format_stands_for_both(number_format: Any, itemsize: int) ->
         assert precision.itemsize == itemsize
 
 
-def test_mixed_precision_is_not_available() -> None:
-    with pytest.raises(ValidationError, match="mixed precision is not available"):
+def test_bfloat16_is_of_the_arithmetic_alone() -> None:
+    both = PrecisionConfig(parameters="float32", compute="bfloat16")
+    assert PrecisionConfig(compute="bfloat16") == both
+    assert (both.is_mixed, both.itemsize, both.parameter_itemsize) == (True, 2, 4)
+    assert not PrecisionConfig().is_mixed
+    with pytest.raises(ValidationError, match="Input should be 'float32' or 'float64'"):
+        PrecisionConfig.model_validate({"parameters": "bfloat16"})
+    with pytest.raises(ValidationError, match="float64 does not go with compute: bfloat16; take parameters: float32"):
+        PrecisionConfig(parameters="float64", compute="bfloat16")
+
+
+def test_other_formats_are_not_mixed() -> None:
+    with pytest.raises(ValidationError, match="compute: differs from parameters; give both the same, or compute: bfl"):
         PrecisionConfig(parameters="float32", compute="float64")
 
 

@@ -34,6 +34,11 @@ def test_a_product_takes_more_bytes_and_seconds_than_a_step_of_plain_descent() -
     assert 1.5 < product.peak_bytes[0] / training.peak_bytes[0] < 2.5
 
 
+def test_bfloat16_is_refused() -> None:
+    with pytest.raises(PartitionError, match="set it to float32 or float64"):
+        CurvatureSearch(build_config(number_format="bfloat16"))
+
+
 @pytest.mark.parametrize(("asked", "kept"), [(("sharded", "shrink"), STRATEGIES), (("shrink", "whole"), ("whole",))])
 def test_strategies_without_a_program_are_left_out(asked: tuple[str, ...], kept: tuple[str, ...]) -> None:
     found = {one.strategy for one in CurvatureSearch(config(strategies=asked)).candidates()}

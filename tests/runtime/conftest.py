@@ -53,7 +53,7 @@ def build_config(**changes: Any) -> ExperimentConfig:
                 "out_features": features[-1],
                 **{key: options[key] for key in ModelConfig.model_fields if key in options},
             },
-            "precision": {"parameters": options["number_format"], "compute": options["number_format"]},
+            "precision": {"compute": options["number_format"]},
             "data": {"source": "synthetic", "num_examples": 80},
             "training": {"minibatch_size": options["minibatch_size"], "steps": options["steps"]},
             "optimizer": options["optimizer"],

@@ -21,6 +21,7 @@ from partition.schedule import Action
 
 _RANGE = "bytes of rank "
 _ELSEWHERE = -1
+_PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_")
 
 
 class Event(NamedTuple):
@@ -32,6 +33,8 @@ class Event(NamedTuple):
     num_bytes: int
     rank: int
     """Whose turn it was; -1 outside all turns."""
+    is_scratch: bool = False
+    """What a library takes for one of its products and gives back before it returns."""
 
 
 @contextmanager
@@ -70,14 +73,24 @@ def recorded() -> Iterator[list[Event]]:
     found.sort(key=lambda event: event.start_ns)
 
 
-def _events_under(node: Any, rank: int) -> Iterator[Event]:
+def _events_under(node: Any, rank: int, parent: str = "") -> Iterator[Event]:
     if node.name.startswith(_RANGE):
         rank = int(node.name.removeprefix(_RANGE))
     if node.name == "[memory]":
         fields = node.extra_fields
-        yield Event(node.start_time_ns, node.start_tid, fields.ptr, fields.alloc_size, rank)
+        yield Event(node.start_time_ns, node.start_tid, fields.ptr, fields.alloc_size, rank, parent in _PRODUCTS)
     for child in node.children:
-        yield from _events_under(child, rank)
+        yield from _events_under(child, rank, node.name)
+
+
+def without_scratch(events: Sequence[Event]) -> tuple[list[Event], int]:
+    """The events without those of libraries' scratch, and the most of that at once, in bytes.
+
+    A buffer of ours would come through `aten::empty`; what a product allocates by itself is oneDNN's.
+    """
+    scratch = [event for event in events if event.is_scratch]
+    assert sum(event.num_bytes for event in scratch) == 0, "scratch is given back"
+    return [event for event in events if not event.is_scratch], peak(scratch)
 
 
 def peaks_by_rank(events: Sequence[Event], rules: AllocatorRules = EXACT) -> dict[int, int]:

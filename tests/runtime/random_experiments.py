@@ -21,6 +21,7 @@ LOSSES: tuple[dict[str, Any], ...] = (
 )
 NORMS = ("layer_norm", "rms_norm")
 FORMATS = ("float32", "float64")
+"""Of experiments drawn in one number format; those in two compute in bfloat16."""
 OPTIMIZERS: tuple[dict[str, Any], ...] = (
     {"name": "sgd", "lr": 0.01},
     {"name": "sgd", "lr": 0.01, "momentum": 0.9},
@@ -41,7 +42,8 @@ def with_rules(search: Search, rules: AllocatorRules) -> Search:
     """The search on devices whose allocator has the given rules; nothing has been priced yet."""
     devices = tuple(replace(device, rules=rules) for device in search.cluster.devices)
     search.cluster = replace(search.cluster, devices=devices)
-    search.costs = CostModel(search.network, search.model.optimizer, search.model.itemsize, rules)
+    priced = search.model
+    search.costs = CostModel(search.network, priced.optimizer, priced.itemsize, rules, is_mixed=priced.is_mixed)
     return search
 
 
@@ -64,11 +66,12 @@ def _random_block(choose: random.Random) -> dict[str, Any]:
 
 
 def random_experiment(
-    seed: int, num_ranks: int | None = None, *, has_blocks: bool = False
+    seed: int, num_ranks: int | None = None, *, has_blocks: bool = False, number_format: str | None = None
 ) -> tuple[ExperimentConfig, str]:
     """A configuration and the name of one of its candidates; with `num_ranks`, one of so many devices.
 
-    With `has_blocks` the network is made of blocks of all kinds.
+    With `has_blocks` the network is made of blocks of all kinds. The number format of the arithmetic is drawn unless it
+    is given.
 
     Every part is drawn on its own, so minibatches are cut evenly and unevenly, and some replicas have fewer examples
     than others, or none in some microbatches.
@@ -101,7 +104,7 @@ def random_experiment(
         **choose.choice(LOSSES),
         bias=choose.random() < 0.7,
         l2_penalty=choose.choice([0.0, 0.1]),
-        number_format=choose.choice(FORMATS),
+        number_format=choose.choice(FORMATS) if number_format is None else number_format,
         optimizer={**choose.choice(OPTIMIZERS), **choose.choice([{}, {}, {"max_grad_norm": 0.5}])},
         minibatch_size=minibatch_size,
         num_devices=shape[0] * shape[1],

@@ -34,6 +34,8 @@ def run(config: ExperimentConfig, name: str) -> tuple[list[Metrics], Result]:
         ("identity", "cross_entropy", SGD, "float32"),
         ("sin", "huber", SGD, "float32"),
         ("elu", "binary_cross_entropy", ADAM, "float32"),
+        ("gelu", "cross_entropy", SGD, "bfloat16"),
+        pytest.param("relu", "mse", ADAM, "bfloat16", marks=pytest.mark.slow),
     ],
 )
 def test_splits_and_schedules_train_bit_identically(
@@ -75,6 +77,7 @@ BLOCKS = (
         ({"loss": "cross_entropy"}, ADAM, "float32"),
         ({"loss": "cross_entropy", "label_smoothing": 0.1, "class_weights": (1.0, 2.0, 0.5, 1.0, 3.0)}, SGD, "float32"),
         pytest.param({"loss": "mse"}, SGD, "float64", marks=pytest.mark.slow),
+        pytest.param({"loss": "huber"}, ADAM, "bfloat16", marks=pytest.mark.slow),
     ],
 )
 def test_blocks_train_bit_identically_on_any_split_and_schedule(

@@ -30,6 +30,13 @@ def relative(one: torch.Tensor, other: torch.Tensor) -> float:
     return distance.item() / max(torch.linalg.vector_norm(other.detach()).item(), 1e-300)
 
 
+def test_other_number_formats_are_refused() -> None:
+    with pytest.raises(PartitionError, match=r"dtype torch.bfloat16: .* torch.float32 or torch.float64"):
+        build_module(model(), dtype=torch.bfloat16)
+    with pytest.raises(PartitionError, match=r"dtype torch.float16: "):
+        from_torch(nn.Sequential(nn.Linear(3, 2, dtype=torch.float16)))
+
+
 @pytest.mark.parametrize("rows", [1, 6, 13])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -87,6 +87,14 @@ def test_processes_train_as_one_process_does(
     assert all(predicted == measured for outcome in outcomes for predicted, measured in outcome.peaks)
 
 
+def test_processes_train_in_bfloat16_as_one_process_does() -> None:
+    changes = {"number_format": "bfloat16", "planner": {"num_microbatches": (4,)}}
+    expected = run(changes, "accumulate-4")
+    outcomes = run_ranks(2, run, changes, "pipeline-2x4-1f1b")
+    assert all(outcome.steps == expected.steps and outcome.final == expected.final for outcome in outcomes)
+    assert all(predicted == measured for outcome in outcomes for predicted, measured in outcome.peaks)
+
+
 def start(changes: dict[str, Any]) -> str:
     """What a rank says that was started differently from the others."""
     config = build_config(**changes)

@@ -18,7 +18,7 @@ from partition.data.dataset import Dataset, load
 from partition.plan import Candidate, Search
 from partition.plan.simulation import simulate_candidate
 from partition.runtime import Fleet, joined
-from tests.runtime.events import peak, peaks_by_rank, recorded
+from tests.runtime.events import peak, peaks_by_rank, recorded, without_scratch
 from tests.runtime.random_experiments import (
     ACTIVATIONS,
     COARSE,
@@ -29,12 +29,14 @@ from tests.runtime.random_experiments import (
     STRATEGIES,
     candidate_of,
     random_experiment,
+    recomputing,
     with_rules,
 )
 from tests.runtime.ranks import run_ranks
 
 FAST, ALL = range(25), range(220)
 BLOCKS_FAST, ALL_BLOCKS = range(20), range(250)
+BFLOAT16_FAST, ALL_BFLOAT16 = range(7), range(240)
 OF_TWO_RANKS_FAST, OF_TWO_RANKS = range(1000, 1002), range(1000, 1036)
 
 
@@ -82,6 +84,28 @@ def test_predicted_peak_of_blocks_is_the_allocators(seed: int) -> None:
         exercise(fleet, candidate, dataset)
     predicted = dict(enumerate(candidate.predicted.peak_bytes))
     assert peaks_by_rank(events) == predicted
+    assert fleet.peak_bytes() == predicted
+
+
+@pytest.mark.parametrize("seed", with_slow(BFLOAT16_FAST, ALL_BFLOAT16))
+def test_predicted_peak_in_bfloat16_is_the_allocators_apart_from_scratch(seed: int) -> None:
+    """Every temporary of another format is an instruction. What oneDNN takes in a product is told apart.
+
+    Every second is of blocks, of every three one computes some of its layers again.
+    """
+    config, name = random_experiment(seed, has_blocks=seed % 2 == 0, number_format="bfloat16")
+    search, dataset = Search(config), load(config)
+    candidate = candidate_of(search, name)
+    if seed % 3 == 0:
+        candidate = recomputing(search, candidate, seed)
+    assert candidate.predicted is not None
+    gc.collect()
+    with recorded() as events:
+        fleet = Fleet(search, candidate)
+        exercise(fleet, candidate, dataset)
+    ours, _ = without_scratch(events)
+    predicted = dict(enumerate(candidate.predicted.peak_bytes))
+    assert peaks_by_rank(ours) == predicted
     assert fleet.peak_bytes() == predicted
 
 

@@ -1,6 +1,7 @@
 """Whether a checkpoint belongs to an experiment, and where in it a run goes on.
 
-model, precision, optimizer.name and .momentum    must be the same: the tensors would mean something else
+model, precision.parameters,                      must be the same: the tensors would mean something else
+optimizer.name and .momentum
 training.epochs, .steps, .timeout, .noise,        may change freely: so may the number of stages, their split
 cluster, planner, checkpoint                      and their schedule
 everything else (training.seed and .minibatch_size,  refused unless the key is allowed by name: the run then
@@ -24,7 +25,7 @@ from partition.record.checkpoint.facts import CheckpointRecord, Position
 _COMPARED = ("model", "precision", "data", "training", "optimizer")
 _FREE = ("training.epochs", "training.steps", "training.timeout", "training.noise")
 _FIXED = ("optimizer.name", "optimizer.momentum")
-_NOT_IN_TENSORS = ("model.l2_penalty", "model.loss")
+_NOT_IN_TENSORS = ("model.l2_penalty", "model.loss", "precision.compute")
 _ORDER = ("training.minibatch_size", "training.seed", "data.")
 """Keys without which the place in the order of examples means nothing."""
 
@@ -142,7 +143,7 @@ def _is_fixed(key: str) -> bool:
 
 
 def _remedy(key: str) -> str:
-    if key.startswith("precision."):
+    if key == "precision.parameters":
         return "`partition checkpoint reshard --number-format` converts it"
     if _is_fixed(key):
         return "set it as it was, or train anew"

@@ -169,8 +169,18 @@ def test_prediction_asks_for_the_model_alone(record: CheckpointRecord) -> None:
         check_serves(record, config, on_held_out=True)
     with pytest.raises(CheckpointError, match=r"model.activation is gelu"):
         check_serves(record, change("model", activation="tanh"), on_held_out=False)
-    with pytest.raises(CheckpointError, match=r"precision.compute is float32"):
+    with pytest.raises(CheckpointError, match=r"precision.parameters is float32"):
         check_serves(record, change("precision", parameters="float64", compute="float64"), on_held_out=False)
+
+
+def test_the_format_of_the_arithmetic_is_not_in_the_tensors(record: CheckpointRecord) -> None:
+    config = change("precision", compute="bfloat16")
+    check_serves(record, config, on_held_out=True)
+    with pytest.raises(CheckpointError, match=r"bfloat16 in the experiment; .*`--allow-change precision.compute`"):
+        match(record, config)
+    found = match(record, config, allowed=["precision.compute"])
+    assert found.position == match(record).position
+    assert found.notes[0] == "precision.compute is float32 in the checkpoint and bfloat16 in the experiment, as allowed"
 
 
 def test_examples_that_were_trained_on_are_not_evaluated(record: CheckpointRecord) -> None:

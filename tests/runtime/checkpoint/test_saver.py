@@ -23,7 +23,13 @@ from tests.runtime.checkpoint.saved import ADAM, ADAMW, PLAIN, SGD, is_equal, ru
 
 @pytest.mark.parametrize(
     ("optimizer", "number_format", "bias"),
-    [(SGD, "float32", True), (ADAM, "float32", False), (ADAMW, "float64", True), (PLAIN, "float64", False)],
+    [
+        (SGD, "float32", True),
+        (ADAM, "float32", False),
+        (ADAMW, "float64", True),
+        (PLAIN, "float64", False),
+        (ADAM, "bfloat16", True),
+    ],
 )
 @pytest.mark.parametrize("then", ["accumulate-4", "pipeline-2x4-1f1b", "pipeline-4x4-gpipe"])
 def test_ten_steps_and_five_plus_five_are_the_same(

@@ -1,0 +1,189 @@
+"""Training in bfloat16 beside float32: the loss of every epoch, seconds of a step, bytes predicted and measured.
+
+python -m scripts.benchmarks.bfloat16                          prints, and writes docs/results/bfloat16.json
+python -m scripts.benchmarks.bfloat16 --no-result --epochs 2   prints only, quickly
+
+Both formats train the network of configs/mnist.yaml on mnist5k from the same seeds, one device, four microbatches.
+Bytes are the allocator's events: what oneDNN takes inside of a product and gives back before it returns is told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.profiler import profile
+
+from partition.config import ExperimentConfig, load_config
+from partition.data.dataset import load
+from partition.plan import Candidate, Search
+from partition.record import Metrics
+from partition.runtime import Fleet, train
+from scripts.benchmarks.replay import write_result
+
+LOSS_BOUND = 0.02
+LEAST_LOSS = 0.05
+"""Of the epochs that the bound is for: below it a handful of the 4,000 examples decides, and any two runs part."""
+SEEDS = (0, 1, 2)
+EPOCHS = 10
+CANDIDATE = "accumulate-4"
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_")
+CONFIG = "configs/mnist.yaml"
+
+
+class Bytes(NamedTuple):
+    """The peak of one training step and what was predicted."""
+
+    predicted: int
+    measured: int
+    """Of all that is not scratch."""
+    scratch: int
+    """The most that a library held at once inside of products."""
+
+
+def main() -> None:
+    """Measure, print, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--no-result", action="store_true", help="print only")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = [_seed_row(CONFIG, seed, options.epochs) for seed in SEEDS]
+    differences = mean_differences(rows)
+    print(f"mean over {len(SEEDS)} seeds, epoch by epoch:", ", ".join(f"{one:+.2%}" for one in differences))
+    largest = largest_difference(rows)
+    print(f"at most {largest:.2%} apart down to a loss of {LEAST_LOSS}, at most {LOSS_BOUND:.0%} wanted")
+    rows.append({"differences_of_means": differences, "least_loss": LEAST_LOSS, "largest_difference": largest})
+    rows += [_bytes_row(CONFIG, number_format) for number_format in ("float32", "bfloat16")]
+    if not options.no_result:
+        write_result("bfloat16", "scripts/benchmarks/bfloat16.py", rows)
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The loss of every epoch in float32 and in bfloat16, averaged over seeds."""
+    wide, narrow = (np.mean([row[name] for row in rows], axis=0) for name in ("float32_losses", "bfloat16_losses"))
+    return wide, narrow
+
+
+def mean_differences(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """By how much the averages over seeds differ in every epoch."""
+    wide, narrow = _means(rows)
+    found: list[float] = (narrow / wide - 1).tolist()
+    return found
+
+
+def largest_difference(rows: Sequence[dict[str, Any]]) -> float:
+    """Of the epochs that the bound is for."""
+    wide, _ = _means(rows)
+    return max(abs(one) for one, loss in zip(mean_differences(rows), wide, strict=True) if loss >= LEAST_LOSS)
+
+
+def epoch_losses(config: ExperimentConfig, candidate_name: str = CANDIDATE) -> tuple[list[float], float]:
+    """The mean loss of every epoch, and the median seconds of a step."""
+    search, metrics = Search(config), list[Metrics]()
+    dataset = load(config)
+    train(search, candidate_of(search, candidate_name), dataset, metrics.append)
+    per_epoch = -(-dataset.num_train // config.training.minibatch_size)
+    epochs = (metrics[start : start + per_epoch] for start in range(0, len(metrics), per_epoch))
+    losses = [statistics.fmean(one.loss for one in epoch) for epoch in epochs]
+    return losses, statistics.median(one.step_s for one in metrics[1:])
+
+
+def candidate_of(search: Search, name: str) -> Candidate:
+    """The candidate of this name."""
+    return next(one for one in search.candidates() if one.name == name)
+
+
+def experiment(path: str, number_format: str, seed: int, epochs: int) -> ExperimentConfig:
+    """The network of a configuration on one CPU of any size."""
+    config = load_config(
+        path,
+        overrides=[
+            f"precision.compute={number_format}",
+            f"training.seed={seed}",
+            f"training.epochs={epochs}",
+            "cluster.devices={kind: cpu, count: 1, memory: 8 GiB}",
+            f"planner={{strategies: [accumulate], num_microbatches: [{CANDIDATE.removeprefix('accumulate-')}]}}",
+        ],
+    )
+    assert isinstance(config, ExperimentConfig), "a network, not a table"
+    return config
+
+
+def step_bytes(config: ExperimentConfig, candidate_name: str = CANDIDATE) -> Bytes:
+    """Of two steps on one device."""
+    search, dataset = Search(config), load(config)
+    candidate = candidate_of(search, candidate_name)
+    assert candidate.predicted is not None, "it has a layout"
+    with profile(profile_memory=True) as prof:
+        fleet = Fleet(search, candidate)
+        for _ in range(2):
+            fleet.train(dataset.train_x, dataset.train_y, np.arange(candidate.minibatch_size))
+    events = sorted(
+        event for root in prof.profiler.kineto_results.experimental_event_tree() for event in _events(root, "")
+    )
+    ours = _peak([(address, num_bytes) for _, address, num_bytes, parent in events if parent not in PRODUCTS])
+    scratch = _peak([(address, num_bytes) for _, address, num_bytes, parent in events if parent in PRODUCTS])
+    return Bytes(predicted=candidate.predicted.peak_bytes[0], measured=ours, scratch=scratch)
+
+
+def _events(node: Any, parent: str) -> Iterator[tuple[int, int, int, str]]:
+    """When, where, how many bytes (negative: given back), in which operator."""
+    if node.name == "[memory]":
+        yield node.start_time_ns, node.extra_fields.ptr, node.extra_fields.alloc_size, parent
+    for child in node.children:
+        yield from _events(child, node.name)
+
+
+def _peak(events: Sequence[tuple[int, int]]) -> int:
+    """The most that was allocated at once of what these events allocate."""
+    ours, current, highest = set[int](), 0, 0
+    for address, num_bytes in events:
+        if num_bytes > 0:
+            ours.add(address)
+        if address in ours:
+            current += num_bytes
+            highest = max(highest, current)
+    return highest
+
+
+def _seed_row(path: str, seed: int, epochs: int) -> dict[str, Any]:
+    (wide, wide_s), (narrow, narrow_s) = (
+        epoch_losses(experiment(path, number_format, seed, epochs)) for number_format in ("float32", "bfloat16")
+    )
+    print(
+        f"seed {seed}: losses {wide[0]:.4f} ... {wide[-1]:.4f} in float32, {narrow[0]:.4f} ... {narrow[-1]:.4f} in "
+        f"bfloat16; {wide_s * 1e3:.0f} and {narrow_s * 1e3:.0f} ms a step",
+        flush=True,
+    )
+    return {
+        "seed": seed,
+        "float32_losses": wide,
+        "bfloat16_losses": narrow,
+        "float32_step_s": wide_s,
+        "bfloat16_step_s": narrow_s,
+    }
+
+
+def _bytes_row(path: str, number_format: str) -> dict[str, Any]:
+    found = step_bytes(experiment(path, number_format, 0, 1))
+    print(
+        f"{number_format}: {found.predicted:,} bytes predicted, {found.measured - found.predicted:+,} measured, and "
+        f"{found.scratch:,} of scratch within products",
+        flush=True,
+    )
+    return {
+        "number_format": number_format,
+        "predicted_peak_bytes": found.predicted,
+        "measured_peak_bytes": found.measured,
+        "scratch_bytes": found.scratch,
+    }
+
+
+if __name__ == "__main__":
+    main()
