@@ -25,6 +25,8 @@ from tests.runtime.conftest import build_config
 from tests.runtime.events import peaks_by_rank, recorded
 from tests.runtime.ranks import run_ranks
 
+pytestmark = pytest.mark.slow
+
 ACTIVATIONS = ["identity", "relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu"]
 SPLITS = ["whole", "accumulate-4", "pipeline-4x4-1f1b", "pipeline-2x4-zb_h1", "pipeline-2x4-zbv",
           "data_parallel-2x1", "hybrid-2x2x2-1f1b"]  # fmt: skip

@@ -23,6 +23,8 @@ from tests.runtime.conftest import build_config
 from tests.runtime.ranks import run_ranks
 from tests.runtime.test_memory import Total, allocated
 
+pytestmark = pytest.mark.slow
+
 PLANNER = {"num_microbatches": (4,), "num_stages": (2, 4)}
 SPLITS = ["accumulate-4", "pipeline-2x4-gpipe", "pipeline-2x4-1f1b", "pipeline-4x4-zb_h1", "pipeline-2x4-zbv",
           "pipeline-2x4-interleaved_1f1b", "pipeline-4x4-zb_h2"]  # fmt: skip
