@@ -30,8 +30,8 @@ from scripts.benchmarks.replay import write_result
 
 LOSS_BOUND = 0.02
 LEAST_LOSS = 0.1
-"""Of the epochs that the bound is for. Chosen with all ten epochs known: from the fifth on, at 0.08, bfloat16 of any kind
-leaves the bound for some numbers of microbatches, torch's autocast among them, while float32 does not: see `controls`."""
+"""Of the epochs that the bound is for. Chosen with all ten epochs known: from the fifth on, at 0.08, bfloat16 leaves
+the bound for some numbers of microbatches, as torch's autocast does, while float32 does not: see `controls`."""
 CONTROLS = (("bfloat16", 2), ("bfloat16", 5), ("float32", 5))
 """Number format and microbatches of runs that should differ from the others by rounding alone."""
 SEEDS = (0, 1, 2)
