@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from partition.cli import (
     checking,
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if is_rank():
         begin_rank()
     else:
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, partial(_terminate, options.when_ended))
     # Planning makes many small tuples that live on and no cycles: looking for those took a quarter of its time.
     gc.set_threshold(200_000)
     try:
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record(error)
         return error.exit_code
     except KeyboardInterrupt:
-        print("partition: interrupted; what was recorded so far is on disk", file=sys.stderr)
+        print(f"partition: interrupted; {options.when_ended}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has left, as `head` does: what is still buffered goes nowhere.
@@ -77,8 +78,8 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _terminate(*_: object) -> None:
-    print("partition: terminated; what was recorded so far is on disk", file=sys.stderr)
+def _terminate(when_ended: str, *_: object) -> None:
+    print(f"partition: terminated; {when_ended}", file=sys.stderr)
     raise SystemExit(TERMINATED)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def run_curvature(options: argparse.Namespace) -> int:
             return launch_ranks(options, candidate)
     from partition.runtime.liveness import watching
 
-    with watching(tell_of_signal) as watch:
+    with watching(partial(tell_of_signal, options.when_ended)) as watch:
         if is_rank():  # from the first moment on, so that other ranks learn why this one fails
             config, search, candidate = _choose(options)
         return _run(options, config, search, candidate, watch)
@@ -104,7 +105,7 @@ def _candidate(options: argparse.Namespace, config: ExperimentConfig, search: Cu
         return search.priced_as(read_plan(options.plan, Search(config)))
     comparison = compare_with(search)
     if options.strategy:
-        return named_candidate(comparison, options.strategy)
+        return named_candidate(comparison, options.strategy, search)
     if comparison.chosen is None:
         raise NothingFitsError(
             f"no layout for products with the Hessian fits on {len(config.cluster.devices)} devices: they take two "

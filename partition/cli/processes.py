@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+from functools import partial
 
 from partition.errors import PartitionError
 from partition.plan import Candidate
@@ -68,7 +69,7 @@ def launch_again(options: argparse.Namespace) -> int:
     """Run this very command in as many processes as it asks for; its exit code."""
     from partition.runtime.launch import launch
 
-    return launch(_without_nproc(options.given), options.nproc, _tell_of_early_signal)
+    return launch(_without_nproc(options.given), options.nproc, partial(_tell_of_early_signal, options.when_ended))
 
 
 def _without_nproc(arguments: list[str]) -> list[str]:
@@ -102,13 +103,13 @@ def record(error: Exception) -> None:
         get_error_handler().record_exception(error)
 
 
-def tell_of_signal(number: int) -> None:
+def tell_of_signal(when_ended: str, number: int) -> None:
     """Say that a signal ends the process where it stands."""
     name = signal.Signals(number).name
-    tell(f"partition: ended by {name} while waiting for another rank; what was recorded so far is on disk")
+    tell(f"partition: ended by {name} while waiting for another rank; {when_ended}")
 
 
-def _tell_of_early_signal(number: int) -> None:
+def _tell_of_early_signal(when_ended: str, number: int) -> None:
     """Say that a signal ended the ranks before any of them could speak of it."""
     name = signal.Signals(number).name
-    print(f"partition: ended by {name}; what was recorded so far is on disk", file=sys.stderr, flush=True)
+    print(f"partition: ended by {name}; {when_ended}", file=sys.stderr, flush=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from errno import EACCES, EISDIR
 from pathlib import Path
 
 from partition.cli.options import Verbs, add_verb, load_experiment, print_json
 from partition.cli.processes import add_nproc, is_rank, launch_again
-from partition.cli.schedule_options import write_text
+from partition.cli.schedule_options import is_written_whole, temporary_of, write_text
 from partition.errors import PartitionError
 from partition.report.costs import costs_text
 
@@ -26,19 +27,22 @@ def add(verbs: Verbs) -> None:
         help="where the costs go (default: costs/<name of the experiment>.json)",
     )
     add_nproc(verb)
+    verb.set_defaults(when_ended="no costs were written")
 
 
 def run_profile(options: argparse.Namespace) -> int:
     """Measure, as one process or as one of several that all are busy at once; the first one writes and tells."""
     config = load_experiment(options, may_lack_data=True)
     path = options.costs_file or Path("costs") / f"{config.name.strip('.') or 'experiment'}.json"
-    if options.nproc is not None and options.nproc > 1 and not is_rank():
-        return launch_again(options)
     if options.nproc is not None and options.nproc < 1:
         raise PartitionError(f"--nproc {options.nproc}: takes at least 1 process")
-    _prepare(path)
-    from partition.runtime.measuring import measure
+    if os.environ.get("RANK", "0") == "0":  # the one that writes; of several started here, the one that starts them
+        _prepare(path)
+    from partition.runtime.measuring import check_devices, measure
 
+    if options.nproc is not None and options.nproc > 1 and not is_rank():
+        check_devices(config, options.nproc)
+        return launch_again(options)
     file = measure(config)
     if file is None:
         return 0
@@ -53,15 +57,19 @@ def run_profile(options: argparse.Namespace) -> int:
 
 def _prepare(path: Path) -> None:
     """Refuse a place that cannot be written to before a minute is spent on measuring."""
-    if path.is_dir():
-        raise PartitionError(f"--costs-file {path}: is a folder; give a file")
     try:
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, "it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PartitionError(f"--costs-file {path}: {error.strerror}; give another place") from None
-    place = path if path.exists() and not path.is_file() else path.parent  # a pipe is written to as it is
-    if not os.access(place, os.W_OK):
-        raise PartitionError(f"--costs-file {path}: {place} may not be written to; give another place")
+        if is_written_whole(path):
+            # Only an attempt tells: root may write anywhere, and yet not everywhere.
+            temporary_of(path).touch()
+            temporary_of(path).unlink()
+        elif path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "its name holds a null character"
+        raise PartitionError(f"--costs-file {str(path)!r}: cannot be written ({reason}); give another place") from None
 
 
 def _next(options: argparse.Namespace, path: Path) -> str:

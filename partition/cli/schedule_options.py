@@ -108,6 +108,16 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def temporary_of(path: Path) -> Path:
+    """Under which name a file is written until it is complete."""
+    return path.with_name(f".{path.name}.part")
+
+
+def is_written_whole(path: Path) -> bool:
+    """Whether a file takes the place of another: not of what exists and is no regular file, such as a pipe."""
+    return not path.is_symlink() and (path.is_file() or not path.exists())
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary file that takes the place of the other once it is complete, and is gone if it never is.
@@ -116,8 +126,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     temporary = path
     try:
-        is_replaced = not path.is_symlink() and (path.is_file() or not path.exists())
-        temporary = path.with_name(f".{path.name}.part") if is_replaced else path
+        is_replaced = is_written_whole(path)
+        temporary = temporary_of(path) if is_replaced else path
         yield temporary
         if is_replaced:
             os.replace(temporary, path)

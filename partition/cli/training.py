@@ -6,6 +6,7 @@ import argparse
 import signal
 from contextlib import closing, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,6 +39,7 @@ def add(verbs: Verbs) -> None:
     train.add_argument("--strategy", metavar="NAME", help="a candidate by its name in the comparison")
     add_nproc(train)
     add_resume(train)
+    train.set_defaults(when_ended="what was recorded so far is on disk")
     train.add_argument("--force", action="store_true", help="run a candidate that is predicted not to fit")
 
 
@@ -47,14 +49,14 @@ def run_train(options: argparse.Namespace) -> int:
         # From the first moment on, so that other ranks learn why this one fails.
         from partition.runtime.liveness import watching
 
-        with watching(tell_of_signal) as watch:
+        with watching(partial(tell_of_signal, options.when_ended)) as watch:
             return _train(options, _choose(options), watch)
     chosen = _choose(options)
     if options.nproc is not None:
         return launch_ranks(options, chosen.candidate)
     from partition.runtime.liveness import watching
 
-    with watching(tell_of_signal) as watch:
+    with watching(partial(tell_of_signal, options.when_ended)) as watch:
         return _train(options, chosen, watch)
 
 

@@ -54,6 +54,7 @@ ComputeFormat = Literal["float32", "float64", "bfloat16"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
 Objective = Literal["time_to_target", "step_time", "device_seconds", "fewest_devices"]
+LearningRateRule = Literal["linear", "sqrt", "noise", "constant"]
 Strategy = Literal["whole", "shrink", "accumulate", "recompute", "pipeline", "data_parallel", "hybrid", "sharded"]
 Schedule = Literal["gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv"]
 
@@ -212,6 +213,8 @@ class PlannerConfig(Section):
     """A file of measured costs, which `partition profile` writes; None: rates of data sheets, or assumed ones."""
     noise: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """A file of measured gradient noise, which a run with training.noise writes; None: it is not known."""
+    learning_rate_rule: LearningRateRule | None = None
+    """How optimizer.lr is adapted to a smaller minibatch; None: linear for sgd, sqrt for adam and adamw."""
 
 
 class ExperimentConfig(Section):

@@ -3,7 +3,7 @@
 from partition.costs.allocator import AllocatorRules, DeviceRoom
 from partition.costs.chain import ChainCosts, relative_seconds
 from partition.costs.curvature import CurvatureCostModel, step_flop
-from partition.costs.experiment import build_costs
+from partition.costs.experiment import build_costs, build_devices
 from partition.costs.hardware import Cluster, Device, build_cluster
 from partition.costs.noise import NoiseEstimate
 from partition.costs.noise_file import GradientNoise, read_noise
@@ -35,6 +35,7 @@ __all__ = [
     "StageSource",
     "build_cluster",
     "build_costs",
+    "build_devices",
     "optimizer_record",
     "read_chain",
     "read_costs",

@@ -84,6 +84,10 @@ class ChainCosts:
         sums = self._sums[action]
         return sums[last_layer + 1] - sums[first_layer]
 
+    def running_sums(self, action: str) -> tuple[float, ...]:
+        """Seconds of an action, as measured, of the rows before every row, and of all."""
+        return self._sums[action]
+
     def slowdown(self, device: Device) -> float:
         """How many times the measured seconds a device takes."""
         return relative_seconds(self.measured_on, device)

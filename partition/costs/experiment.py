@@ -19,18 +19,24 @@ def build_costs(config: AnyConfig) -> tuple[Cluster, CostSource]:
 
     Raises PartitionError for a table that cannot be read, or that lacks what devices limit.
     """
+    cluster = build_devices(config)
     if isinstance(config, ChainConfig):
         chain = read_chain(config.model.costs)
         chain.require_memory("the memory of cluster.devices")
-        # Seconds are measured, so it does not matter how fast a device is said to be, unless they differ.
-        cluster = build_cluster(config.cluster, "float32", needs_rates=False)
         return cluster, ChainCosts(chain, config.model.microbatch_size, cluster.devices[0])
-    cluster = build_cluster(config.cluster, config.precision.compute, _profile(config))
     network, optimizer = build_network(config.model), optimizer_record(config.optimizer)
     return cluster, CostModel(
         network, optimizer, config.precision.itemsize, cluster.rules,
         has_noise=config.training.noise, is_mixed=config.precision.is_mixed,
     )  # fmt: skip
+
+
+def build_devices(config: AnyConfig) -> Cluster:
+    """The devices of an experiment, whichever of its kinds it is."""
+    if isinstance(config, ChainConfig):
+        # Seconds are measured, so it does not matter how fast a device is said to be, unless they differ.
+        return build_cluster(config.cluster, "float32", needs_rates=False)
+    return build_cluster(config.cluster, config.precision.compute, _profile(config))
 
 
 def _profile(config: ExperimentConfig) -> Profile | None:

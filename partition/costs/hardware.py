@@ -64,6 +64,8 @@ class Cluster:
 
     devices: tuple[Device, ...]
     links: LinksConfig
+    bandwidth_factor: float = 1.0
+    """By which every link is faster than it was said or measured to be; latencies are as they are."""
 
     @property
     def rules(self) -> AllocatorRules:
@@ -84,19 +86,36 @@ class Cluster:
     def transfer_s(self, source: int, destination: int, num_bytes: int) -> float:
         """Seconds a message occupies the link between two devices, latency included."""
         measured_s = self._profile.transfer_s(source, destination, num_bytes) if self._profile else None
-        if measured_s is not None:
-            return measured_s
+        if measured_s is not None and self._profile:
+            latency_s = self._profile.transfer_s(source, destination, 0) or 0.0
+            return self._faster(measured_s, latency_s)
         link = self.links.between(source, destination)
-        return link.latency_s + num_bytes / link.bytes_per_s
+        return link.latency_s + num_bytes / (link.bytes_per_s * self.bandwidth_factor)
+
+    def link_kind(self, source: int, destination: int) -> tuple[int, int]:
+        """The first pair of devices between which a message takes as long as between these."""
+        if self._profile is not None:
+            return source, destination
+        per_node = self.links.devices_per_node
+        if self.links.inter_node is None or per_node is None:
+            return 0, 1
+        is_same_node = source // per_node == destination // per_node
+        return (0, 1) if is_same_node and per_node > 1 else (0, per_node)
 
     def sum_s(self, devices: Sequence[int], tensor_bytes: Sequence[int]) -> float:
         """Seconds to add up tensors that each of the devices has, around a ring (Patarasuk and Yuan 2009)."""
         count, num_bytes = len(devices), sum(tensor_bytes)
         measured_s = self._profile.sum_s(count, tensor_bytes) if self._profile else None
-        if measured_s is not None:
-            return measured_s
+        if measured_s is not None and self._profile:
+            return self._faster(measured_s, self._profile.sum_s(count, [0] * len(tensor_bytes)) or 0.0)
         links = [(devices[place], devices[(place + 1) % count]) for place in range(count)]
         return 2 * (count - 1) * max(self.transfer_s(*link, -(-num_bytes // count)) for link in links)
+
+    def _faster(self, measured_s: float, latency_s: float) -> float:
+        """What was measured, on links faster by the factor: what bytes take is divided by it."""
+        if self.bandwidth_factor == 1.0:
+            return measured_s
+        return latency_s + max(0.0, measured_s - latency_s) / self.bandwidth_factor
 
     def posting_s(self, num_bytes: int) -> tuple[float, float]:
         """Seconds that posting a send, and a receive, take of their ranks; nothing unless measured."""
@@ -115,8 +134,8 @@ class Cluster:
     def cost_source(self) -> str:
         """Where the prices of this cluster come from, in words."""
         if self._profile is not None:
-            unmeasured = len(self.devices) > 1 and self._profile.file.messages is None
-            return self._profile.cost_source + (", links not measured" if unmeasured else "")
+            unmeasured = self._profile.unmeasured(len(self.devices))
+            return self._profile.cost_source + (f", {unmeasured}" if unmeasured else "")
         sources = sorted({device.source for device in self.devices})
         if self.links.is_default and len(self.devices) > 1:
             sources.append("assumed links")

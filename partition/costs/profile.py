@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from partition.errors import PartitionError
 
 LARGEST_FILE_BYTES = 64 * 2**20
+LEAST_OPERATOR_S = 1e-12
+"""Less than any operator takes: a costs file with less was not measured, and no rate follows from it."""
 
 Seconds = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=0, le=2**60)]
@@ -35,7 +37,8 @@ class Curve(_Part):
     seconds: Annotated[tuple[Seconds, ...], Field(min_length=1, strict=False)]
     """Median of the repetitions."""
     spread: Annotated[tuple[Seconds, ...], Field(strict=False)] = ()
-    """Largest less smallest of the repetitions, as a fraction of the median."""
+    """Of the repetitions the distance between their quartiles, as a fraction of the median; of a link measured in two
+    ways the difference of the two."""
 
     @model_validator(mode="after")
     def _check(self) -> Curve:
@@ -186,6 +189,21 @@ class Profile:
         messages = self.file.messages
         return (messages.send.at(num_bytes), messages.receive.at(num_bytes)) if messages else (0.0, 0.0)
 
+    def unmeasured(self, num_devices: int) -> str:
+        """Which links and sums of so many devices were not measured, and what stands in for them; empty where none."""
+        if num_devices == 1:
+            return ""
+        if not self._links:
+            return "links not measured"
+        num_ranks = self.file.machine.num_ranks
+        neighbours = [pair for rank in range(num_devices - 1) for pair in ((rank, rank + 1), (rank + 1, rank))]
+        missing = []
+        if any(pair not in self._links for pair in neighbours):
+            missing.append("links to further ranks not measured" if (0, 1) in self._links else "links not measured")
+        if num_devices > 2 or num_devices != num_ranks:
+            missing.append(f"sums over other than {num_ranks} ranks computed from links")
+        return ", ".join(missing)
+
     @property
     def cost_source(self) -> str:
         """Where the prices come from, in words."""
@@ -213,14 +231,44 @@ def read_costs(path: str) -> CostsFile:
         raise PartitionError(f"planner.costs: {path}: {len(content):,} bytes are no costs file (at most 64 MiB)")
     try:
         document: Any = json.loads(content)
-        return CostsFile.model_validate(document)
+        file = CostsFile.model_validate(document)
     except (ValueError, RecursionError) as error:
-        raise PartitionError(f"planner.costs: {path}: not a costs file: {_first_problem(error)}") from None
+        problem = _first_problem(error) if isinstance(error, ValidationError) else "it is no JSON"
+        raise _refusal(path, f"not a costs file: {problem}") from None
+    for key, of in file.operators.items():
+        least_s, size = min(zip(of.seconds, of.sizes, strict=True))
+        if least_s < LEAST_OPERATOR_S:
+            problem = (
+                f"{_short(key)} is said to take {least_s:g} s on {size} examples, the least is {LEAST_OPERATOR_S:g}"
+            )
+            raise _refusal(path, f"operators: {problem}")
+    return file
 
 
-def _first_problem(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        return f"{where or 'the whole'}: {first['msg']}"
-    return str(error).splitlines()[0] or "it is nested too deeply"
+def _refusal(path: str, problem: str) -> PartitionError:
+    return PartitionError(
+        f"planner.costs: {path}: {problem}; write it anew with `partition profile CONFIG --costs-file {path}`"
+    )
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, with its place, in words."""
+    first = error.errors(include_url=False)[0]
+    where, kind, value = ".".join(map(str, first["loc"])), first["type"], first["input"]
+    if kind == "missing":
+        problem = "is missing"
+    elif kind == "extra_forbidden":
+        problem = "is not known"
+    elif kind == "value_error":
+        problem = str(first["ctx"]["error"])
+    elif isinstance(value, dict | list):
+        problem = "is empty" if not value else f"is {'an object' if isinstance(value, dict) else 'a list'}"
+    else:
+        problem = f"{_short(json.dumps(value))} is not valid here"
+    return f"{_short(where) or 'the whole'}: {problem}"
+
+
+def _short(text: str) -> str:
+    """On one line, and not longer than a person reads."""
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 80 else f"{text[:77]}..."

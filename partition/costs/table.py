@@ -10,7 +10,7 @@ import io
 import math
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +22,8 @@ LARGEST_FILE_BYTES = 64 * 2**20
 MOST_LAYERS = 100_000
 LARGEST_S = 1e9
 LEAST_TOTAL_S = 1e-12
+HALVES_TOLERANCE = 0.5
+"""By how much of backward_s input_grad_s + weight_grad_s may differ from it: both are measured, in different steps."""
 LARGEST_BYTES = 2**60
 """Of one cell and of a column together, so that all sums over stages stay exact 64-bit integers."""
 
@@ -200,6 +202,7 @@ def _layer(row: _Row, columns: Sequence[str], file: str) -> LayerCost:
             f"{file}:{row.line}: name: {_show(repr(name))} is no name; write 1 to {_LONGEST_NAME} printable characters"
         )
     seconds = {column: _seconds(cell, _place(file, row, column)) for column, cell in cells.items() if _is_s(column)}
+    _check_halves(seconds, f"{file}:{row.line}")
     sizes = {column: _size(cell, _place(file, row, column)) for column, cell in cells.items() if not _is_s(column)}
     return LayerCost(
         name=name,
@@ -212,6 +215,18 @@ def _layer(row: _Row, columns: Sequence[str], file: str) -> LayerCost:
         saved_bytes=sizes.get("saved_bytes"),
         optimizer_bytes=sizes.get("optimizer_bytes", 0),
     )
+
+
+def _check_halves(seconds: Mapping[str, float], place: str) -> None:
+    """Refuse halves that are not those of the backward: schedules that split it could not be compared with others."""
+    if "input_grad_s" not in seconds:
+        return
+    whole_s, halves_s = seconds["backward_s"], seconds["input_grad_s"] + seconds["weight_grad_s"]
+    if abs(halves_s - whole_s) > HALVES_TOLERANCE * whole_s:
+        raise PartitionError(
+            f"{place}: input_grad_s + weight_grad_s is {halves_s:g} s, backward_s {whole_s:g}; they may differ by "
+            f"{HALVES_TOLERANCE:.0%} of backward_s; measure the three again, or leave the first two columns out"
+        )
 
 
 def _is_s(column: str) -> bool:

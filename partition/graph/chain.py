@@ -148,7 +148,12 @@ class Chain:
 
     def is_source(self, value: int, number: int) -> bool:
         """Whether a value is still to be added to a branch at the node `number` or after it."""
-        return any(isinstance(node, AddNode) and node.source == value for node in self.nodes[number:])
+        return self._last_sums.get(value, -1) >= number
+
+    @cached_property
+    def _last_sums(self) -> dict[int, int]:
+        """For every value that is added to a branch the last node at which it is."""
+        return {node.source: number for number, node in enumerate(self.nodes) if isinstance(node, AddNode)}
 
     @cached_property
     def first_weighted(self) -> int:

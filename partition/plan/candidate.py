@@ -100,6 +100,8 @@ class Candidate:
     """First and last layer of every run of layers, each in one stage, that is computed again; empty: none."""
     sharding: str | None
     learning_rate: float
+    learning_rate_rule: str
+    """How it was adapted to a smaller minibatch: linear, sqrt, noise or constant; `given` for the experiment's own."""
     cost_source: str
     stages: tuple[StagePlan, ...]
     """Empty where no layout exists at all."""

@@ -19,6 +19,8 @@ class CurvatureSearch(Search):
     the devices. Raises PartitionError where the arithmetic is in bfloat16.
     """
 
+    known_strategies = STRATEGIES
+
     def __init__(self, config: ExperimentConfig) -> None:
         super().__init__(_without_optimizer(config))
         training = self.model

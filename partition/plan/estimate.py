@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
@@ -114,6 +114,11 @@ class Layout:
         """The distinct moments of each rank."""
         return tuple(rank_moments(row, self.size_class, self.schedule) for row in self.schedule.rows)
 
+    @cached_property
+    def rank_memory(self) -> Callable[[int, tuple[StageCost, ...]], list[StageMemory]]:
+        """What a rank holds at its peak, by stage; asked for once for replicas that run the same."""
+        return cache(lambda rank, costs: _rank_memory(self, rank, costs))
+
     def occupancy(self, stage: StageCost) -> StageOccupancy:
         """The bytes of a stage under this layout."""
         return StageOccupancy(stage, self.distinct_sizes, self.num_microbatches)
@@ -164,7 +169,7 @@ def stage_plans(
     for rank in range(num_ranks):
         stages = layout.schedule.stages_of(rank)
         costs = [model.stage(*segments[stage].layers) for stage in stages]
-        memory |= dict(zip(stages, _rank_memory(layout, rank, costs), strict=True))
+        memory |= dict(zip(stages, layout.rank_memory(rank, tuple(costs)), strict=True))
     return tuple(
         StagePlan(
             stage_index=index,
@@ -292,7 +297,9 @@ def predict(
 ) -> Prediction:
     """Replay the layouts of all replicas and read their figures."""
     pairs = [(layout.schedule, of) for layout, of in zip(layouts, costs, strict=True)]
-    replicas = replay_replicas(pairs, has_step_barrier=has_step_barrier)
+    distinct, which = _distinct(pairs)
+    replayed = replay_replicas(distinct, has_step_barrier=has_step_barrier)
+    replicas = [replayed[index] for index in which]
     loads = rank_loads(stages)
     step_s = max(of.makespan_s for of in replicas)
     busy_s = sum(rank.busy_s for of in replicas for rank in of.ranks)
@@ -308,3 +315,15 @@ def predict(
         reserved_bytes=tuple(load.reserved_bytes for load in loads),
         context_bytes=tuple(load.context_bytes for load in loads),
     )
+
+
+def _distinct(pairs: Sequence[tuple[Schedule, ReplayCosts]]) -> tuple[list[tuple[Schedule, ReplayCosts]], list[int]]:
+    """Replicas that do the same at the same cost are at every moment as far as one another: they are replayed once."""
+    found: list[tuple[Schedule, ReplayCosts]] = []
+    which = []
+    for schedule, costs in pairs:
+        index = next((at for at, (of, other) in enumerate(found) if of is schedule and other == costs), len(found))
+        if index == len(found):
+            found.append((schedule, costs))
+        which.append(index)
+    return found, which

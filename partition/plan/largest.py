@@ -86,8 +86,20 @@ def largest_fitting(search: Search, num_microbatches: Sequence[int]) -> list[Lar
     everything or are computed again in either form; with several stages a device and more than a hundred splits, for
     the best that was found.
     """
-    found = [_largest(_Room(search, way)) for way in ways(search, num_microbatches)]
-    return [fit for fit in found if not fit.is_recomputing or any(stage.recompute for stage in fit.stages)]
+    found = [(way, largest_of(search, way)) for way in ways(search, num_microbatches)]
+    return [fit for way, fit in found if not _is_needless(way, fit)]
+
+
+def largest_of(search: Search, way: Way) -> LargestFit:
+    """The largest minibatch of one way."""
+    return _largest(_Room(search, way))
+
+
+def _is_needless(way: Way, fit: LargestFit) -> bool:
+    """Whether it is another way: nothing is computed again, or the minibatch of one example is one microbatch."""
+    if way.is_one_example_each and fit.minibatch_size <= 1:
+        return True
+    return fit.is_recomputing and not any(stage.recompute for stage in fit.stages)
 
 
 class _Room:

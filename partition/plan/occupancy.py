@@ -212,6 +212,7 @@ class StageOccupancy:
 
     def __init__(self, stage: StageCost, sizes: Sequence[int], num_microbatches: int) -> None:
         self.stage = stage
+        self.num_microbatches = num_microbatches
         costs = [stage.microbatch(rows) for rows in sizes]
         self.static = stage.static_bytes(num_microbatches)
         self._static_bytes = sum(self.static.values())
@@ -219,6 +220,12 @@ class StageOccupancy:
         effects = [action_effects(cost, stage.step.memory) for cost in costs]
         self._effects = effects
         self._peaks = [{kind: effect.peak_bytes for kind, effect in of.items()} for of in effects]
+
+    @property
+    def most_bytes(self) -> int:
+        """What the stage cannot exceed, were every microbatch in every place at once."""
+        held = sum(map(sum, self._held))
+        return self._static_bytes + held * self.num_microbatches + max(max(of.values()) for of in self._peaks)
 
     def bytes_at(self, moment: Moment) -> int:
         """Bytes alive at the peak of the action that begins at this moment."""

@@ -15,6 +15,7 @@ from partition.config import AnyConfig, flatten, resolve
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate
 from partition.plan.compare import SCHEMA_VERSION
+from partition.plan.progress import without_progress
 from partition.plan.search import SCHEDULES, SHARDED_SCHEDULE, STRATEGIES, Search, Shape, segments_of
 
 _FREE_TO_CHANGE = (
@@ -67,6 +68,7 @@ def read_plan(path: Path, search: Search) -> Candidate:
         priced = search.price_sharded(candidate.num_devices)
     else:
         priced = search.price(Shape.of(candidate), segments_of(candidate.stages))
+    candidate = without_progress(candidate)
     if priced != candidate:
         different = next(
             field.name for field in fields(Candidate) if getattr(priced, field.name) != getattr(candidate, field.name)

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING
 
 from partition.config import AnyConfig, ExperimentConfig
-from partition.costs import Cluster, CostModel, build_costs, read_noise
+from partition.costs import Cluster, CostModel, CostSource, build_costs, read_noise
 from partition.errors import PartitionError
-from partition.graph import Network
+from partition.graph import Category, Network
 from partition.plan.candidate import Candidate, StagePlan, rank_loads
 from partition.plan.estimate import Layout, communication_bytes, predict, replay_costs, stage_plans
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.progress import learning_rate_rule
 from partition.plan.recomputation import least_recomputation, tightest_recomputation
 from partition.plan.sharded import ShardedLayout, sharded_memory, sharded_prediction
 from partition.plan.sizes import AnySizes, Sizes, Steps, WholeMicrobatches, powers_of_two
 from partition.plan.split import Segment
 from partition.plan.splitter import Splitter
 from partition.schedule import GENERATORS, ReplayCosts
+from partition.schedule.generators import outline
 from partition.units import format_bytes
+
+if TYPE_CHECKING:
+    from partition.plan.layer_sums import LayerSums
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv")
 _SPLIT_SCHEDULES = tuple(name for name in SCHEDULES if GENERATORS[name].splits_backward)
 ONE_DEVICE_SCHEDULE = "1f1b"
 """On one rank: F0 B0 F1 B1 ..., one microbatch in flight."""
 MOST_SPLIT_WORK = 1_000_000
-"""Layers squared times devices times runs of devices that are alike: a minute or two of search."""
+"""Layers squared times stages times runs of devices that are alike, of a search of splits within memory: a minute."""
+MOST_FIGURES = 10_000
+"""Layers times devices of a search that finds the best of every kind."""
 STRATEGIES = ("whole", "shrink", "accumulate", "recompute", "pipeline", "data_parallel", "hybrid", "sharded")
 SHARDED_SCHEDULE = "none"
 """torch's own order of things."""
@@ -73,10 +80,15 @@ class Shape:
 class Search:
     """The candidates of one experiment."""
 
-    def __init__(self, config: AnyConfig) -> None:
+    known_strategies: tuple[str, ...] = STRATEGIES
+    """Those that can be priced, whether or not the experiment admits them."""
+
+    def __init__(self, config: AnyConfig, built: tuple[Cluster, CostSource] | None = None) -> None:
+        """`built`: devices and costs of this experiment that are there already."""
         self.settings = config
-        self.cluster, self.costs = build_costs(config)
+        self.cluster, self.costs = built or build_costs(config)
         self.noise = None if config.planner.noise is None else read_noise(config.planner.noise)
+        self._learning_rate = learning_rate_rule(config, self.noise)
         self.minibatch_size = config.training.minibatch_size
         self._sizes = self._make_sizes()
         self._admitted = config.planner.strategies or STRATEGIES
@@ -84,6 +96,7 @@ class Search:
         for schedule in config.planner.schedules or ():
             self._check_schedule(schedule)
         self._splitter = cache(self._make_splitter)
+        self._most_memory = cache(self._most_memory_of)
         self._shapes_layouts = cache(self._make_layouts)
         self._layouts_again: dict[object, tuple[Layout, ...]] = {}
 
@@ -122,9 +135,19 @@ class Search:
         without_halves = () if self.costs.splits_backward else tuple(_SPLIT_SCHEDULES)
         without_layers = () if isinstance(self.costs, CostModel) else ("sharded parameters", "recomputation")
         reason = f", which {self.costs.origin(self.cluster)} cannot price"
-        unpriced = tuple(f"{what}{reason}" for what in (*without_halves, *without_layers))
+        whole = "recomputation on one device, or on each of several, in a network of so many layers on so many devices"
         is_mixed = isinstance(self.costs, CostModel) and self.costs.is_mixed
-        return (*unpriced, *(("sharded parameters in bfloat16",) if is_mixed else ()))
+        return (
+            *(f"{what}{reason}" for what in (*without_halves, *without_layers)),
+            *(("sharded parameters in bfloat16",) if is_mixed else ()),
+            *((whole,) if self.is_recomputing and not self._recomputes_whole else ()),
+        )
+
+    @property
+    def _recomputes_whole(self) -> bool:
+        """Whether the layers to be computed again are sought for a device that has all of them: of many in minutes."""
+        asked = self.settings.planner.strategies or ()
+        return not self.is_large or ("recompute" in asked and len(asked) == 1)
 
     @property
     def _shards(self) -> bool:
@@ -147,15 +170,6 @@ class Search:
 
     def _check_size(self) -> None:
         """Refuse what makes no sense to search, and what could only be searched in minutes."""
-        layers, devices = self.costs.num_layers, len(self.cluster.devices)
-        admitted = self._admitted
-        work = layers * layers * devices * len(set(self.cluster.first_alike))
-        if {"pipeline", "hybrid"} & set(admitted) and devices > 1 and work > MOST_SPLIT_WORK:
-            raise PartitionError(
-                f"model and cluster: the splits of {layers} layers over {devices} devices are too many to search "
-                f"(layers² x devices x runs of equal devices is {work:,}, at most {MOST_SPLIT_WORK:,}); take fewer "
-                "layers or devices, or leave pipeline and hybrid out of planner.strategies"
-            )
         largest = max(self.settings.planner.minibatch_sizes or (0,))
         if largest >= self.minibatch_size:
             raise PartitionError(
@@ -166,16 +180,62 @@ class Search:
     def candidates(self) -> tuple[Candidate, ...]:
         """All candidates that the experiment's planner section admits, in a fixed order."""
         found: list[Candidate] = []
-        for device in self.distinct_devices():
-            found += [self._on_one_device(shape, device) for shape in self._one_device_shapes(device)]
-            found += self._recomputing_alone(device) if self.is_recomputing else []
-        shapes = list(self._pipeline_shapes(1)) if "pipeline" in self._admitted else []
-        for shape in (*shapes, *self._replicated_shapes()):
-            found.append(self._pipeline(shape))
-            found += self._recomputing(found[-1]) if self.is_recomputing else []
-        if "sharded" in self._admitted and self._shards:
-            found += [self.price_sharded(count) for count in self._sizes.replicas(len(self.cluster.devices))]
+        for offer in self.offers():
+            found += self.price_all(offer) if isinstance(offer, Shape) else [offer]
         return tuple(found)
+
+    def offers(self) -> Iterator[Candidate | Shape]:
+        """The candidates of one device and the sharded ones, priced, and the shapes of all others."""
+        for device in self.distinct_devices():
+            yield from (self._on_one_device(shape, device) for shape in self._one_device_shapes(device))
+            yield from self._recomputing_alone(device) if self.is_recomputing else ()
+        yield from self.shapes()
+        if "sharded" in self._admitted and self._shards:
+            yield from map(self.price_sharded, self._sizes.replicas(len(self.cluster.devices)))
+
+    def shapes(self) -> Iterator[Shape]:
+        """The shapes over several devices."""
+        if "pipeline" in self._admitted:
+            yield from self._pipeline_shapes(1)
+        yield from self._replicated_shapes()
+
+    def price_all(self, shape: Shape) -> list[Candidate]:
+        """The candidates of one shape over several devices: one that keeps everything, and one that recomputes."""
+        plain = self._pipeline(shape)
+        return [plain, *(self._recomputing(plain) if self.is_recomputing else ())]
+
+    # Bounds
+
+    def least_step_s(self, shape: Shape) -> float:
+        """What no candidate of a shape over several devices can be below, whatever its split."""
+        from partition.plan.bounds import any_split_bound_s
+
+        if not self._is_bounded(shape):
+            return 0.0
+        cluster = self.replica_cluster(shape.num_replicas, shape.num_ranks)
+        return any_split_bound_s(
+            shape.schedule, _placement(shape), shape.sizes[-1], cluster, self.costs, self.sums, shape.num_replicas
+        )
+
+    def least_step_on_split_s(self, shape: Shape) -> float:
+        """The same on the split that the shape would be priced on; 0 where only memory can tell which that is."""
+        from partition.plan.bounds import StepBound
+
+        if not self._is_bounded(shape):
+            return 0.0
+        placement, sizes, replicas = _placement(shape), shape.sizes[0], shape.num_replicas
+        splits = self._splitter(replicas, shape.num_ranks).unlimited(placement, sizes)
+        cluster = self.replica_cluster(replicas, shape.num_ranks)
+        bounds = [StepBound.of(shape.schedule, placement, sizes, split, cluster, self.sums, replicas)
+                  for split in splits]  # fmt: skip
+        return min((bound.seconds for bound in bounds), default=0.0)
+
+    def _is_bounded(self, shape: Shape) -> bool:
+        """Whether costs are known not to fall as microbatches grow, as measured ones may, or all are of one size."""
+        if shape.num_ranks == 1 or self._no_layout(shape):
+            return False
+        is_measured = self.cluster.devices[0].profile is not None
+        return not is_measured or len({size for sizes in shape.sizes for size in sizes}) == 1
 
     # One device
 
@@ -205,17 +265,27 @@ class Search:
     def _fits_alone(self, device: int, microbatch_size: int, num_microbatches: int) -> bool:
         """Whether one device holds the whole network and one microbatch at a time."""
         alone = Layout.of(ONE_DEVICE_SCHEDULE, 1, (microbatch_size,))
-        whole = self.costs.stage(0, self.costs.num_layers - 1)
+        whole, limit_bytes = self.costs.stage(0, self.costs.num_layers - 1), self.cluster.devices[device].memory_bytes
+        if sum(whole.static_bytes(num_microbatches).values()) > limit_bytes:
+            return False
         occupancy = StageOccupancy(whole, (microbatch_size,), num_microbatches)
-        return rank_peak([occupancy], alone.moments[0])[0] <= self.cluster.devices[device].memory_bytes
+        return rank_peak([occupancy], alone.moments[0])[0] <= limit_bytes
+
+    def best_of(self, shape: Shape, device: int = 0) -> Candidate:
+        """The candidate of any shape on its best split, computing nothing again; of one device, on the given one."""
+        is_alone = shape.num_ranks * shape.num_replicas == 1
+        return self._on_one_device(shape, device) if is_alone else self._pipeline(shape)
 
     def _on_one_device(self, shape: Shape, device: int) -> Candidate:
-        refusal = self._sizes.refusal(shape.sizes)
+        refusal = self._sizes.refusal(shape.sizes) or self._too_large(1, [device])
         if refusal:
-            return self._without_layout(shape, refusal)
-        if len(self.distinct_devices()) > 1:
-            shape = replace(shape, name=f"{shape.name}@{self.cluster.devices[device].name}")
-        return self.price(shape, [self.segment_alone(device)])
+            return self._without_layout(self._named_at(shape, device), refusal)
+        return self.price(self._named_at(shape, device), [self.segment_alone(device)])
+
+    def _named_at(self, shape: Shape, device: int) -> Shape:
+        """The shape with its device in its name, where devices are unlike."""
+        is_unlike = len(self.distinct_devices()) > 1 and "@" not in shape.name
+        return replace(shape, name=f"{shape.name}@{self.cluster.devices[device].name}") if is_unlike else shape
 
     def segment_alone(self, device: int) -> Segment:
         """All layers on one device."""
@@ -225,6 +295,8 @@ class Search:
 
     def _recomputing_alone(self, device: int) -> list[Candidate]:
         """Microbatches that fit one device with recomputation alone; where none do, the smallest."""
+        if not self._recomputes_whole:
+            return []
         suffix = f"@{self.cluster.devices[device].name}" if len(self.distinct_devices()) > 1 else ""
         shapes = [
             Shape(name=f"recompute-{count}{suffix}", strategy="recompute", minibatch_size=size, num_microbatches=count)
@@ -257,14 +329,18 @@ class Search:
         has_one_stage_a_rank = shape.num_stages == shape.num_ranks
         # GPipe is as idle as 1F1B, and keeps more: worth its seconds of search only where it is asked for.
         is_needless = shape.schedule == "gpipe" and self.settings.planner.schedules is None
-        if is_needless or self._no_layout(shape) or (plain.feasible and not has_one_stage_a_rank):
+        is_needless = is_needless or (shape.num_ranks == 1 and not self._recomputes_whole)
+        if is_needless or self._no_layout(shape) or (shape.num_ranks > 1 and self._is_too_much(shape)):
             return []
-        found = [self.price(shape, split) for split in self._recomputing_splits(plain, shape)]
+        if plain.feasible and not has_one_stage_a_rank:
+            return []
+        found = [self.price(shape, split) for split in self.recomputing_splits(plain, shape)]
         fitting = [candidate for candidate in found if candidate.feasible]
         best = min(fitting, key=_by_step, default=None)
         return [] if best is None or (plain.feasible and _by_step(plain) <= _by_step(best)) else [best]
 
-    def _recomputing_splits(self, plain: Candidate, shape: Shape) -> Sequence[Sequence[Segment]]:
+    def recomputing_splits(self, plain: Candidate, shape: Shape) -> Sequence[Sequence[Segment]]:
+        """Splits of a way over several devices with layers computed again; none for one device each where all fit."""
         if shape.num_ranks > 1:
             layout = self._shapes_layouts(shape)[0]
             return self._splitter(shape.num_replicas, shape.num_ranks).recomputing_splits(layout)
@@ -289,7 +365,7 @@ class Search:
             stages_per_rank = GENERATORS[schedule].usual_stages_per_rank
             for num_ranks in self._asked_rank_counts(num_replicas, stages_per_rank):
                 # One rank is accumulation, or data parallel; replicas of unlike devices would wait for the slowest.
-                if num_ranks == 1 or not self._has_like_replicas(num_replicas, num_ranks):
+                if num_ranks == 1 or not self.has_like_replicas(num_replicas, num_ranks):
                     continue
                 for count in counts or self._sizes.of_pipeline(num_replicas, num_ranks):
                     prefix = "pipeline-" if num_replicas == 1 else f"hybrid-{num_replicas}x"
@@ -307,7 +383,7 @@ class Search:
     def _usual_schedules(self) -> list[str]:
         return [name for name in SCHEDULES if self.costs.splits_backward or name not in _SPLIT_SCHEDULES]
 
-    def _has_like_replicas(self, num_replicas: int, num_ranks: int) -> bool:
+    def has_like_replicas(self, num_replicas: int, num_ranks: int) -> bool:
         """Whether every replica has the same kinds of devices at its positions, as far as there are devices."""
         figures = [device.figures for device in self.cluster.devices[: num_replicas * num_ranks]]
         return all(one == figures[index % num_ranks] for index, one in enumerate(figures))
@@ -344,13 +420,37 @@ class Search:
         reason = self._no_layout(shape)
         if reason:
             return self._without_layout(shape, reason)
-        layout = self._shapes_layouts(shape)[0]
-        splits = self._splitter(shape.num_replicas, shape.num_ranks).splits(layout)
+        splitter = self._splitter(shape.num_replicas, shape.num_ranks)
+        if self._is_too_much(shape):
+            # Where the fastest split of all fits there is nothing to search.
+            fastest = self.price(shape, splitter.fastest(_placement(shape), shape.sizes[0]))
+            return fastest if fastest.feasible else self._without_layout(shape, self._too_much(fastest))
+        splits = splitter.splits(self._shapes_layouts(shape)[0])
         return min((self.price(shape, split) for split in splits), key=_by_step)
+
+    def _is_too_much(self, shape: Shape) -> bool:
+        """Whether the splits of a shape that fit would take minutes to search, and memory has to be looked at."""
+        runs = len(set(self.replica_cluster(shape.num_replicas, shape.num_ranks).first_alike))
+        if self.costs.num_layers**2 * shape.num_stages * runs <= MOST_SPLIT_WORK:
+            return False
+        return not self._splitter(shape.num_replicas, shape.num_ranks).unlimited(_placement(shape), shape.sizes[0])
+
+    def _too_much(self, fastest: Candidate) -> str:
+        return (
+            f"{fastest.reason.removesuffix(', on the split that comes closest')}, on the fastest split; those that may "
+            f"fit are too many to search with {self.costs.num_layers:,} layers in {fastest.num_stages} stages"
+        )
 
     def _make_splitter(self, num_replicas: int, num_ranks: int) -> Splitter:
         share = -(-self.minibatch_size // num_replicas)
-        return Splitter(self.replica_cluster(num_replicas, num_ranks), self.costs, share)
+        return Splitter(self.replica_cluster(num_replicas, num_ranks), self.costs, share, self.sums)
+
+    @cached_property
+    def sums(self) -> LayerSums:
+        """Running sums over the layers."""
+        from partition.plan.layer_sums import LayerSums  # of NumPy, for which few verbs should wait
+
+        return LayerSums(self.costs)
 
     def replica_cluster(self, num_replicas: int, num_ranks: int) -> Cluster:
         """The devices that any replica has: of each position the least memory and the slowest rates of all."""
@@ -381,7 +481,41 @@ class Search:
                 f"{shape.num_ranks * shape.num_replicas} devices are needed{replicas}, there are {devices}; take "
                 f"num_stages <= {most}"
             )
-        return self._sizes.refusal(shape.sizes)
+        return self._sizes.refusal(shape.sizes) or self._too_large(shape.num_ranks, range(devices))
+
+    def _too_large(self, num_ranks: int, devices: Sequence[int]) -> str:
+        """Why so many of some devices cannot hold what is held throughout; empty where they may, and in small searches.
+
+        In a large one it saves a look at what does not fit in any case; in a small one the figures of the candidate
+        say more.
+        """
+        if not self.is_large:
+            return ""
+        available_bytes = (
+            self._most_memory(num_ranks) if len(devices) > 1 else self.cluster.devices[devices[0]].memory_bytes
+        )
+        if self.static_bytes <= available_bytes:
+            return ""
+        where = "the device has" if num_ranks == 1 else f"{num_ranks} devices have"
+        return (
+            f"needs {format_bytes(self.static_bytes)} for parameters, gradients and optimizer alone, {where} "
+            f"{format_bytes(available_bytes)}"
+        )
+
+    def _most_memory_of(self, num_devices: int) -> int:
+        """What the largest so many devices have together."""
+        return sum(sorted((device.memory_bytes for device in self.cluster.devices), reverse=True)[:num_devices])
+
+    @property
+    def is_large(self) -> bool:
+        """Whether only the first candidates of all are sought, not the best of every kind."""
+        return self.costs.num_layers * len(self.cluster.devices) > MOST_FIGURES
+
+    @cached_property
+    def static_bytes(self) -> int:
+        """What all layers hold throughout, whatever the split."""
+        held = self.costs.stage(0, self.costs.num_layers - 1).static_bytes(1)
+        return sum(held[category] for category in (Category.PARAMETERS, Category.GRADIENTS, Category.OPTIMIZER))
 
     # Any layout
 
@@ -502,27 +636,24 @@ class Search:
             schedule=shape.schedule,
             recompute=(),
             sharding=None,
-            learning_rate=self._learning_rate(shape.minibatch_size),
+            learning_rate=self._learning_rate.at(shape.minibatch_size),
+            learning_rate_rule="given" if is_exact else self._learning_rate.name,
             cost_source=self.costs.origin(self.cluster),
             stages=(),
             predicted=None,
         )
 
-    def _learning_rate(self, minibatch_size: int) -> float:
-        """Linear in the minibatch for SGD (Goyal et al. 2017), its square root for Adam (Malladi et al. 2022).
-
-        Without a network no optimizer is known: it is the factor for SGD.
-        """
-        ratio = minibatch_size / self.minibatch_size
-        if not isinstance(self.settings, ExperimentConfig):
-            return ratio
-        lr = self.config.optimizer.lr
-        return lr * ratio if self.config.optimizer.name == "sgd" else lr * math.sqrt(ratio)
-
 
 def segments_of(stages: Sequence[StagePlan]) -> list[Segment]:
     """The segments of the first replica."""
     return [Segment(stage.device_index, *stage.layers) for stage in stages if stage.replica_index == 0]
+
+
+def _placement(shape: Shape) -> tuple[int, ...]:
+    """The rank of each stage of a replica."""
+    return outline(
+        shape.schedule, num_ranks=shape.num_ranks, num_microbatches=shape.num_microbatches, num_stages=shape.num_stages
+    ).placement
 
 
 def _shifted(segments: Sequence[Segment], num_devices: int) -> list[Segment]:

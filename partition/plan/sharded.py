@@ -14,10 +14,11 @@ estimates: of bytes, what torch is known to keep; of seconds, the same kernels, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 
-from partition.costs import ActionCost, Cluster, CostModel
+from partition.costs import ActionCost, Cluster, CostModel, Device, StageCost
 from partition.graph import Keeps, Layer, Unit
 from partition.graph.layers import Gate, Part
 from partition.plan.candidate import Prediction, RankLoad, StageMemory
@@ -42,6 +43,44 @@ class ShardedLayout:
         """The largest share of the minibatch."""
         return -(-self.minibatch_size // self.num_ranks)
 
+    @cached_property
+    def elements(self) -> tuple[int, ...]:
+        """Elements of one rank's part of every unit; units that are alike have as many."""
+        of_kind = {unit.kind: sharded_elements(unit, self.num_ranks) for unit in self.layers}
+        return tuple(of_kind[unit.kind] for unit in self.layers)
+
+    @cached_property
+    def seconds(self) -> Callable[[StageCost, str], float]:
+        """Seconds of an action of one layer on the slowest device; layers that are alike are asked for once."""
+
+        @cache
+        def of(stage: StageCost, action: str) -> float:
+            cost: ActionCost = getattr(stage.microbatch(self.rows), action)
+            return max(cost.seconds(device) for device in self.kinds)
+
+        return of
+
+    @cached_property
+    def ring_s(self) -> Callable[[int], float]:
+        """Seconds to gather, or to reduce and scatter, parts of so many bytes around a ring of all ranks."""
+
+        @cache
+        def of(num_bytes: int) -> float:
+            return (self.num_ranks - 1) * max(self.cluster.transfer_s(*link, num_bytes) for link in self.links)
+
+        return of
+
+    @cached_property
+    def kinds(self) -> tuple[Device, ...]:
+        """A device of every speed."""
+        return tuple({device.rates: device for device in self.cluster.devices[: self.num_ranks]}.values())
+
+    @cached_property
+    def links(self) -> tuple[tuple[int, int], ...]:
+        """A link of every kind around the ring of all ranks."""
+        ring = ((rank, (rank + 1) % self.num_ranks) for rank in range(self.num_ranks))
+        return tuple({self.cluster.link_kind(*link): link for link in ring}.values())
+
 
 def sharded_elements(layer: Unit, num_ranks: int) -> int:
     """Elements of one rank's part of a unit: rows of every tensor in equal parts, the last ones padded."""
@@ -65,11 +104,11 @@ def kept_columns(part: Part) -> int:
 def sharded_memory(layout: ShardedLayout) -> StageMemory:
     """An upper estimate of what one rank holds at its peak, in the backward of the widest layer."""
     item, network = layout.model.itemsize, layout.model.network
-    shard = sum(sharded_elements(layer, layout.num_ranks) for layer in layout.layers) * item
+    shard = sum(layout.elements) * item
     tensors = sum(len(part.tensor_elements) for layer in layout.layers for part in layer.weighted)
     elements = shard // item
     state = layout.model.optimizer.state_bytes(elements, tensors, item)
-    whole = [layout.num_ranks * sharded_elements(layer, layout.num_ranks) * item for layer in layout.layers]
+    whole = [layout.num_ranks * elements * item for elements in layout.elements]
     neighbours = [sum(whole[max(0, index - 1) : index + 1]) for index in range(len(whole))]
     # Two layers gathered, each also in the buffer that it was gathered into, and one layer's gradients as they are
     # and in the buffer that they are reduced from.
@@ -135,19 +174,15 @@ def _overlapped(computes: Sequence[float], transfers: Sequence[float]) -> float:
 
 def _compute_s(layout: ShardedLayout, index: int, action: str) -> float:
     """Seconds of one layer on the slowest device."""
-    cost: ActionCost = getattr(layout.model.stage(index, index).microbatch(layout.rows), action)
-    return max(cost.seconds(device) for device in layout.cluster.devices[: layout.num_ranks])
+    return layout.seconds(layout.model.stage(index, index), action)
 
 
 def _ring_s(layout: ShardedLayout, index: int) -> float:
     """Seconds to gather, or to reduce and scatter, one layer around a ring of all ranks."""
-    num_bytes = sharded_elements(layout.layers[index], layout.num_ranks) * layout.model.itemsize
-    ranks = range(layout.num_ranks)
-    slowest = max(layout.cluster.transfer_s(rank, (rank + 1) % layout.num_ranks, num_bytes) for rank in ranks)
-    return (layout.num_ranks - 1) * slowest
+    return layout.ring_s(layout.elements[index] * layout.model.itemsize)
 
 
 def _step_s(layout: ShardedLayout) -> float:
     """Norms and update of a rank's part."""
     whole = layout.model.stage(0, len(layout.layers) - 1).step
-    return max(whole.seconds(device) for device in layout.cluster.devices[: layout.num_ranks]) / layout.num_ranks
+    return max(whole.seconds(device) for device in layout.kinds) / layout.num_ranks

@@ -90,8 +90,10 @@ _ROUNDING = 1e-12
 class BoundedSearch(Protocol):
     """The splits whose bottleneck is at most a bound."""
 
-    next_bound: float
-    """After `best`: no bottleneck lies between the bound and this."""
+    @property
+    def next_bound(self) -> float:
+        """After `best`: no bottleneck lies between the bound and this."""
+        ...
 
     def best(self, criterion: Criterion) -> State | None:
         """The state of all stages with the least sum, or the least bottleneck; None where no split fits."""
@@ -104,7 +106,7 @@ def optimal_split(problem: SplitProblem) -> Split | None:
     best = least_step(lambda bound: _Search(rows, bound), repeats)
     if best is None:
         return None
-    return Split(segments=segments_of(best), step_s=_step(best, repeats), bottleneck_s=best[BOTTLENECK])
+    return Split(segments=segments_of(best), step_s=step_of(best, repeats), bottleneck_s=best[BOTTLENECK])
 
 
 def least_bottleneck(search: Callable[[float], BoundedSearch]) -> State | None:
@@ -121,11 +123,19 @@ def least_step(search: Callable[[float], BoundedSearch], repeats: int) -> State 
     tightest = _found(search(unbounded[BOTTLENECK]), BOTTLENECK)
     low = search(tightest[BOTTLENECK])
     best = _better(unbounded, _found(low, SUM), repeats)
+    return least_above(search, repeats, low.next_bound, best, unbounded)
+
+
+def least_above(
+    search: Callable[[float], BoundedSearch], repeats: int, lowest: float, best: State, high: State
+) -> State:
+    """The better of a state and of all whose bottleneck is from `lowest` to that of `high`, the least sum of these."""
     # Splits of a bottleneck between these two sum to no less than the higher of them does.
-    open_ranges = [(low.next_bound, unbounded)]
+    open_ranges = [(lowest, high)]
+    best = _better(best, high, repeats)
     while open_ranges:
         lowest, high = open_ranges.pop()
-        if lowest >= high[BOTTLENECK] or high[SUM] + repeats * lowest >= _step(best, repeats) * (1 - _ROUNDING):
+        if lowest >= high[BOTTLENECK] or high[SUM] + repeats * lowest >= step_of(best, repeats) * (1 - _ROUNDING):
             continue
         middle_search = search((lowest + high[BOTTLENECK]) / 2)
         middle = _found(middle_search, SUM)
@@ -141,13 +151,14 @@ def _found(search: BoundedSearch, criterion: Criterion) -> State:
     return state
 
 
-def _step(state: State, repeats: int) -> float:
+def step_of(state: State, repeats: int) -> float:
+    """What a state's step takes, with so many microbatches after the first."""
     return state[SUM] + repeats * state[BOTTLENECK]
 
 
 def _better(best: State, other: State, repeats: int) -> State:
     """The one of least step; of equals the one of least bottleneck."""
-    least_s, other_s = _step(best, repeats), _step(other, repeats)
+    least_s, other_s = step_of(best, repeats), step_of(other, repeats)
     if abs(other_s - least_s) <= _ROUNDING * least_s:
         return other if other[BOTTLENECK] < best[BOTTLENECK] else best
     return other if other_s < least_s else best

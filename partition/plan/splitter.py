@@ -13,8 +13,9 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
-from itertools import accumulate, combinations, pairwise
+from functools import cache, cached_property, cmp_to_key
+from itertools import combinations, pairwise
+from typing import TYPE_CHECKING
 
 from partition.costs import Cluster, Device, StageCost, StageSource
 from partition.graph import Spans
@@ -23,6 +24,15 @@ from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.peaks import FORMS, Form, StagePeaks
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
 
+if TYPE_CHECKING:
+    from partition.plan.layer_sums import Floats, LayerSums
+
+RankSeconds = Callable[[Sequence[Segment]], list[float]]
+Fits = Callable[[Sequence[Segment]], bool]
+MOST_DEVICE_CHOICES = 200_000
+"""Stages times pairs of devices that two of them may be on; of more, the first devices are taken."""
+MOST_STAGES_IMPROVED = 64
+"""Of more stages, several a device, the split is taken as it is found."""
 MOST_SPLITS_TRIED = 100
 """Where several stages share a device, so few splits are all tried."""
 
@@ -30,14 +40,19 @@ MOST_SPLITS_TRIED = 100
 class Splitter:
     """Finds splits of a model over the devices of one replica."""
 
-    def __init__(self, cluster: Cluster, model: StageSource, minibatch_size: int) -> None:
+    def __init__(
+        self, cluster: Cluster, model: StageSource, minibatch_size: int, sums: LayerSums | None = None
+    ) -> None:
         self.cluster = cluster
+        self._sums = sums
         self.model = model
         self.minibatch_size = minibatch_size
         self.num_layers = model.num_layers
         # Neither depends on the schedule, so all of a shape's schedules share them.
         self._seconds = cache(self._stage_seconds)
         self._fastest = cache(self._fastest_split)
+        self._cuts = cache(self._cut_seconds)
+        self.unlimited = cache(self._unlimited_splits)
         self._peaks: StagePeaks | None = None
 
     def splits(self, layout: Layout) -> list[tuple[Segment, ...]]:
@@ -46,6 +61,60 @@ class Splitter:
         if placement == tuple(range(len(placement))):
             return [self._one_stage_a_rank(layout)]
         return self._several_stages_a_rank(layout)
+
+    def _unlimited_splits(self, placement: tuple[int, ...], sizes: tuple[int, ...]) -> list[tuple[Segment, ...]]:
+        """What `splits` gives for any schedule so placed where all stages fit with all microbatches in flight.
+
+        Empty where they might not, and only the schedule can tell.
+        """
+        surely_fits, doubts = self._surely_fits(sizes), list[Sequence[Segment]]()
+
+        def fits(segments: Sequence[Segment]) -> bool:
+            # After one doubt the answer is empty, whatever follows.
+            if not doubts and not surely_fits(segments):
+                doubts.append(segments)
+            return not doubts
+
+        if placement == tuple(range(len(placement))):
+            found = [self._fastest(len(placement), len(sizes))]
+            fits(found[0])
+        else:
+            found = self._improved(placement, sizes, max(sizes), fits)
+        return [] if doubts else found
+
+    def fastest(self, placement: tuple[int, ...], sizes: Sequence[int]) -> tuple[Segment, ...]:
+        """The split of least step for stages so placed, whether or not it fits."""
+        if placement == tuple(range(len(placement))):
+            return self._fastest(len(placement), len(sizes))
+        stages_per_rank = len(placement) // (max(placement) + 1)
+        repeats = stages_per_rank * (len(sizes) - 1)
+        return _placed(self._least_step(placement, len(placement), repeats + 1, max(sizes)), placement)
+
+    def _surely_fits(self, sizes: Sequence[int]) -> Fits:
+        """Whether all stages fit, whatever is in flight."""
+        distinct = tuple(sorted(set(sizes)))
+
+        def apart(segments: Sequence[Segment]) -> dict[int, int]:
+            """No less than what follows, without a look at what the stages do."""
+            before, held = self.sums.most_bytes(distinct, len(sizes)), dict[int, int]()
+            for device, first, last in (segment[:3] for segment in segments):
+                held[device] = held.get(device, 0) + int(before[last + 1] - before[first])
+            return held
+
+        @cache
+        def most_bytes(stage: StageCost) -> int:
+            return StageOccupancy(stage, distinct, len(sizes)).most_bytes
+
+        def fits(segments: Sequence[Segment]) -> bool:
+            if all(of <= self.cluster.devices[device].memory_bytes for device, of in apart(segments).items()):
+                return True
+            held: dict[int, int] = {}
+            for segment in segments:
+                stage = self.model.stage(segment.first_layer, segment.last_layer)
+                held[segment.device] = held.get(segment.device, 0) + most_bytes(stage)
+            return all(of <= self.cluster.devices[device].memory_bytes for device, of in held.items())
+
+        return fits
 
     def recomputing_splits(self, layout: Layout) -> list[tuple[Segment, ...]]:
         """The segments of splits that recompute, for a layout whose best split does not fit, or is not the fastest.
@@ -63,6 +132,8 @@ class Splitter:
     def _one_stage_a_rank(self, layout: Layout) -> tuple[Segment, ...]:
         num_stages, num_microbatches = layout.schedule.num_stages, layout.num_microbatches
         fastest = self._fastest(num_stages, num_microbatches)
+        if self.unlimited(layout.schedule.placement, layout.sizes):
+            return fastest
         fill = self._fill(layout)
         if all(fill(index, *segment[:3]) <= 1 for index, segment in enumerate(fastest)):
             return fastest
@@ -95,6 +166,8 @@ class Splitter:
     def _recomputing(self, layout: Layout) -> list[tuple[Segment, ...]]:
         """Of the splits whose stages keep everything where that fits, and else as little as need be, the fastest."""
         num_stages, num_microbatches = layout.schedule.num_stages, layout.num_microbatches
+        if self.unlimited(layout.schedule.placement, layout.sizes):
+            return []
         peaks = self._peaks_of(layout)
         rows, limits = layout.distinct_sizes[0], [device.memory_bytes for device in self.cluster.devices]
         seconds, longer = self._seconds(rows), self._again._seconds(rows)
@@ -145,20 +218,81 @@ class Splitter:
     def _fastest_split(self, num_stages: int, num_microbatches: int) -> tuple[Segment, ...]:
         """The split of least step, whether or not it fits."""
         rows = -(-self.minibatch_size // num_microbatches)
-        split = optimal_split(self._problem(num_stages, num_microbatches, rows))
+        return self._least_step(range(len(self.cluster.devices)), num_stages, num_microbatches, rows)
+
+    def _least_step(
+        self, devices: Sequence[int], num_stages: int, num_microbatches: int, rows: int
+    ) -> tuple[Segment, ...]:
+        """The split of least step on devices in a given order, of which some may stand twice; memory is not looked at.
+
+        The devices of the segments are positions in that order.
+        """
+        from partition.plan.array_split import ArrayProblem, array_split  # of NumPy, for which few verbs should wait
+
+        spare, runs = len(devices) - num_stages, len(set(self.cluster.first_alike))
+        if runs > 1 and num_stages * min(spare, runs) ** 2 > MOST_DEVICE_CHOICES:
+            devices = tuple(devices)[:num_stages]
+        is_in_order = devices == range(len(self.cluster.devices))
+        sums = tuple(self.sums.of(rows, self.cluster.devices[device]) for device in devices)
+        if not all(of.is_increasing for of in sums):
+            return self._least_step_of_any(devices, num_stages, num_microbatches, rows)
+        problem = ArrayProblem(
+            num_layers=self.num_layers,
+            num_stages=num_stages,
+            num_microbatches=num_microbatches,
+            sums=sums,
+            cut_s=lambda here, there: self._cuts(devices[here], devices[there], rows),
+            once_s=lambda device, last: self._once_s(0, devices[device], 0, last),
+            first_alike=self.cluster.first_alike if is_in_order else tuple(range(len(devices))),
+        )
+        return array_split(problem).segments
+
+    def _least_step_of_any(
+        self, devices: Sequence[int], num_stages: int, num_microbatches: int, rows: int
+    ) -> tuple[Segment, ...]:
+        """The same where a stage may take less for having a layer more."""
+        seconds, of_devices = self._seconds(rows), self._problem(num_stages, num_microbatches, rows)
+        split = optimal_split(
+            replace(
+                of_devices,
+                stage_s=cache(lambda index, device, first, last: seconds(index, devices[device], first, last)),
+                cut_s=cache(lambda here, there, layer: self._cuts(devices[here], devices[there], rows)[layer + 1]),
+                once_s=cache(lambda index, device, first, last: self._once_s(index, devices[device], first, last)),
+                first_alike=of_devices.first_alike if devices == range(len(self.cluster.devices))
+                else tuple(range(len(devices))),
+            )
+        )  # fmt: skip
         assert split is not None, "a chain with enough layers always has a split"
         return split.segments
+
+    @property
+    def sums(self) -> LayerSums:
+        """Running sums over the layers, shared by all splitters of a search."""
+        if self._sums is None:
+            from partition.plan.layer_sums import LayerSums
+
+            self._sums = LayerSums(self.model)
+        return self._sums
+
+    def _cut_seconds(self, device: int, following: int, rows: int) -> Floats:
+        """Seconds of both messages over a cut between two devices, by the number of layers before it."""
+        transfer_s = self.cluster.transfer_s
+        if device == following:
+            return self.sums.over_cuts(rows, lambda _: 0.0)
+        link = self.cluster.link_kind(device, following)
+        if link != (device, following):
+            return self._cuts(*link, rows)
+        return self.sums.over_cuts(
+            rows, lambda each: transfer_s(device, following, each) + transfer_s(following, device, each)
+        )
 
     # Several stages a rank
 
     def _several_stages_a_rank(self, layout: Layout) -> list[tuple[Segment, ...]]:
         placement, rows = layout.schedule.placement, layout.distinct_sizes[0]
-        stages_per_rank = len(placement) // layout.schedule.num_ranks
-        of_devices, seconds = self._problem(1, 1, rows), self._seconds(rows)
-
-        def cut_s(device: int, following: int, layer: int) -> float:
-            here, there = placement[device], placement[following]
-            return 0.0 if here == there else of_devices.cut_s(here, there, layer)
+        unlimited = self.unlimited(placement, layout.sizes)
+        if unlimited:
+            return unlimited
 
         occupancy = cache(layout.occupancy)
 
@@ -172,36 +306,49 @@ class Splitter:
             limit_bytes = self.cluster.devices[placement[device]].memory_bytes
             return peak_alone(index, self.model.stage(first, last)) / limit_bytes
 
-        # A device of its own for every stage: which one, the schedule says.
-        problem = replace(
-            of_devices,
-            num_stages=len(placement),
-            num_microbatches=stages_per_rank * (layout.num_microbatches - 1) + 1,
-            stage_s=cache(lambda index, device, first, last: seconds(index, placement[device], first, last)),
-            cut_s=cache(cut_s),
-            once_s=cache(lambda index, device, first, last: self._once_s(index, placement[device], first, last)),
-            first_alike=tuple(range(len(placement))),
-        )
-        fastest = optimal_split(problem)
-        assert fastest is not None, "a chain with enough layers always has a split"
-
         def fits(segments: Sequence[Segment]) -> bool:
             return self._overflow_bytes(layout, segments, occupancy) <= 0
 
+        found = self._improved(placement, layout.sizes, rows, fits)
+        if found:
+            return found
+        rank_seconds = self._rank_seconds(placement, rows)
+        start = _placed(_closest(self._placed_problem(placement, cache(bytes_alone))), placement)
+        if not fits(start):
+            fitting = filter(fits, few_splits(self.num_layers, placement))
+            start = min(fitting, key=rank_seconds, default=start)
+        return _with_improved(start, placement, self._seconds(rows), fits) if fits(start) else [start]
+
+    def _improved(
+        self, placement: Sequence[int], sizes: Sequence[int], rows: int, fits: Fits
+    ) -> list[tuple[Segment, ...]]:
+        """The fastest split and a better balanced one; nothing where the fastest does not fit."""
+        start = self.fastest(tuple(placement), sizes)
+        return _with_improved(start, placement, self._seconds(rows), fits) if fits(start) else []
+
+    def _rank_seconds(self, placement: Sequence[int], rows: int) -> RankSeconds:
+        seconds = self._seconds(rows)
+
         def rank_seconds(segments: Sequence[Segment]) -> list[float]:
             """Of every rank, the busiest first."""
-            busy_s = [0.0] * layout.schedule.num_ranks
+            busy_s = [0.0] * (max(placement) + 1)
             for index, segment in enumerate(segments):
                 busy_s[placement[index]] += seconds(index, *segment[:3])
             return sorted(busy_s, reverse=True)
 
-        start = _placed(fastest.segments, placement)
-        if not fits(start):
-            start = _placed(_closest(replace(problem, stage_s=cache(bytes_alone))), placement)
-        if not fits(start):
-            fitting = filter(fits, few_splits(self.num_layers, placement))
-            start = min(fitting, key=rank_seconds, default=start)
-        return list(dict.fromkeys((start, _improve(start, rank_seconds, fits)))) if fits(start) else [start]
+        return rank_seconds
+
+    def _placed_problem(self, placement: Sequence[int], stage_s: StageSeconds) -> SplitProblem:
+        """A device of its own for every stage: which one, the schedule says."""
+        return SplitProblem(
+            num_layers=self.num_layers,
+            num_stages=len(placement),
+            num_microbatches=1,
+            stage_s=stage_s,
+            cut_s=_no_seconds,
+            once_s=_no_seconds,
+            first_alike=tuple(range(len(placement))),
+        )
 
     def _overflow_bytes(
         self, layout: Layout, segments: Sequence[Segment], occupancy: Callable[[StageCost], StageOccupancy]
@@ -217,28 +364,14 @@ class Splitter:
     # Costs
 
     def _stage_seconds(self, rows: int) -> StageSeconds:
-        """Seconds of forward, recomputation and backward of one microbatch, whether or not the stage fits its device.
-
-        A stage costs what its layers cost alone and what each pair of neighbours adds (an activation recomputed for
-        the weight gradient of the next layer), so two running sums per kind of device price every stage.
-        """
-        devices, last_layer = self.cluster.devices, self.num_layers - 1
-
-        def both_s(device: Device, first: int, last: int) -> float:
-            return work_seconds(self.model.stage(first, last), rows, device)
-
-        def running_sums(device: Device) -> tuple[list[float], list[float]]:
-            alone = [both_s(device, layer, layer) for layer in range(last_layer + 1)]
-            added = [both_s(device, layer, layer + 1) - alone[layer] - alone[layer + 1] for layer in range(last_layer)]
-            return [0.0, *accumulate(alone)], [0.0, *accumulate(added)]
-
-        first_alike = self.cluster.first_alike
-        sums = {device: running_sums(devices[device]) for device in set(first_alike)}
+        """Seconds of forward, recomputation and backward of a microbatch, whether or not the stage fits its device."""
+        first_alike, devices = self.cluster.first_alike, self.cluster.devices
+        sums = {device: self.sums.of(rows, devices[device]).lists for device in set(first_alike)}
 
         def seconds(index: int, device: int, first: int, last: int) -> float:
             del index
-            alone, added = sums[first_alike[device]]
-            return alone[last + 1] - alone[first] + added[last] - added[first]
+            ends, starts = sums[first_alike[device]]
+            return ends[last + 1] - starts[first]
 
         return seconds
 
@@ -279,29 +412,80 @@ def _closest(problem: SplitProblem) -> tuple[Segment, ...]:
     return split.segments
 
 
+def _with_improved(
+    start: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds, fits: Fits
+) -> list[tuple[Segment, ...]]:
+    """A split and, where it is another, the one that it is improved to."""
+    return list(dict.fromkeys((start, _improve(start, placement, seconds, fits))))
+
+
 def _improve(
-    segments: tuple[Segment, ...],
-    rank_seconds: Callable[[Sequence[Segment]], list[float]],
-    fits: Callable[[Sequence[Segment]], bool],
+    segments: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds, fits: Fits
 ) -> tuple[Segment, ...]:
     """Move layers over cuts, one at a time, while that relieves the busiest rank, or the next one, and still fits."""
-    best_s = rank_seconds(segments)
-    while True:
-        found = [(rank_seconds(moved), moved) for moved in neighbours(segments)]
-        better = sorted(pair for pair in found if pair[0] < best_s)
-        taken = next((pair for pair in better if fits(pair[1])), None)
+    while len(segments) <= MOST_STAGES_IMPROVED:
+        moves = _Moves(segments, placement, seconds)
+        taken = next((moved for moved in moves.better() if fits(moved)), None)
         if taken is None:
             return segments
-        best_s, segments = taken
+        segments = taken
+    return segments
+
+
+class _Moves:
+    """The moves of one layer over a cut, by what they do to the two ranks beside it.
+
+    Of two splits the better one has the less busy busiest rank, of equals the less busy next one, and so on; where two
+    ranks change, that is decided by these two, as all others are the same.
+    """
+
+    def __init__(self, segments: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds) -> None:
+        self.segments, self.placement, self.seconds = segments, placement, seconds
+        self.busy_s = [0.0] * (max(placement) + 1)
+        for index, segment in enumerate(segments):
+            self.busy_s[placement[index]] += seconds(index, *segment[:3])
+
+    def better(self) -> Iterator[tuple[Segment, ...]]:
+        """The splits that a better move leads to, the best first."""
+        found = []
+        for index, moved in _moved_pairs(self.segments):
+            before, after = self._change(index, moved)
+            if after < before:
+                found.append((before, after, index, moved))
+        for _, _, index, moved in sorted(found, key=cmp_to_key(_compare)):
+            yield (*self.segments[:index], *moved, *self.segments[index + 2 :])
+
+    def _change(self, index: int, moved: tuple[Segment, Segment]) -> tuple[list[float], list[float]]:
+        """What the ranks of two neighbouring stages are busy before a move and after it, the busier one first."""
+        after: dict[int, float] = {}
+        for at, segment in enumerate(moved, start=index):
+            rank = self.placement[at]
+            change_s = self.seconds(at, *segment[:3]) - self.seconds(at, *self.segments[at][:3])
+            after[rank] = after.get(rank, self.busy_s[rank]) + change_s
+        return sorted((self.busy_s[rank] for rank in after), reverse=True), sorted(after.values(), reverse=True)
+
+
+_Move = tuple[list[float], list[float], int, tuple[Segment, Segment]]
+
+
+def _compare(one: _Move, other: _Move) -> int:
+    """Which of two moves leads to the better split: what the one changes counts as it was in the other."""
+    ours, theirs = sorted((*one[1], *other[0]), reverse=True), sorted((*other[1], *one[0]), reverse=True)
+    return (ours > theirs) - (ours < theirs) or one[2] - other[2]
+
+
+def _moved_pairs(segments: Sequence[Segment]) -> Iterator[tuple[int, tuple[Segment, Segment]]]:
+    """The two stages at a cut that has moved by one layer, after the index of the first."""
+    for index, (before, after) in enumerate(pairwise(segments)):
+        for cut in (before.last_layer - 1, before.last_layer + 1):
+            if before.first_layer <= cut < after.last_layer:
+                yield index, (before.covering(before.first_layer, cut), after.covering(cut + 1, after.last_layer))
 
 
 def neighbours(segments: Sequence[Segment]) -> Iterator[tuple[Segment, ...]]:
     """The splits with one cut moved by one layer."""
-    for index, (before, after) in enumerate(pairwise(segments)):
-        for cut in (before.last_layer - 1, before.last_layer + 1):
-            if before.first_layer <= cut < after.last_layer:
-                moved = (before.covering(before.first_layer, cut), after.covering(cut + 1, after.last_layer))
-                yield (*segments[:index], *moved, *segments[index + 2 :])
+    for index, moved in _moved_pairs(segments):
+        yield (*segments[:index], *moved, *segments[index + 2 :])
 
 
 def _placed(segments: Sequence[Segment], placement: Sequence[int]) -> tuple[Segment, ...]:

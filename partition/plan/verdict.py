@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from partition.plan.candidate import Candidate, Prediction
+from partition.plan.choice import choose, is_out_of_reach
+from partition.plan.noise_break_even import noise_break_evens
+from partition.plan.progress import TIE_OF_NOISE
+from partition.plan.rejection import RunnerUp, runners_up
 from partition.units import format_bytes, format_seconds
 
 
@@ -53,14 +58,39 @@ def _through(candidate: Candidate) -> str:
     return f"through {replicas}{stages}, {candidate.schedule}"
 
 
-def verdict(candidates: Sequence[Candidate], chosen: Candidate | None) -> str:
+def verdict(
+    candidates: Sequence[Candidate],
+    chosen: Candidate | None,
+    *,
+    objective: str = "time_to_target",
+    is_sgd: bool = True,
+) -> str:
     """A few sentences that a person can act on."""
     sentences = [*_whole(candidates)]
     if chosen is None:
         return " ".join([*sentences, *_nothing_fits(candidates)])
     sentences.append(_choice(chosen))
-    sentences += [*_alternative(candidates, chosen), *_sharded(candidates, chosen), *_shrinking(candidates, chosen)]
+    sentences += [*_runners_up(candidates, chosen, objective), *_alternative(candidates, chosen)]
+    sentences += [*_sharded(candidates, chosen), *_shrinking(candidates, chosen, is_sgd)]
     return " ".join(sentences)
+
+
+def _runners_up(candidates: Sequence[Candidate], chosen: Candidate, objective: str) -> list[str]:
+    """What comes next, of the same strategy and of another, and how far behind."""
+    found = list(runners_up(candidates, chosen, objective))
+    if not found:
+        return []
+    words = [f"{one.candidate.name}, {_behind(one, objective)}" for one in found]
+    of_another = f"; the best of another strategy is {words[1]}" if len(words) > 1 else ""
+    return [f"Runner-up: {words[0]}{of_another}."]
+
+
+def _behind(runner_up: RunnerUp, objective: str) -> str:
+    what = "device-seconds" if objective == "device_seconds" else "time"
+    more = runner_up.times - 1
+    if runner_up.is_tie:
+        return f"a near tie ({more:+.1%} {what})" if abs(more) >= 0.0005 else "a tie"
+    return f"{more:.0%} more {what}" if more > 0 else f"{-more:.0%} less {what} but another gradient"
 
 
 def _predicted(candidate: Candidate) -> Prediction:
@@ -98,16 +128,22 @@ def _choice(chosen: Candidate) -> str:
 
 
 def _alternative(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
-    """The best exact way with another number of devices: fewer first of all."""
+    """The best exact way on one device beside several, or on several beside one."""
+    if not chosen.exact_gradient:  # a shorter step of another gradient says nothing
+        return []
     others = [
         candidate
         for candidate in candidates
-        if candidate.feasible and candidate.exact_gradient and (candidate.num_devices == 1) != (chosen.num_devices == 1)
+        if candidate.feasible
+        and candidate.exact_gradient
+        and not is_out_of_reach(candidate)
+        and (candidate.num_devices == 1) != (chosen.num_devices == 1)
     ]
     if not others:
         was_compared = any(candidate.num_devices == 1 and candidate.exact_gradient for candidate in candidates)
         return ["No exact way on one device fits."] if chosen.num_devices > 1 and was_compared else []
-    best = min(others, key=lambda candidate: _predicted(candidate).step_s)
+    best = choose(others, "step_time")
+    assert best is not None, "they fit and are exact"
     ratio = _predicted(best).step_s / _predicted(chosen).step_s
     where = "on one device" if best.num_devices == 1 else "over several devices"
     speed = f"{ratio:.2f} times as long" if ratio >= 1 else f"{1 / ratio:.2f} times as fast"
@@ -129,20 +165,64 @@ def _sharded(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
     ]
 
 
-def _shrinking(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
-    """What a smaller minibatch would take, kept apart because its gradient is another one."""
+def _shrinking(candidates: Sequence[Candidate], chosen: Candidate, is_sgd: bool) -> list[str]:
+    """What a smaller minibatch would take: by the measured noise, or the noise below which it would win."""
     shrunk = [candidate for candidate in candidates if candidate.strategy == "shrink" and candidate.feasible]
     if not chosen.exact_gradient:
-        others = [candidate for candidate in candidates if candidate.exact_gradient]
-        nothing = "Nothing that keeps the minibatch fits" if others else "Nothing that keeps the minibatch was compared"
-        return [f"{nothing}; how many more steps a smaller one needs has not been measured."]
+        return _shrunk(candidates, chosen)
     if not shrunk:
         return []
+    if _predicted(shrunk[0]).relative_progress_s is not None:
+        return [_by_noise(shrunk, chosen)]
     best = max(shrunk, key=lambda candidate: _predicted(candidate).samples_per_s)
+    speed = f"{_predicted(best).samples_per_s:,.0f} samples/s on one device"
+    if not is_sgd:
+        return [
+            f"Shrinking ({best.name}) gives {speed}, but a noisier gradient; how many more steps that takes is known "
+            "for sgd only, so it is not ranked against exact ways."
+        ]
     return [
-        f"Shrinking ({best.name}) gives {_predicted(best).samples_per_s:,.0f} samples/s on one device, but a noisier "
-        "gradient; without a measured gradient noise it is not ranked against exact ways."
+        f"Shrinking ({best.name}) gives {speed}, but a noisier gradient; without a measured gradient noise it is not "
+        f"ranked against exact ways{_below_which(candidates)}."
     ]
+
+
+def _shrunk(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
+    """Why the gradient is not exact."""
+    others = [candidate for candidate in candidates if candidate.exact_gradient]
+    able = [candidate for candidate in others if candidate.feasible and not is_out_of_reach(candidate)]
+    progress_s = _predicted(chosen).relative_progress_s
+    if able and progress_s is not None:
+        rival = min(able, key=lambda one: _predicted(one).relative_progress_s or 0.0)
+        times = (_predicted(rival).relative_progress_s or 0.0) / progress_s
+        return [f"By the measured noise the best exact way, {rival.name}, takes {times:.2f} times as long to a target."]
+    nothing = "Nothing that keeps the minibatch fits" if others else "Nothing that keeps the minibatch was compared"
+    if progress_s is not None:
+        return [f"{nothing}."]
+    return [f"{nothing}; how many more steps a smaller one needs has not been measured."]
+
+
+def _by_noise(shrunk: Sequence[Candidate], chosen: Candidate) -> str:
+    """A smaller minibatch against the choice, on the axis of progress."""
+    best = min(shrunk, key=lambda one: _predicted(one).relative_progress_s or 0.0)
+    times = (_predicted(best).relative_progress_s or 0.0) / (_predicted(chosen).relative_progress_s or 1.0)
+    if abs(math.log(times)) < math.log(1 + TIE_OF_NOISE):
+        return (
+            f"By the measured noise {best.name} takes {times:.2f} times as long to a target: a tie, as noise is not "
+            "known to a tenth, and the exact gradient is taken."
+        )
+    return f"By the measured noise {best.name} takes {times:.2f} times as long to a target."
+
+
+def _below_which(candidates: Sequence[Candidate]) -> str:
+    """The noise below which shrinking would be chosen, after a colon."""
+    words = []
+    for one in noise_break_evens(candidates):
+        if one.wins_below is None:
+            words.append(f"{one.candidate} beats {one.rival} whatever the noise")
+        elif one.wins_below > 0:
+            words.append(f"{one.candidate} beats {one.rival} below B_noise = {one.wins_below:,.0f}")
+    return f": {' and '.join(words)}" if words else ", and whatever the noise it takes longer to a target"
 
 
 def _nothing_fits(candidates: Sequence[Candidate]) -> list[str]:
@@ -154,5 +234,5 @@ def _nothing_fits(candidates: Sequence[Candidate]) -> list[str]:
     enough = format_bytes(max(_predicted(closest).peak_bytes))
     return [
         f"Nothing fits. The closest is {closest.name} ({describe(closest)}): {closest.reason}. "
-        f"Devices of {enough} would do for it; so may more devices, or a smaller network."
+        f"Devices of {enough} would do for it."
     ]

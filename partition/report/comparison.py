@@ -8,6 +8,9 @@ from os.path import basename
 
 from partition.config import AnyConfig, ChainConfig, ModelConfig
 from partition.plan import Candidate, Comparison
+from partition.plan.choice import eligible, value
+from partition.plan.explanation import Explanation
+from partition.report.explanation import explanation_words
 from partition.report.noise import given_noise_text
 from partition.report.table import table
 from partition.units import format_bytes, format_seconds
@@ -15,7 +18,9 @@ from partition.units import format_bytes, format_seconds
 WIDTH = 100
 
 
-def comparison_text(comparison: Comparison, *, is_complete: bool = False) -> str:
+def comparison_text(
+    comparison: Comparison, explanation: Explanation | None = None, *, is_complete: bool = False
+) -> str:
     """The comparison in words and tables; `is_complete` shows every candidate, not the best of each kind."""
     config, num_devices = comparison.config, len(comparison.config.cluster.devices)
     shown = comparison.candidates if is_complete else best_of_each_kind(comparison)
@@ -27,7 +32,7 @@ def comparison_text(comparison: Comparison, *, is_complete: bool = False) -> str
     for title, is_exact in (("Exact gradient", True), ("Another gradient (smaller minibatch)", False)):
         rows = [candidate for candidate in feasible if candidate.exact_gradient is is_exact]
         if rows:
-            parts.append(f"{title}\n{_feasible_table(rows, comparison.chosen)}")
+            parts.append(f"{title}\n{_feasible_table(rows, comparison.chosen, config.planner.objective)}")
     infeasible = [candidate for candidate in shown if not candidate.feasible]
     if infeasible:
         parts.append("Does not fit\n" + table(
@@ -36,8 +41,13 @@ def comparison_text(comparison: Comparison, *, is_complete: bool = False) -> str
     hidden = len(comparison.candidates) - len(shown)
     if hidden:
         parts.append(f"{hidden} more candidates, none better than those of its kind above; --all shows them.")
+    if comparison.unpriced:
+        parts.append(f"{len(comparison.unpriced)} more ways were not priced: bounds show that none is the fastest of "
+                     "its kind, or of all; --all prices them.")  # fmt: skip
     parts.append(textwrap.fill(f"Verdict: {comparison.verdict}", WIDTH))
+    parts += [textwrap.fill(words, WIDTH) for words in explanation_words(explanation)] if explanation else []
     parts.append(_grounds(comparison))
+    parts.append(textwrap.fill(f"Not considered: {'; '.join(comparison.not_considered)}.", WIDTH))
     if comparison.noise:
         differences = list(comparison.noise.differences(config))
         parts.append(given_noise_text(comparison.noise, differences, config.training.minibatch_size))
@@ -102,11 +112,11 @@ def _run_lengths(features: Sequence[int]) -> list[str]:
     return [f"{count} x {width}" if count > 1 else f"{width}" for width, count in runs]
 
 
-def _feasible_table(candidates: Sequence[Candidate], chosen: Candidate | None) -> str:
+def _feasible_table(candidates: Sequence[Candidate], chosen: Candidate | None, objective: str) -> str:
     # On a GPU what is allocated is not all that is taken of it.
     is_cuda = any(any(candidate.predicted.context_bytes) for candidate in candidates if candidate.predicted)
     memory = ("allocated", "reserved", "context") if is_cuda else ("peak/device",)
-    header = ("candidate", "devices", "microbatches", "step", "samples/s", "idle", *memory, "")
+    header = ("candidate", "devices", "microbatches", "step", "times", "samples/s", "idle", *memory, "")
     rows = []
     for candidate in candidates:
         predicted = candidate.predicted
@@ -116,6 +126,7 @@ def _feasible_table(candidates: Sequence[Candidate], chosen: Candidate | None) -
             str(candidate.num_devices),
             f"{candidate.num_microbatches} x {candidate.microbatch_size}",
             format_seconds(predicted.step_s),
+            _times(candidate, chosen, objective),
             f"{predicted.samples_per_s:,.0f}",
             f"{predicted.bubble_fraction:.0%}",
             *(format_bytes(max(of)) for of in (
@@ -126,6 +137,13 @@ def _feasible_table(candidates: Sequence[Candidate], chosen: Candidate | None) -
     return table(header, rows, left=(0, len(header) - 1))
 
 
+def _times(candidate: Candidate, chosen: Candidate | None, objective: str) -> str:
+    """How many times what the choice takes of what is to be least; nothing where that cannot be said."""
+    if chosen is None or not eligible([candidate], objective) or not eligible([chosen], objective):
+        return ""
+    return f"{value(candidate, objective) / value(chosen, objective):.2f}"
+
+
 def _grounds(comparison: Comparison) -> str:
     certificate = comparison.certificate
     if certificate is None:
@@ -133,8 +151,8 @@ def _grounds(comparison: Comparison) -> str:
     bound, gap = format_seconds(certificate.lower_bound_s), certificate.gap
     above = "" if gap is None else f", and the chosen one takes {1 + gap:.2f} times that"
     grounds = (
-        f"Grounds: {certificate.method}; costs from {certificate.cost_source}. No step with the exact gradient can be "
-        f"shorter than {bound} on these devices{above}. {_margin(certificate.cost_error_margin)}"
+        f"Grounds: {certificate.method}; costs from {certificate.cost_source}. No way with the exact gradient "
+        f"takes a step shorter than {bound}, on any split{above}. {_margin(certificate.cost_error_margin)}"
     )
     return textwrap.fill(grounds, WIDTH)
 

@@ -58,8 +58,8 @@ def _spread(file: CostsFile) -> str:
     if not spreads:
         return "Spread is not recorded."
     return (
-        f"Repetitions differ by {statistics.median(spreads):.0%} of their median in the middle case, by "
-        f"{max(spreads):.0%} at most."
+        f"The middle half of the repetitions spans {statistics.median(spreads):.0%} of their median in the middle "
+        f"case, {max(spreads):.0%} at most."
     )
 
 

@@ -36,7 +36,8 @@ MICROBATCHES = 8
 FRACTIONS = (4, 16, 64)
 """Microbatch sizes are the minibatch divided by these."""
 WARM_UP, REPEATS = 2, 6
-LONGEST_LATENCY_S = 0.1
+FIRST_LATENCY_S = 0.1
+"""Doubled until it explains what was measured."""
 HALVINGS = 20
 """Of the interval in which the latency is looked for."""
 
@@ -51,14 +52,15 @@ class _Cost:
     latency_s: float
 
 
-def messages_in_pipeline(file: CostsFile, config: ExperimentConfig, world: ProcessWorld) -> Messages:
+def messages_in_pipeline(file: CostsFile, config: ExperimentConfig, world: ProcessWorld, share_bytes: int) -> Messages:
     """The messages of a file as they are in training; all ranks call it together, each with what it has measured.
 
+    `share_bytes` is what each of them may take of its host, the same for all.
     Unchanged where the network has too few layers for a pipeline over all ranks.
     """
     messages = file.messages
     assert messages is not None, "several ranks have measured their messages"
-    search = stand_in_search(config, world, world.process.world_size)
+    search = stand_in_search(config, share_bytes, world.process.world_size)
     num_layers, num_ranks = search.network.num_layers, world.process.world_size
     if num_layers < num_ranks:
         return messages
@@ -143,9 +145,12 @@ def _later(costs: ReplayCosts, latency_s: float) -> ReplayCosts:
 
 def _least_latency(step_s: Callable[[float], float], measured_s: float) -> float:
     """The least addition to every message with which a step takes as long as it did; 0 where it does already."""
-    low_s, high_s = 0.0, LONGEST_LATENCY_S
+    low_s, high_s = 0.0, FIRST_LATENCY_S
     if step_s(low_s) >= measured_s:
         return 0.0
+    # No step is shorter than one of its messages.
+    while high_s < measured_s and step_s(high_s) < measured_s:
+        low_s, high_s = high_s, 2 * high_s
     for _ in range(HALVINGS):
         middle_s = (low_s + high_s) / 2
         low_s, high_s = (low_s, middle_s) if step_s(middle_s) >= measured_s else (middle_s, high_s)

@@ -10,14 +10,14 @@ import torch
 
 from partition.config import ExperimentConfig
 from partition.costs.profile import CostsFile, Machine, Messages
-from partition.errors import RunError
+from partition.errors import PartitionError, RunError
 from partition.graph import Network, build_network
 from partition.record.run import environment
 from partition.runtime.in_pipeline import messages_in_pipeline
 from partition.runtime.messages import measure_messages, sizes_of
 from partition.runtime.process import Process
 from partition.runtime.processes import ProcessWorld, join, leave
-from partition.runtime.profiling import Layers, measure_layers
+from partition.runtime.profiling import Layers, check_room, measure_layers, smallest_share
 from partition.runtime.world import LocalWorld
 
 
@@ -29,22 +29,37 @@ def measure(config: ExperimentConfig) -> CostsFile | None:
     start_s = time.perf_counter()
     is_cuda = config.cluster.devices[0].kind == "cuda"
     process = Process.of_environment()
-    _check_devices(is_cuda, process)
+    check_devices(config, process.local_world_size if process else 1)
     if process is None or process.world_size == 1:
-        layers = measure_layers(config, LocalWorld(1, 1))
+        world = LocalWorld(1, 1)
+        layers = measure_layers(config, world, smallest_share(world, 1))
         return _file(config, layers, None, num_ranks=1, start_s=start_s)
     join(process, config.training.timeout_s)
     if is_cuda:
         torch.cuda.set_device(process.local_rank)
-    world = ProcessWorld(process, num_replicas=1, is_cuda=is_cuda, timeout_s=config.training.timeout_s)
-    messages = _messages(config, world)
-    layers = measure_layers(config, world)
-    alone = _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
-    messages = messages_in_pipeline(alone, config, world)
-    file = _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
-    world.close()
+    file = _measure_together(config, process, start_s)
     leave()
     return file if process.rank == 0 else None
+
+
+def _measure_together(config: ExperimentConfig, process: Process, start_s: float) -> CostsFile:
+    """What the ranks measure, all busy at once."""
+    is_cuda = config.cluster.devices[0].kind == "cuda"
+    world = ProcessWorld(process, num_replicas=1, is_cuda=is_cuda, timeout_s=config.training.timeout_s)
+    try:
+        share_bytes = smallest_share(world, process.local_world_size)
+        check_room(config, share_bytes)
+        messages = _messages(config, world)
+        layers = measure_layers(config, world, share_bytes)
+        alone = _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
+        messages = messages_in_pipeline(alone, config, world, share_bytes)
+    except PartitionError as error:
+        # What cannot be measured is found by all ranks alike; the first tells of it.
+        error.is_told = process.rank > 0 and not isinstance(error, RunError)
+        raise
+    finally:
+        world.close()
+    return _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
 
 
 def _messages(config: ExperimentConfig, world: ProcessWorld) -> Messages:
@@ -79,10 +94,10 @@ def _file(
     )
 
 
-def _check_devices(is_cuda: bool, process: Process | None) -> None:
+def check_devices(config: ExperimentConfig, needed: int) -> None:
+    """Raise RunError where this machine lacks GPUs for so many ranks."""
     there = torch.cuda.device_count()
-    needed = process.local_world_size if process else 1
-    if is_cuda and there < needed:
+    if config.cluster.devices[0].kind == "cuda" and there < needed:
         raise RunError(
             f"cluster.devices are of kind cuda, torch sees {there} here and {needed} are to be measured; measure on "
             "the machine that has them"

@@ -24,7 +24,7 @@ import torch
 from partition.costs.profile import Curve, LinkCurve, Messages
 from partition.runtime.channel import Delivery
 from partition.runtime.processes import BeginSum, ProcessWorld
-from partition.runtime.profiling import curve
+from partition.runtime.profiling import curve, median_and_spread
 from partition.runtime.world import share_all, share_largest
 
 REPEATS, SLOW_REPEATS = 9, 3
@@ -222,8 +222,7 @@ def _repeated(world: ProcessWorld, run: Callable[[], object]) -> tuple[float, fl
         if len(taken) > SLOW_REPEATS and taken[-1] > SLOW_S:
             break
     kept = taken[min(2, len(taken) - 1) :]
-    middle = statistics.median(kept)
-    return middle, (max(kept) - min(kept)) / middle if middle > 0 else 0.0
+    return median_and_spread(kept)
 
 
 def sizes_of(largest_bytes: int) -> list[int]:

@@ -31,6 +31,8 @@ from partition.runtime.process_memory import read_memory
 from partition.runtime.transport import Description, Transport
 
 _RECORD = struct.Struct("=QQ")
+FULL_S = 0.001
+"""After which a full socket is looked at again: a few hundred records that the peer has not read fill it."""
 _TAKEN = _RECORD.pack(0, 2**64 - 1)
 """The oldest message that was not yet taken is."""
 
@@ -84,11 +86,18 @@ class PeerMemory:
 
     def progress(self) -> None:
         """Read all news, copy what can be."""
-        while news := self._poll.poll(0):
-            for descriptor, _ in news:
-                peer = self._of_descriptor[descriptor]
-                if not peer.read():
-                    self._poll.unregister(descriptor)
+        is_going_on = True
+        while is_going_on:
+            has_taken = [peer.take() for peer in self._peers.values()]
+            is_going_on = self._read_news(0) or any(has_taken)
+
+    def _read_news(self, timeout_ms: float) -> bool:
+        """Take in a record of every peer that has sent one; whether there was any."""
+        news = self._poll.poll(timeout_ms)
+        for descriptor, _ in news:
+            if not self._of_descriptor[descriptor].read():
+                self._poll.unregister(descriptor)
+        return bool(news)
 
     def wait_for(self, delivery: MemoryDelivery) -> None:
         """Wait until a message is complete, and get on with all others meanwhile.
@@ -106,6 +115,27 @@ class PeerMemory:
                 raise PeerError(waiting_for=delivery.waiting_for(), cause=f"nothing within {self._timeout_s:g} s")
         delivery.work_s = self.copied_s - copied_s
 
+    def tell(self, peer: _Peer, record: bytes, waiting_for: Description) -> None:
+        """Send a record; where the peer's socket is full, read what others tell meanwhile, and copy nothing.
+
+        Raises PeerError where the peer has gone or takes in nothing within the time-out.
+        """
+        until_s = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                peer.connection.send(record)
+                return
+            except BlockingIOError:
+                if time.monotonic() > until_s:
+                    cause = (
+                        f"its socket is full of what it has not read within {self._timeout_s:g} s; see what keeps that "
+                        "process, or allow more with training.timeout"
+                    )
+                    raise PeerError(waiting_for=waiting_for(), cause=cause) from None
+                self._read_news(FULL_S * 1000)
+            except OSError as error:
+                raise PeerError(waiting_for=waiting_for(), cause=error.strerror or str(error)) from error
+
     def close(self) -> None:
         """Close all connections."""
         for peer in self._peers.values():
@@ -118,6 +148,8 @@ class _Peer:
     def __init__(self, memory: PeerMemory, connection: socket.socket, pid: int) -> None:
         self.memory = memory
         self.connection = connection
+        # A full socket must not keep this rank from reading its own: the peer may wait for that.
+        connection.setblocking(False)
         self.is_gone = False
         self.pid = pid
         self._offered: deque[tuple[int, int]] = deque()
@@ -131,7 +163,7 @@ class _Peer:
         """Post a send; the tensor stays untouched until the delivery is complete."""
         delivery = MemoryDelivery(self, tensor, waiting_for)
         self._sent.append(delivery)
-        self._tell(_RECORD.pack(tensor.data_ptr(), tensor.nbytes), waiting_for)
+        self.memory.tell(self, _RECORD.pack(tensor.data_ptr(), tensor.nbytes), waiting_for)
         return delivery
 
     def receive(self, into: Tensor, waiting_for: Description) -> Delivery:
@@ -139,13 +171,14 @@ class _Peer:
         delivery = MemoryDelivery(self, into, waiting_for)
         self._posted.append(delivery)
         self.memory.progress()
-        self._take()
         return delivery
 
     def read(self) -> bool:
-        """Take in one record that is there; False where the peer has closed the connection."""
+        """Take in one record if it is there; False where the peer has closed the connection."""
         try:
             record = self.connection.recv(_RECORD.size)
+        except BlockingIOError:
+            return True
         except OSError:
             record = b""
         if not record:
@@ -155,18 +188,20 @@ class _Peer:
             self._sent.popleft().complete()
         else:
             self._offered.append(_RECORD.unpack(record))
-            self._take()
         return True
 
-    def _take(self) -> None:
-        """Copy what both sides have posted, in order, and say so."""
+    def take(self) -> bool:
+        """Copy what both sides have posted, in order, and say so; whether there was any."""
+        has_taken = False
         while self._offered and self._posted:
             address, num_bytes = self._offered.popleft()
             delivery = self._posted.popleft()
             assert delivery.tensor is not None, "it is complete once it is copied"
             self._copy(delivery, address, num_bytes)
             delivery.complete()
-            self._tell(_TAKEN, delivery.waiting_for)
+            self.memory.tell(self, _TAKEN, delivery.waiting_for)
+            has_taken = True
+        return has_taken
 
     def _copy(self, delivery: MemoryDelivery, address: int, num_bytes: int) -> None:
         into = delivery.tensor
@@ -180,10 +215,3 @@ class _Peer:
         except OSError as error:
             raise PeerError(waiting_for=delivery.waiting_for(), cause=f"its memory: {error.strerror}") from error
         self.memory.copied_s += time.perf_counter() - start_s
-
-    def _tell(self, record: bytes, waiting_for: Description) -> None:
-        # A rank has few messages under way, so there is always room, and this does not wait.
-        try:
-            self.connection.send(record)
-        except OSError as error:
-            raise PeerError(waiting_for=waiting_for(), cause=error.strerror or str(error)) from error

@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,9 @@ import torch.distributed as dist
 
 from partition.runtime.peer_memory import PeerMemory
 from partition.runtime.process_memory import allow_reading, is_supported, read_memory
+
+LONGEST_CALL_S = 10.0
+"""For which a rank waits to be called, at most: all call right after each has said where it listens."""
 
 
 class _Place(NamedTuple):
@@ -39,7 +43,7 @@ def open_peer_memory(
     """
     token = ctypes.create_string_buffer(secrets.token_bytes(16), 16)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        places: list[_Place | None] = _gathered(everyone, _listen(listener, token, timeout_s))
+        places: list[_Place | None] = _gathered(everyone, _listen(listener, token))
         ranks = next((group for group in groups if _are_on_one_host([places[other] for other in group])), ())
         own = {other: place for other in ranks if (place := places[other])}
         memory = _connect(rank, own, listener, timeout_s) if len(own) > 1 else None
@@ -62,7 +66,7 @@ def _gathered(group: dist.ProcessGroup, mine: Any) -> list[Any]:
     return found
 
 
-def _listen(listener: socket.socket, token: Any, timeout_s: float) -> _Place | None:
+def _listen(listener: socket.socket, token: Any) -> _Place | None:
     """Wait for others from now on; None where this system has not what it takes."""
     if not is_supported() or not hasattr(socket, "SO_PEERCRED"):
         return None
@@ -73,7 +77,6 @@ def _listen(listener: socket.socket, token: Any, timeout_s: float) -> _Place | N
         )
         listener.bind(name)
         listener.listen()
-        listener.settimeout(timeout_s)
     except OSError:
         return None
     # The launcher and its descendants, the other ranks among them.
@@ -84,25 +87,40 @@ def _listen(listener: socket.socket, token: Any, timeout_s: float) -> _Place | N
 def _connect(rank: int, places: Mapping[int, _Place], listener: socket.socket, timeout_s: float) -> PeerMemory | None:
     """Call every lower rank, be called by every higher one, and see whether memory can be read; None if not."""
     found: dict[int, tuple[socket.socket, int]] = {}
-    rank_of = {place.pid: other for other, place in places.items()}
+    # Much less than the group waits for this rank: where it is in vain, all ranks still agree on another way.
+    until_s = time.monotonic() + min(LONGEST_CALL_S, timeout_s / 4)
     try:
         for other in sorted(places):
             if other < rank:
                 connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 found[other] = (connection, places[other].pid)
+                connection.settimeout(_left_s(until_s))
                 connection.connect(places[other].name)
-        for _ in range(sum(other > rank for other in places)):
+        higher = {place.pid: other for other, place in places.items() if other > rank}
+        while higher:
+            listener.settimeout(_left_s(until_s))
             connection, _ = listener.accept()
             pid = _pid_of(connection)
-            found[rank_of[pid]] = (connection, pid)
+            if pid in higher:
+                found[higher.pop(pid)] = (connection, pid)
+            else:
+                connection.close()  # a process that is none of ours has come across the name
         can_read = all(_can_read(place) for other, place in places.items() if other != rank)
-    except (OSError, KeyError):
+    except OSError:
         can_read = False
     if not can_read:
         for connection, _ in found.values():
             connection.close()
         return None
     return PeerMemory(found, timeout_s)
+
+
+def _left_s(until_s: float) -> float:
+    """Of the time to be called; raises TimeoutError where it is up."""
+    left_s = until_s - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    return left_s
 
 
 def _pid_of(connection: socket.socket) -> int:

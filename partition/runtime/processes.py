@@ -295,8 +295,10 @@ def joined(search: Search, candidate: Candidate, num_train: int) -> Iterator[Wor
     check_devices(search, candidate, process.host_ranks)
     store = join(process, search.config.training.timeout_s)
     world = connect(process, store, search, candidate, num_train)
-    yield world
-    world.close()
+    try:
+        yield world
+    finally:
+        world.close()
     leave()
 
 

@@ -50,6 +50,8 @@ HALVINGS = 6
 BUDGET_S = 35.0
 """Of the steps of the stand-in; the least number of repetitions may need more."""
 LEAST_REPEATS, MOST_REPEATS = 3, 15
+ASSUMED_FREE_BYTES = 2**34
+"""Of a host that does not say."""
 TINY_WIDTH, TINY_MICROBATCHES, TINY_REPEATS = 8, 17, 15
 
 
@@ -126,23 +128,25 @@ class Layers:
     overheads: Overheads
 
 
-def measure_layers(config: ExperimentConfig, world: World, budget_s: float = BUDGET_S) -> Layers:
+def measure_layers(config: ExperimentConfig, world: World, share_bytes: int, budget_s: float = BUDGET_S) -> Layers:
     """Measure the layers of an experiment; all ranks of a world call it together, each on its own device.
+
+    `share_bytes` is what each of them may take of its host, the same for all: `smallest_share`.
 
     Raises PartitionError where not even one example of the stand-in fits.
     """
-    tiny_s, update_s = _measure_tiny(config, world)
+    search = stand_in_search(config, share_bytes)
+    sizes = _fitting(search, _sizes(config.training.minibatch_size))
+    tiny_s, update_s = _measure_tiny(config, world, share_bytes)
     (few, few_s), (many, many_s) = tiny_s
     action_s = max(0.0, (many_s - few_s) / (2 * (many - few)))
-    search = stand_in_search(config, world)
-    sizes = _fitting(search, _sizes(config.training.minibatch_size))
     found: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
     updates = []
     for rows in sizes:
         steps = _steps(search, rows, world, budget_s / len(sizes))
         updates += [update_s for _, update_s in steps]
         for key in steps[0][0]:
-            found[key][rows] = _median([operators_s[key] for operators_s, _ in steps])
+            found[key][rows] = median_and_spread([operators_s[key] for operators_s, _ in steps])
     elements = search.model.stage(0, search.network.num_layers - 1).parameter_elements
     return Layers(
         operators={key: curve(of) for key, of in found.items()},
@@ -155,6 +159,11 @@ def measure_layers(config: ExperimentConfig, world: World, budget_s: float = BUD
     )
 
 
+def check_room(config: ExperimentConfig, share_bytes: int) -> None:
+    """Raise PartitionError where no size of the layers can be measured with so many bytes."""
+    _fitting(stand_in_search(config, share_bytes), _sizes(config.training.minibatch_size))
+
+
 def curve(measured: Mapping[int, tuple[float, float]]) -> Curve:
     """Seconds and spread by size, sizes in increasing order."""
     sizes = tuple(sorted(measured))
@@ -165,10 +174,13 @@ def curve(measured: Mapping[int, tuple[float, float]]) -> Curve:
     )
 
 
-def _median(seconds: Sequence[float]) -> tuple[float, float]:
-    """The median, and by how much the repetitions differ as a fraction of it."""
+def median_and_spread(seconds: Sequence[float]) -> tuple[float, float]:
+    """The median, and the distance between the quartiles as a fraction of it: one disturbed repetition is no spread."""
     middle = statistics.median(seconds)
-    return middle, (max(seconds) - min(seconds)) / middle if middle > 0 else 0.0
+    if len(seconds) < 2 or middle <= 0:
+        return middle, 0.0
+    low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return middle, (high - low) / middle
 
 
 # The networks that are measured
@@ -206,17 +218,26 @@ def _tiny(config: ExperimentConfig) -> ExperimentConfig:
     return config.model_copy(update={"model": model})
 
 
-def stand_in_search(config: ExperimentConfig, world: World, num_devices: int = 1) -> Search:
+def smallest_share(world: World, ranks_on_host: int) -> int:
+    """Bytes that every rank can have of its host, the least of all ranks; all call it together.
+
+    What fits is decided by it, so all must have the same: hosts differ, and a host's free memory changes between two
+    looks at it.
+    """
+    mine = (free_bytes() or ASSUMED_FREE_BYTES) // ranks_on_host * 3 // 4
+    return int(-share_largest(world, [-mine])[0])
+
+
+def stand_in_search(config: ExperimentConfig, share_bytes: int, num_devices: int = 1) -> Search:
     """What prices and lays out the stand-in of an experiment on so many devices."""
-    return _search_of(_stand_in(config), world, num_devices)
+    return _search_of(_stand_in(config), share_bytes, num_devices)
 
 
-def _search_of(config: ExperimentConfig, world: World, num_devices: int = 1) -> Search:
-    """The experiment on devices alike: GPUs with their limit, elsewhere a rank's share of the host each."""
+def _search_of(config: ExperimentConfig, share_bytes: int, num_devices: int = 1) -> Search:
+    """The experiment on devices alike: GPUs with their limit, elsewhere a share of the host each."""
     device = config.cluster.devices[0]
     if device.kind != "cuda":
-        share = (free_bytes() or 2**34) // (world.num_replicas * world.ranks_per_replica)
-        device = device.model_copy(update={"name": None, "kind": "cpu", "memory_bytes": share * 3 // 4})
+        device = device.model_copy(update={"name": None, "kind": "cpu", "memory_bytes": max(1, share_bytes)})
     cluster = config.cluster.model_copy(update={"devices": (device,) * num_devices})
     planner = config.planner.model_copy(update={"costs": None, "minibatch_sizes": None})
     return Search(config.model_copy(update={"cluster": cluster, "planner": planner}))
@@ -234,19 +255,28 @@ def _candidate(search: Search, rows: int, count: int, schedule: str) -> Candidat
     return search.price(shape, [Segment(0, 0, search.network.num_layers - 1)])
 
 
+def _candidates(search: Search, rows: int) -> list[Candidate]:
+    """What is measured at one size: a step with full backwards, and one with I and W."""
+    count = max(1, min(MOST_MICROBATCHES, search.minibatch_size // rows))
+    return [_candidate(search, rows, count, schedule) for schedule in ("1f1b", "zb_h1")]
+
+
 def _fitting(search: Search, sizes: Sequence[int]) -> list[int]:
-    """The sizes of which the device holds a step."""
-    found = [rows for rows in sizes if _candidate(search, rows, MOST_MICROBATCHES, "1f1b").feasible]
+    """The sizes of which the device holds both steps, in increasing order as they are given.
+
+    Raises PartitionError where it holds those of none.
+    """
+    found = [rows for rows in sizes if all(candidate.feasible for candidate in _candidates(search, rows))]
     if not found:
-        one = _candidate(search, 1, 1, "1f1b")
-        raise (
-            PartitionError(
-                f"not even one example of {search.network.num_layers} layers can be measured here: it {one.reason}"
-            )
-            if not one.feasible
-            else PartitionError(f"no size of {list(sizes)} can be measured here: it {one.reason}")
-        )
+        raise _refusal(search, next(one for one in _candidates(search, sizes[0]) if not one.feasible))
     return found
+
+
+def _refusal(search: Search, candidate: Candidate) -> PartitionError:
+    return PartitionError(
+        f"{search.network.num_layers} layers cannot be measured here: a step of {candidate.minibatch_size} examples, "
+        f"{candidate.microbatch_size} at a time, {candidate.reason}; free memory, or measure a smaller model"
+    )
 
 
 # Steps
@@ -268,8 +298,7 @@ def _steps(search: Search, rows: int, world: World, budget_s: float) -> list[tup
 
     Each is the mean of a step with full backwards and one with I and W.
     """
-    count = max(1, min(MOST_MICROBATCHES, search.minibatch_size // rows))
-    runs = [_Runner(search, _candidate(search, rows, count, schedule)) for schedule in ("1f1b", "zb_h1")]
+    runs = [_Runner(search, candidate) for candidate in _candidates(search, rows)]
     for runner in runs:
         runner.step()
     slowest_s = float(share_largest(world, [max(runner.warm_up() for runner in runs)])[0])
@@ -286,12 +315,17 @@ def _steps(search: Search, rows: int, world: World, budget_s: float) -> list[tup
     return found
 
 
-def _measure_tiny(config: ExperimentConfig, world: World) -> tuple[tuple[tuple[int, float], tuple[int, float]], float]:
+def _measure_tiny(
+    config: ExperimentConfig, world: World, share_bytes: int
+) -> tuple[tuple[tuple[int, float], tuple[int, float]], float]:
     """Seconds that few and many microbatches leave besides operators and update, and seconds of the update."""
-    search = _search_of(_tiny(config), world)
+    search = _search_of(_tiny(config), share_bytes)
     rests, updates = [], []
     for count in (1, TINY_MICROBATCHES):
-        runner = _Runner(search, _candidate(search, 1, count, "1f1b"))
+        candidate = _candidate(search, 1, count, "1f1b")
+        if not candidate.feasible:
+            raise _refusal(search, candidate)
+        runner = _Runner(search, candidate)
         for _ in range(3):
             runner.step()
         share_largest(world, [0.0])

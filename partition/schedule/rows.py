@@ -147,6 +147,21 @@ def interleaved_1f1b(shape: Shape, rank: int) -> list[Slot]:
     return forward[:warmup] + alternate(forward[warmup:], backward)
 
 
+def interleaved_forwards(shape: Shape, rank: int) -> dict[int, int]:
+    """How many forwards of each stage of a rank precede its first backward under 1F1B, interleaved or not."""
+    count, stages = shape.num_microbatches, range(rank, shape.num_stages, shape.num_ranks)
+    if shape.stages_per_rank == 1:
+        return {rank: min(shape.num_ranks - rank, count)}
+    sizes = _group_sizes(shape)
+    left = (shape.stages_per_rank - 1) * sizes[0] + 2 * (shape.num_ranks - 1 - rank) + 1
+    done = dict.fromkeys(stages, 0)
+    for size in sizes:
+        for stage in stages:
+            done[stage] += min(size, left)
+            left -= min(size, left)
+    return done
+
+
 def _group_sizes(shape: Shape) -> list[int]:
     """Microbatches that pass all stages of a rank before the next ones start: at least p, and as even as can be."""
     groups = max(1, shape.num_microbatches // shape.num_ranks)

@@ -82,6 +82,9 @@ def test_the_curve_is_told_and_drawn(run: Any, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--strategy", "nope"], "--strategy nope: no such candidate; there are"),
+        (["--strategy", "accumulate-1"], "--strategy accumulate-1: no such candidate; there are"),
+        (["--strategy", "pipeline-8x4-1f1b"], "pipeline-8x4-1f1b takes 8 devices, there are 4; take one of fewer"),
+        (["--strategy", "accumulate-23"], "--strategy accumulate-23: cannot be laid out: 23 microbatches, but the"),
         (["--strategy", "whole", "--plan", "x.json"], "both name what to look at"),
         (["--plan", "none.json"], "none.json: cannot be read"),
         (["--microbatches", "0"], "--microbatches 0: give 1 to 1024"),
@@ -96,3 +99,26 @@ def test_bad_input_is_one_line(run: Any, arguments: list[str], message: str) -> 
     code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
+
+
+def test_where_nothing_fits_one_pass_is_told_of_once(run: Any) -> None:
+    """accumulate-1 stood beside whole, which it is."""
+    names = [
+        one["name"] for one in record(run, "cluster.devices={count: 1, kind: simulated, memory: 1000 B}")["largest"]
+    ]
+    assert names == ["whole", "accumulate-4"]
+
+
+def test_what_it_names_is_trained_with_that_minibatch(run: Any, small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The planner considers one or two numbers of microbatches a replica, and refused the names of others."""
+    tight = "cluster.devices={count: 2, kind: simulated, memory: 8 KiB}"
+    fits = record(run, tight, "planner.num_microbatches=null", "--microbatches", "3")["largest"]
+    (fit,) = (one for one in fits if one["name"] == "data_parallel-2x3")
+    train = ["train", small, tight, "planner.num_microbatches=null", "training.steps=1", "--strategy", fit["name"]]
+    assert main([*train, f"training.minibatch_size={fit['minibatch_size']}", "data.num_examples=500", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert [one["measured_peak_bytes"] for one in summary["per_device"]] == fit["peak_bytes"]
+    assert main([*train, f"training.minibatch_size={fit['minibatch_size'] + 1}", "data.num_examples=500"]) == 3
+    error = capsys.readouterr().err
+    assert error.startswith("partition: data_parallel-2x3: needs ")
+    assert len(error.splitlines()) == 1

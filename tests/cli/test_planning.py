@@ -99,3 +99,79 @@ def test_refusals(chain: str, override: str, expected: str, capsys: pytest.Captu
     error = capsys.readouterr().err
     assert expected in error
     assert error.count("\n") == 1
+
+
+SMALL = """\
+model: {in_features: 12, hidden_features: [10, 10], out_features: 5}
+data: {source: synthetic}
+training: {minibatch_size: 22}
+optimizer: {lr: 0.1}
+cluster: {devices: {count: 2, kind: simulated, memory: %s}}
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A network on two devices."""
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(SMALL % "9 KiB")
+    return "small.yaml"
+
+
+def test_break_even_is_said_when_asked_for_and_always_in_json(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", small]) == 0
+    assert "Break-even" not in capsys.readouterr().out
+    assert main(["plan", small, "--break-even"]) == 0
+    assert "\nBreak-even: the verdict, " in capsys.readouterr().out
+    assert main(["plan", small, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["break_even"]) == {"link_bandwidth", "memory", "minibatch_size", "noise"}
+
+
+def test_pytorch_lines_and_nothing_else(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, name in ((["--pytorch"], None), (["--pytorch", "--strategy", "accumulate-2"], "accumulate-2")):
+        assert main(["plan", small, *arguments]) == 0
+        out = capsys.readouterr().out
+        compile(out, "lines", "exec")
+        assert name is None or out.startswith(f"# {name}: 22 examples a step")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--pytorch", "--strategy", "absent"], 2, "--strategy absent: no such candidate; there are "),
+        (["--strategy", "whole"], 2, "--strategy names the candidate that --pytorch prints; give both, or neither"),
+        (["--pytorch", "--json"], 2, "--pytorch prints lines of Python, --json a document; give one of the two"),
+        (["--pytorch", "--set", "cluster.devices.memory=600 B"], 3, "Nothing fits."),
+        (["planner.learning_rate_rule=noise"], 2, "planner.learning_rate_rule: noise takes a measured noise, and "),
+        (["planner.learning_rate_rule=cubic"], 2, "'cubic' is not available; choose linear, sqrt, noise or constant"),
+    ],
+)
+def test_refusals_in_one_line(
+    small: str, arguments: list[str], code: int, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", small, *arguments]) == code
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
+
+
+def test_a_table_has_no_lines_of_pytorch(chain: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", chain, "--pytorch"]) == 2
+    assert "a table of costs does not say what its layers are" in capsys.readouterr().err
+
+
+def test_a_plan_file_is_verified_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was looked at is printed; a plan that was changed is refused with exit code 2."""
+    config = "configs/digits.yaml"
+    assert main(["plan", config, "--out", str(tmp_path), "--json"]) == 0
+    capsys.readouterr()
+    plan = tmp_path / "plan.json"
+    assert main(["plan", config, "--check", str(plan)]) == 0
+    shown = capsys.readouterr().out
+    assert "memory  holds" in shown
+    assert "bound   holds" in shown
+    plan.write_text(plan.read_text().replace('"step_s": 0', '"step_s": 1', 1))
+    assert main(["plan", config, "--check", str(plan)]) == 2
+    assert "is not what this experiment gives; plan again" in capsys.readouterr().err

@@ -50,8 +50,14 @@ def test_json_is_the_file(config: str, tmp_path: Path, capsys: pytest.CaptureFix
     ("arguments", "expected"),
     [
         (["--nproc", "0"], "--nproc 0: takes at least 1 process"),
-        (["--costs-file", "/proc/none/costs.json"], "--costs-file /proc/none/costs.json: No such file or directory"),
-        (["--costs-file", "/"], "--costs-file /: is a folder; give a file"),
+        (["--costs-file", "/proc/none/costs.json"], "'/proc/none/costs.json': cannot be written (No such file"),
+        (["--costs-file", "/"], "--costs-file '/': cannot be written (it is a folder); give another place"),
+        (["--costs-file", "/proc/x.json"], "--costs-file '/proc/x.json': cannot be written (No such file"),
+        (["--costs-file", "x" * 300], "cannot be written (File name too long); give another place"),
+        (["--costs-file", "a\0b"], "cannot be written (its name holds a null character); give another place"),
+        (["--costs-file", "/", "--nproc", "2"], "--costs-file '/': cannot be written (it is a folder)"),
+        (["--nproc", "2", "cluster.devices.kind=cuda", "cluster.devices.name=L4-24GB", "cluster.devices.memory=null"],
+         "cluster.devices are of kind cuda, torch sees 0 here and 2 are to be measured"),
         (["cluster.devices.kind=cuda", "cluster.devices.name=L4-24GB", "cluster.devices.memory=null"],
          "cluster.devices are of kind cuda, torch sees 0 here and 1 are to be measured"),
     ],
@@ -64,6 +70,7 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("partition.runtime.measuring.measure_layers", lambda *_: pytest.fail("nothing is measured"))
+    monkeypatch.setattr("partition.runtime.launch.launch", lambda *_: pytest.fail("no rank is started"))
     assert main(["profile", config, *arguments]) in (2, 4)
     error = capsys.readouterr().err
     assert expected in error
@@ -79,3 +86,48 @@ def test_two_processes_measure_their_messages(config: str, tmp_path: Path, capsy
     assert file.machine.num_ranks == 2
     assert file.messages is not None
     assert {(link.source, link.destination) for link in file.messages.links} == {(0, 1), (1, 0)}
+
+
+def test_the_place_is_tried_and_left_as_it_was(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was noticed only after a minute of measuring that /proc takes no file, though root may write there."""
+    monkeypatch.setattr("partition.runtime.measuring.measure", lambda _: None)
+    costs = tmp_path / "costs.json"
+    costs.write_text("before")
+    assert main(["profile", config, "--costs-file", str(costs)]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith((".json", ".part"))] == ["costs.json"]
+    assert costs.read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("verb", "expected"),
+    [("profile", "no costs were written"), ("train", "what was recorded so far is on disk")],
+)
+def test_what_is_said_when_it_is_interrupted_is_true(
+    config: str, verb: str, expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said of every verb that what was recorded is on disk."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"partition.cli.{'profiling' if verb == 'profile' else 'training'}.load_experiment", interrupt)
+    assert main([verb, config]) == 130
+    assert capsys.readouterr().err == f"partition: interrupted; {expected}\n"
+
+
+def test_what_no_rank_can_measure_is_told_by_the_first(
+    config: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ranks said so."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    wide = ["model.hidden_features=[30000, 30000, 30000]", "model.in_features=30000", "model.out_features=30000"]
+    limited = tmp_path / "sitecustomize.py"
+    limited.write_text("import partition.runtime.profiling as p\np.free_bytes = lambda: 2**24\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    assert main(["profile", config, *wide, "--nproc", "2", "--costs-file", str(tmp_path / "costs.json")]) == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("partition: ")]
+    assert len(errors) == 1
+    assert "layers cannot be measured here: a step of 8 examples, 1 at a time" in errors[0]

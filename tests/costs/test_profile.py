@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from partition.config import ExperimentConfig
-from partition.costs import CostsFile, read_costs
+from partition.costs import CostsFile, Profile, build_costs, read_costs
 from partition.costs.profile import Curve, LinkCurve, Machine, Messages, Overheads
 from partition.errors import PartitionError
-from partition.plan import Search
+from partition.plan import Search, compare
 from partition.runtime.profiling import measure_layers
 from partition.runtime.workers import Fleet
 from partition.runtime.world import LocalWorld
@@ -41,6 +42,100 @@ def test_what_is_no_costs_file_is_refused_in_one_line(tmp_path: Path, content: s
     assert "\n" not in str(caught.value)
 
 
+CURVE = {"sizes": [1], "seconds": [1e-3]}
+MACHINE = {
+    "device": "d",
+    "host": "h",
+    "torch": "t",
+    "num_threads": 1,
+    "num_ranks": 1,
+    "measured_at": "2026",
+    "took_s": 0,
+}
+DOCUMENT = {
+    "kind": "cpu",
+    "number_format": "float32",
+    "optimizer": "sgd",
+    "machine": MACHINE,
+    "operators": {"affine 6x8 bias": CURVE},
+    "overheads": {"action_s": 0, "step_s": 0, "update_s": 0, "update_s_per_element": 0},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "tpu"}, 'kind: "tpu" is not valid here'),
+        ({"optimizer": None}, "optimizer: null is not valid here"),
+        ({"overheads": 1}, "overheads: 1 is not valid here"),
+        ({"overheads": {}}, "overheads.action_s: is missing"),
+        ({"machine": []}, "machine: is empty"),
+        ({"more": 1}, "more: is not known"),
+        ({"operators": {}}, "operators: is empty"),
+        ({"operators": {"a": {**CURVE, "seconds": [-1]}}}, "operators.a.seconds.0: -1 is not valid here"),
+        (
+            {"operators": {"a": {**CURVE, "sizes": [1, 2]}}},
+            "operators.a: sizes, seconds and spread are not of one",
+        ),
+        ({"operators": {"a": CURVE, "b" * 999: {**CURVE, "seconds": [0.0]}}}, "b... is said to take 0 s on 1 examples"),
+    ],
+)
+def test_what_is_wrong_in_a_costs_file_is_said_in_words_and_how_to_write_it_anew(
+    tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    path = tmp_path / "costs.json"
+    path.write_text(json.dumps(DOCUMENT), encoding="utf-8")
+    assert read_costs(str(path)).operators["affine 6x8 bias"].seconds == (1e-3,)
+    path.write_text(json.dumps({**DOCUMENT, **changes}), encoding="utf-8")
+    with pytest.raises(PartitionError) as caught:
+        read_costs(str(path))
+    message = str(caught.value)
+    assert words in message
+    assert message.endswith(f"; write it anew with `partition profile CONFIG --costs-file {path}`")
+    assert len(message.replace(str(path), "").splitlines()) == 1
+    assert "Input should" not in message
+
+
+def test_operators_that_take_no_time_are_refused_before_anything_is_divided_by_it(tmp_path: Path) -> None:
+    """Seconds of 0 came to a ZeroDivisionError: of the lower bound, or of examples by the seconds of a step."""
+    config = build_config()
+    document = json.loads(costs_file(config).model_dump_json())
+    for of in document["operators"].values():
+        of["seconds"] = [0.0 for _ in of["seconds"]]
+    path = tmp_path / "costs.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    planner = config.planner.model_copy(update={"costs": str(path)})
+    with pytest.raises(PartitionError, match=r"operators: .* is said to take 0 s on 1 examples, the least is 1e-12"):
+        compare(config.model_copy(update={"planner": planner}))
+
+
+def profile_of(num_ranks: int, *links: tuple[int, int]) -> Profile:
+    """Of so many ranks, with these links measured."""
+    curve = Curve(sizes=(1,), seconds=(1e-3,))
+    curves = tuple(LinkCurve(source=one, destination=other, curve=curve) for one, other in links)
+    messages = Messages(send=curve, receive=curve, links=curves, sums=curve, share_s=0.0) if links else None
+    file = CostsFile.model_validate({**DOCUMENT, "machine": {**MACHINE, "num_ranks": num_ranks}})
+    return Profile(file=file.model_copy(update={"messages": messages}), path="costs.json")
+
+
+@pytest.mark.parametrize(
+    ("profile", "num_devices", "words"),
+    [
+        (profile_of(1), 1, ""),
+        (profile_of(1), 2, "links not measured"),
+        (profile_of(2, (0, 1), (1, 0)), 1, ""),
+        (profile_of(2, (0, 1), (1, 0)), 2, ""),
+        (profile_of(2, (0, 1), (1, 0)), 4,
+         "links to further ranks not measured, sums over other than 2 ranks computed from links"),
+        (profile_of(3, (0, 1), (1, 0), (1, 2), (2, 1)), 3, "sums over other than 3 ranks computed from links"),
+        (profile_of(3, (0, 1), (1, 0), (1, 2), (2, 1)), 2, "sums over other than 3 ranks computed from links"),
+        (profile_of(2, (1, 0)), 2, "links not measured"),
+    ],
+)  # fmt: skip
+def test_what_was_not_measured_is_said(profile: Profile, num_devices: int, words: str) -> None:
+    assert profile.unmeasured(num_devices) == words
+
+
 def test_a_missing_file_names_the_command_that_writes_it(tmp_path: Path) -> None:
     with pytest.raises(PartitionError, match="partition profile"):
         read_costs(str(tmp_path / "none.json"))
@@ -48,7 +143,7 @@ def test_a_missing_file_names_the_command_that_writes_it(tmp_path: Path) -> None
 
 def costs_file(config: ExperimentConfig) -> CostsFile:
     """Layers measured here, links made up."""
-    layers = measure_layers(config, LocalWorld(1, 1), budget_s=0.01)
+    layers = measure_layers(config, LocalWorld(1, 1), 2**30, budget_s=0.01)
     line = Curve(sizes=(8, 1024), seconds=(1e-4, 2e-4))
     return CostsFile(
         kind="cpu",
@@ -100,3 +195,17 @@ def test_costs_of_another_network_or_optimizer_are_refused(tmp_path: Path) -> No
     path.write_text(json.dumps({**document, "operators": operators}), encoding="utf-8")
     with pytest.raises(PartitionError, match="no measurement of"):
         Search(config.model_copy(update={"planner": planner})).candidates()
+
+
+def test_faster_links_divide_what_bytes_take_and_no_latency(tmp_path: Path) -> None:
+    """Measured links take 0.1 ms for next to nothing and 0.2 ms for 1024 bytes; so do sums."""
+    config = build_config(num_devices=2)
+    path = tmp_path / "costs.json"
+    path.write_text(costs_file(config).model_dump_json())
+    planner = config.planner.model_copy(update={"costs": str(path)})
+    cluster, _ = build_costs(config.model_copy(update={"planner": planner}))
+    faster = replace(cluster, bandwidth_factor=4.0)
+    assert cluster.transfer_s(0, 1, 1024) == pytest.approx(2e-4)
+    assert faster.transfer_s(0, 1, 1024) == pytest.approx(1.25e-4)
+    assert faster.transfer_s(0, 1, 0) == cluster.transfer_s(0, 1, 0) == pytest.approx(1e-4)
+    assert faster.sum_s([0, 1], [1024, 1024]) == pytest.approx(2 * 1.25e-4)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from partition.plan import Candidate, compare
-from partition.plan.compare import choose
+from partition.plan.choice import choose
 
 from .conftest import build_config, with_memory
 

@@ -101,7 +101,7 @@ def test_nothing_is_said_of_a_choice_where_there_is_none() -> None:
 
 def test_grounds_of_an_inexact_choice_claim_no_gap() -> None:
     shown = " ".join(text(PLENTY, strategies=("shrink",)).split())
-    assert "on these devices. There is no rival." in shown
+    assert "on any split. There is no rival." in shown
 
 
 def test_prose_fits_the_width() -> None:
@@ -156,3 +156,16 @@ def test_blocks_are_named_in_the_heading() -> None:
     )
     text = _blocks(ModelConfig.model_validate({"in_features": 4, "out_features": 2, "blocks": blocks}))
     assert text == ["4", "8", "3 x residual 4", "residual swiglu 4", "rms_norm", "2"]
+
+
+def test_what_was_not_considered_is_named() -> None:
+    shown = " ".join(text(PLENTY).split())
+    for strategy in ("tensor parallel", "optimizer state sharded alone", "in host memory"):
+        assert strategy in shown.split("Not considered: ")[1]
+
+
+def test_times_are_those_of_the_choice() -> None:
+    comparison = compare(build_config(PLENTY, PLENTY))
+    shown = comparison_text(comparison, is_complete=True)
+    rows = [line.split() for line in shown.split("Another gradient")[0].splitlines() if "<- chosen" in line]
+    assert [row[7] for row in rows] == ["1.00"]

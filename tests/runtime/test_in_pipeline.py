@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from partition.costs.profile import Curve, LinkCurve, Messages
-from partition.runtime.in_pipeline import LONGEST_LATENCY_S, _Cost, _least_latency, _with
+from partition.runtime.in_pipeline import _Cost, _least_latency, _with
 
 
 def messages() -> Messages:
@@ -30,11 +30,11 @@ def test_a_network_that_makes_no_pipeline_leaves_messages_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     ("measured_s", "expected_s"),
-    [(0.5, 0.0), (1.0, 0.0), (1.002, 0.002), (1.05, 0.05), (99.0, LONGEST_LATENCY_S)],
+    [(0.5, 0.0), (1.0, 0.0), (1.002, 0.002), (1.05, 0.05), (99.0, 98.0)],
 )
 def test_latency_is_the_least_that_explains_the_step(measured_s: float, expected_s: float) -> None:
     found_s = _least_latency(lambda latency_s: 1.0 + max(0.0, latency_s), measured_s)
-    assert found_s == pytest.approx(expected_s, abs=1e-6)
+    assert found_s == pytest.approx(expected_s, abs=1e-6 + 1e-4 * expected_s)
 
 
 def test_latency_that_hides_behind_computing_is_found_where_it_shows() -> None:

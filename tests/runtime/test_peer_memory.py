@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -185,3 +186,45 @@ def test_a_closed_connection_refuses_what_is_sent() -> None:
     with pytest.raises(PeerError, match=r"^waiting for a message: Broken pipe"):
         memory.transports[1].send(torch.ones(1), waiting)
     memory.close()
+
+
+def pair(timeout_s: float) -> tuple[PeerMemory, PeerMemory]:
+    """The two ends of a connection, rank 0's and rank 1's, both in this process."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    first, second = (PeerMemory({1 - rank: (end, os.getpid())}, timeout_s) for rank, end in enumerate(ends))
+    return first, second
+
+
+def test_a_peer_that_reads_nothing_is_told_of_once_the_time_is_up() -> None:
+    """A send waited without end for room in the socket, whatever training.timeout said."""
+    ends, number = pair(0.1), torch.ones(1)
+
+    def send_all() -> None:
+        for _ in range(10_000):
+            ends[0].transports[1].send(number, waiting)
+
+    with pytest.raises(PeerError) as caught:
+        send_all()
+    assert str(caught.value) == (
+        "waiting for a message: its socket is full of what it has not read within 0.1 s; see what keeps that process, "
+        "or allow more with training.timeout"
+    )
+    for end in ends:
+        end.close()
+
+
+def test_more_messages_than_a_socket_holds_arrive_though_both_ends_send_all_of_theirs_first() -> None:
+    """Both waited for room in the other's socket, and neither read its own."""
+    ends, count = pair(20.0), 2000
+
+    def exchange(rank: int) -> bool:
+        transport = ends[rank].transports[1 - rank]
+        sent, received = torch.arange(count), torch.empty(count, dtype=torch.int64)
+        deliveries = [transport.send(sent[index], waiting) for index in range(count)]
+        deliveries += [transport.receive(received[index], waiting) for index in range(count)]
+        return all(delivery.wait() for delivery in deliveries) and received.equal(sent)
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(exchange, range(2))) == [True, True]
+    for end in ends:
+        end.close()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 from partition.config import ExperimentConfig
 from partition.data.dataset import load
@@ -15,6 +16,7 @@ from partition.record import Final, Metrics
 from partition.runtime import Fleet, joined, train
 from partition.runtime.agreement import check_agreement
 from partition.runtime.process import Process
+from partition.runtime.processes import ProcessWorld
 from tests.runtime.by_hand import find
 from tests.runtime.conftest import build_config
 from tests.runtime.events import peak, recorded
@@ -111,6 +113,32 @@ def start_with_rank(changes: dict[str, Any], of_rank_1: dict[str, Any]) -> str:
 
 
 PLANNER = {"planner": {"num_microbatches": (4,), "num_stages": (2,)}}
+
+
+def fail_within() -> tuple[bool, str]:
+    """Whether the connections are closed where what runs on them fails, and what the other rank sees of it."""
+    config = build_config(**PLANNER)
+    search = Search(config)
+    try:
+        with joined(search, find(search, "pipeline-2x4-1f1b"), 64) as world:
+            assert isinstance(world, ProcessWorld)
+            (rank,) = world.ranks
+            if rank == 1:
+                raise PartitionError("rank 1 has failed")
+            world.transports[1].receive(torch.empty(1), lambda: "a message").wait()
+    except PartitionError as error:
+        memory = world._memory
+        assert memory is not None
+        return all(peer.connection.fileno() == -1 for peer in memory._peers.values()), str(error)
+    return False, ""
+
+
+def test_connections_are_closed_where_a_rank_fails() -> None:
+    """They stayed open until the process ended, and a rank that waits saw the end of another only then."""
+    assert run_ranks(2, fail_within) == [
+        (True, "waiting for a message: its process has closed the connection"),
+        (True, "rank 1 has failed"),
+    ]
 
 
 @pytest.mark.parametrize(

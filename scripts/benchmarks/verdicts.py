@@ -1,0 +1,133 @@
+"""Is the verdict right when measured? Experiments on this machine, planned from a profile, then every way trained.
+
+python -m scripts.benchmarks.verdicts                     prints the tables, writes docs/results/verdicts.json
+python -m scripts.benchmarks.verdicts --only small        the experiments of one network
+
+Three networks, one bound by arithmetic, one by overheads and one between them, each on two processes of one host and on
+two hosts (network namespaces) whose link is shaped to 1000, 100 and 10 Mbit/s. For each the costs are measured, the
+planner chooses, and the best candidate of every strategy is trained. The verdict is right where the chosen one is the
+fastest measured, or within 5% of it. Needs root and iproute2 for the hosts; without, only one host is tried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmarks.replay import write_result
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHIN = 0.05
+STEPS = 16
+RATES = (None, "1000mbit", "100mbit", "10mbit")
+"""None: one host."""
+STRATEGIES = ("whole", "accumulate", "pipeline", "data_parallel")
+
+
+def _network(width: int, depth: int, minibatch_size: int) -> dict[str, Any]:
+    return {
+        "model": {
+            "in_features": 256,
+            "hidden_features": {"width": width, "depth": depth},
+            "out_features": 10,
+            "activation": "relu",
+        },
+        "data": {"source": "synthetic"},
+        "training": {"minibatch_size": minibatch_size, "steps": STEPS},
+        "optimizer": {"name": "sgd", "lr": 0.001},
+        "cluster": {"devices": {"count": 2, "kind": "cpu", "memory": "2 GiB"}},
+        "planner": {"strategies": list(STRATEGIES), "num_microbatches": [1, 2, 4, 8, 16]},
+    }
+
+
+NETWORKS = {
+    "wide": _network(1024, 6, 256),
+    "between": _network(256, 12, 512),
+    "small": _network(64, 12, 128),
+}
+
+
+def main() -> None:
+    """Measure every experiment, print, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=sorted(NETWORKS))
+    parser.add_argument("--no-result", action="store_true", help="print only")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for name in [options.only] if options.only else NETWORKS:
+        for rate in RATES:
+            row = _experiment(name, rate)
+            if row is None:
+                print("two hosts cannot be made on this machine; only one was tried")
+                break
+            rows.append(row)
+            _print(row)
+    right = sum(row["is_right"] for row in rows)
+    print(f"{right} of {len(rows)} verdicts are right: the fastest measured, or within {WITHIN:.0%} of it")
+    if not options.no_result:
+        write_result("verdicts", "scripts/benchmarks/verdicts.py", [{"right": right, "of": len(rows)}, *rows])
+
+
+def _experiment(name: str, rate: str | None) -> dict[str, Any] | None:
+    with tempfile.TemporaryDirectory(prefix="partition-verdicts-") as folder:
+        path, costs = Path(folder) / f"{name}.yaml", Path(folder) / "costs.json"
+        path.write_text(json.dumps(NETWORKS[name]), encoding="utf-8")
+        _run("profile", path, rate, 2, "--costs-file", str(costs))
+        if not costs.exists():
+            return None
+        planned = json.loads(_run("plan", path, None, 1, f"planner.costs={costs}", "--out", str(Path(folder) / "plan")))
+        ways = {}
+        for candidate in planned["candidates"]:
+            if candidate["feasible"] and candidate["exact_gradient"]:
+                ways.setdefault(candidate["strategy"], candidate)
+        chosen = next(one for one in planned["candidates"] if one["name"] == planned["chosen"])
+        ways[chosen["strategy"]] = chosen
+        found = {}
+        for candidate in ways.values():
+            out = Path(folder) / candidate["name"]
+            used = rate if candidate["num_devices"] > 1 else None
+            arguments = (f"planner.costs={costs}", "--strategy", candidate["name"], "--out", str(out))
+            _run("train", path, used, candidate["num_devices"], *arguments)
+            step_time = json.loads((out / "summary.json").read_text(encoding="utf-8"))["step_time"]
+            found[candidate["name"]] = {key: step_time[key] for key in ("predicted_s", "measured_s")}
+    fastest_s = min(one["measured_s"] for one in found.values())
+    return {
+        "network": name,
+        "link": rate or "one host",
+        "chosen": planned["chosen"],
+        "is_right": found[planned["chosen"]]["measured_s"] <= (1 + WITHIN) * fastest_s,
+        "candidates": found,
+    }
+
+
+def _print(row: dict[str, Any]) -> None:
+    print(f"{row['network']}, {row['link']}: {'right' if row['is_right'] else 'WRONG'}")
+    for name, one in sorted(row["candidates"].items(), key=lambda item: float(item[1]["measured_s"])):
+        mark = "  <- chosen" if name == row["chosen"] else ""
+        predicted, measured = (f"{one[key] * 1e3:10.2f} ms" for key in ("predicted_s", "measured_s"))
+        print(f"    {name:32}{predicted} predicted{measured} measured{mark}", flush=True)
+
+
+def _run(verb: str, path: Path, rate: str | None, num_processes: int, *arguments: str) -> str:
+    """The standard output of a command of ours, on this host or on two whose link has a rate."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "partition", verb, str(path), *arguments, "--json"]
+    if rate is not None:
+        environment |= {"VERB": verb, "PYTHON": sys.executable}
+        command = [str(ROOT / "scripts" / "two_hosts.sh"), "--rate", rate, str(path), *arguments, "--json"]
+    elif num_processes > 1:
+        command += ["--nproc", str(num_processes)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()

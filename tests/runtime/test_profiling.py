@@ -1,0 +1,100 @@
+"""What is measured of layers: which sizes, how they differ, and the same on all ranks whatever each has free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from partition.config import ExperimentConfig
+from partition.errors import PartitionError
+from partition.runtime import profiling
+from partition.runtime.process import Process
+from partition.runtime.processes import ProcessWorld, join, leave
+from partition.runtime.profiling import (
+    _candidates,
+    _fitting,
+    measure_layers,
+    median_and_spread,
+    smallest_share,
+    stand_in_search,
+)
+from partition.runtime.world import LocalWorld
+from tests.runtime.conftest import build_config
+from tests.runtime.ranks import run_ranks
+
+Make = Callable[..., ExperimentConfig]
+SIZES = [1, 2, 8]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [([2.0], (2.0, 0.0)), ([0.0, 0.0], (0.0, 0.0)), ([1.0, 2.0, 3.0, 4.0, 5.0], (3.0, 2 / 3))],
+)
+def test_spread_is_the_distance_of_the_quartiles_over_the_median(
+    seconds: list[float], expected: tuple[float, float]
+) -> None:
+    assert median_and_spread(seconds) == pytest.approx(expected)
+
+
+def test_one_disturbed_repetition_is_no_spread() -> None:
+    """The largest less the smallest was 99 times the median."""
+    assert median_and_spread([1.0] * 8 + [100.0]) == (1.0, 0.0)
+
+
+def limits(make: ExperimentConfig, rows: int) -> list[int]:
+    """The bytes that each of the two steps of a size takes."""
+    candidates = _candidates(stand_in_search(make, 2**40), rows)
+    return [candidate.predicted.peak_bytes[0] for candidate in candidates if candidate.predicted]
+
+
+@pytest.mark.parametrize("rows", SIZES)
+def test_a_size_is_measured_where_both_of_its_steps_fit(rows: int) -> None:
+    """Only full backwards were looked at, which take less than those in halves, in another number of microbatches."""
+    config = build_config()
+    enough = max(limits(config, rows))
+    assert rows in _fitting(stand_in_search(config, enough), SIZES)
+    if rows > 1:
+        assert rows not in _fitting(stand_in_search(config, enough - 1), SIZES)
+
+
+def test_both_steps_of_a_size_are_as_they_run() -> None:
+    config = build_config()
+    found = [
+        [(one.schedule, one.num_microbatches) for one in _candidates(stand_in_search(config, 2**40), rows)]
+        for rows in (1, config.training.minibatch_size)
+    ]
+    assert found == [[("1f1b", 8), ("zb_h1", 8)], [("1f1b", 1), ("zb_h1", 1)]]
+
+
+def test_where_not_even_one_example_fits_the_message_says_what_lacks() -> None:
+    config = build_config()
+    too_little = max(limits(config, 1)) - 1
+    with pytest.raises(PartitionError) as caught:
+        measure_layers(config, LocalWorld(1, 1), too_little)
+    message = str(caught.value)
+    assert "layers cannot be measured here: a step of 8 examples, 1 at a time, needs " in message
+    assert message.endswith("too much); free memory, or measure a smaller model")
+
+
+def shares() -> int:
+    process = Process.of_environment()
+    assert process is not None
+    join(process, 20.0)
+    world = ProcessWorld(process, num_replicas=1, is_cuda=False, timeout_s=20.0)
+    profiling.free_bytes = lambda: (8 - process.rank) * 2**20
+    try:
+        return smallest_share(world, 2)
+    finally:
+        world.close()
+        leave()
+
+
+def test_all_ranks_have_the_share_of_the_one_that_has_least() -> None:
+    """Each looked for itself, and where they came to unlike sizes, the others waited for a rank that had ended."""
+    assert run_ranks(2, shares) == [7 * 2**20 // 2 * 3 // 4] * 2
+
+
+def test_a_host_is_shared_by_its_own_ranks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiling, "free_bytes", lambda: 4 * 2**20)
+    assert smallest_share(LocalWorld(1, 1), 4) == 3 * 2**18
