@@ -15,7 +15,7 @@ from partition.graph.block_operators import (
     NormGrad,
     Rescale,
 )
-from partition.graph.layers import Norm
+from partition.graph.layers import Layer, Norm
 from partition.graph.program import WIDE_ITEMSIZE, Variable
 
 DRAW_FLOP = 20
@@ -87,6 +87,12 @@ def block_operator_key(operator: BlockOperator) -> str:
             return f"added input gradient {layer.in_features}x{layer.out_features}"
         case Accumulate(source, _):
             return f"sum {source.columns}"
+
+
+def layer_shape(layer: Layer, *, has_bias: bool | None = None) -> str:
+    """What a measured costs file knows the shape of an affine map by; `has_bias` unless it is as the layer says."""
+    has_bias = layer.has_bias if has_bias is None else has_bias
+    return f"{layer.in_features}x{layer.out_features}{' bias' if has_bias else ''}"
 
 
 def _norm(norm: Norm) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from partition.costs.block_work import Work
+from partition.costs.block_work import Work, layer_shape
 from partition.graph.layers import Layer
 from partition.graph.mixed_operators import AddProduct, Cast, CastWeights, MixedOperator, WeightProduct
 from partition.graph.program import WIDE_ITEMSIZE, Variable
@@ -40,5 +40,4 @@ def mixed_operator_key(operator: MixedOperator) -> str:
 
 
 def _shape(layer: Layer, variable: Variable) -> str:
-    has_bias = variable.columns != layer.weight_elements
-    return f"{layer.in_features}x{layer.out_features}{' bias' if has_bias else ''}"
+    return layer_shape(layer, has_bias=variable.columns != layer.weight_elements)

@@ -9,7 +9,8 @@ So a Hessian-vector product costs 8/3 of a gradient's products where layers are 
 
 from __future__ import annotations
 
-from partition.graph import Layer, LossRecord
+from partition.costs.block_work import layer_shape
+from partition.graph import LossRecord
 from partition.graph.second_order import (
     Pair,
     PairActivate,
@@ -55,18 +56,14 @@ def pair_key(operator: PairOperator, loss: LossRecord) -> str:
     """What a costs file would know an operator by."""
     match operator:
         case PairAffine(layer, x, _):
-            return f"affine {'pair' if isinstance(x, Pair) else 'first'} {_shape(layer)}"
+            return f"affine {'pair' if isinstance(x, Pair) else 'first'} {layer_shape(layer)}"
         case PairInputGrad(layer, _, _):
-            return f"input gradient pair {_shape(layer)}"
+            return f"input gradient pair {layer_shape(layer)}"
         case PairWeightGrad(layer, x, _, _):
-            return f"weight gradient {'pair' if isinstance(x, Pair) else 'first'} {_shape(layer)}"
+            return f"weight gradient {'pair' if isinstance(x, Pair) else 'first'} {layer_shape(layer)}"
         case PairActivate(layer, z, h, _):
             return f"{layer.activation.name} pair {layer.out_features}{' in place' if z is h else ''}"
         case PairActivationGrad(layer, _, _, _):
             return f"{layer.activation.name} gradient pair {layer.out_features}"
         case PairLoss(o, _, _, _, _, _):
             return f"{loss.name} pair {o.columns}"
-
-
-def _shape(layer: Layer) -> str:
-    return f"{layer.in_features}x{layer.out_features}{' bias' if layer.has_bias else ''}"

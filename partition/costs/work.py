@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from partition.costs.block_work import Work, block_operator_key, block_operator_work
+from partition.costs.block_work import Work, block_operator_key, block_operator_work, layer_shape
 from partition.costs.hardware import Device
 from partition.costs.mixed_work import mixed_operator_key, mixed_operator_work
 from partition.costs.second_order import pair_key, pair_work
-from partition.graph import Layer, LossRecord, Program
+from partition.graph import LossRecord, Program
 from partition.graph.mixed_operators import AddProduct, Cast, CastWeights, WeightProduct
 from partition.graph.program import (
     Activate,
@@ -63,13 +63,13 @@ def operator_key(operator: Operator, loss: LossRecord) -> str:
         case Load(into):
             return f"load {'class' if into.is_index else into.columns}"
         case Affine(layer, _, _, _):
-            return f"affine {_shape(layer)}"
+            return f"affine {layer_shape(layer)}"
         case InputGrad(layer, _, _, _):
             return f"input gradient {layer.in_features}x{layer.out_features}"
         case WeightGrad(layer, _, _, _):
-            return f"weight gradient {_shape(layer)}"
+            return f"weight gradient {layer_shape(layer)}"
         case ExampleNorms(layer, _, _, _, _):
-            return f"example norms {_shape(layer)}"
+            return f"example norms {layer_shape(layer)}"
         case Activate(layer, z, h):
             return f"{layer.activation.name} {layer.out_features}{' in place' if z is h else ''}"
         case ActivationGrad(layer, _, _, _):
@@ -80,10 +80,6 @@ def operator_key(operator: Operator, loss: LossRecord) -> str:
             return mixed_operator_key(operator)
         case _:
             return block_operator_key(operator)
-
-
-def _shape(layer: Layer) -> str:
-    return f"{layer.in_features}x{layer.out_features}{' bias' if layer.has_bias else ''}"
 
 
 def program_work(program: Program, rows: int, itemsize: int, loss: LossRecord) -> tuple[Work, ...]:

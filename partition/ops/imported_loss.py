@@ -59,6 +59,12 @@ def summed(path: str, o_Bq: Tensor, targets: Tensor) -> Tensor:
     return value.sum() if value.dim() else value * o_Bq.shape[0]
 
 
+def _of_leaf(path: str, o_Bq: Tensor, targets: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """The outputs as what is differentiated by, and weight times the summed loss of them."""
+    leaf_Bq = o_Bq.detach().requires_grad_()
+    return leaf_Bq, summed(path, leaf_Bq, targets) * weight
+
+
 def imported_loss(path: str) -> Loss:
     """The user's function in the form of the losses of this project."""
 
@@ -67,8 +73,7 @@ def imported_loss(path: str) -> Loss:
     ) -> None:
         del workspace_B1
         with torch.enable_grad():
-            leaf_Bq = o_Bq.detach().requires_grad_()
-            total = summed(path, leaf_Bq, targets) * weight
+            leaf_Bq, total = _of_leaf(path, o_Bq, targets, weight)
             (grad_Bq,) = torch.autograd.grad(total, leaf_Bq)
         grad_o_Bq.copy_(grad_Bq)
         loss_out.copy_(total.detach())
@@ -90,8 +95,7 @@ def imported_loss(path: str) -> Loss:
     ) -> None:
         del workspace_Bq, workspace_B1, number
         with torch.enable_grad():
-            leaf_Bq = o_Bq.detach().requires_grad_()
-            total = summed(path, leaf_Bq, targets) * weight
+            leaf_Bq, total = _of_leaf(path, o_Bq, targets, weight)
             (grad_Bq,) = torch.autograd.grad(total, leaf_Bq, create_graph=True)
             (product_Bq,) = torch.autograd.grad(grad_Bq, leaf_Bq, tangent_Bq.clone())
         tangent_Bq.copy_(product_Bq)

@@ -56,39 +56,42 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
         )
     }
 )
-_WITH_OPTIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = MappingProxyType(
-    {
-        "cross_entropy": {
-            "forward": classes.weighted_cross_entropy,
-            "hessian": classes.weighted_cross_entropy_hessian,
-            "tangent": classes.weighted_cross_entropy_tangent,
-        },
-        "huber": {
-            "forward": elementwise.huber,
-            "hessian": elementwise.huber_hessian,
-            "tangent": elementwise.huber_tangent,
-        },
-    }
-)
 
 
 def bind_loss(record: LossRecord, class_vector_q: Tensor | None) -> Loss:
     """A loss with its options; `class_vector_q` holds the numbers of `class_vector`, if there are any."""
     if record.is_imported:
         return imported_loss(record.name)
-    given: dict[str, Any]
     if record.name == "huber":
-        given = {"delta": record.delta}
-    elif class_vector_q is not None:
-        given = {
-            "class_weights_q": class_vector_q,
-            "sum_of_weights": sum(class_vector(record, len(class_vector_q)) or ()),
-            "label_smoothing": record.label_smoothing,
-        }
-    else:
-        return LOSSES[record.name]
-    kernels = _WITH_OPTIONS[record.name]
-    return Loss(name=record.name, **{role: partial(kernel, **given) for role, kernel in kernels.items()})
+        return _with_options(
+            record.name, elementwise.huber, elementwise.huber_hessian, elementwise.huber_tangent, delta=record.delta
+        )
+    if class_vector_q is not None:
+        return _with_options(
+            record.name,
+            classes.weighted_cross_entropy,
+            classes.weighted_cross_entropy_hessian,
+            classes.weighted_cross_entropy_tangent,
+            class_weights_q=class_vector_q,
+            sum_of_weights=sum(class_vector(record, len(class_vector_q)) or ()),
+            label_smoothing=record.label_smoothing,
+        )
+    return LOSSES[record.name]
+
+
+def _with_options(
+    name: str,
+    forward: Callable[..., None],
+    hessian: Callable[..., Tensor],
+    tangent: Callable[..., None],
+    **options: Any,
+) -> Loss:
+    return Loss(
+        name=name,
+        forward=partial(forward, **options),
+        hessian=partial(hessian, **options),
+        tangent=partial(tangent, **options),
+    )
 
 
 def class_vector(record: LossRecord, num_outputs: int) -> tuple[float, ...] | None:

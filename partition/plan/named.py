@@ -18,9 +18,8 @@ from partition.costs import CostModel
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate
 from partition.plan.largest import largest_of
-from partition.plan.search import SCHEDULES, Search, Shape
+from partition.plan.search import SCHEDULES, Search, Shape, by_step
 from partition.plan.ways import Way
-from partition.schedule import GENERATORS
 
 _N = "([1-9][0-9]{0,8})"
 _ALONE = re.compile(rf"(?:whole|(shrink|accumulate|recompute)-{_N})(?:@(.+))?")
@@ -69,8 +68,9 @@ def _is_possible(search: Search, named: _Named) -> bool:
 def _alone(search: Search, match: re.Match[str]) -> _Named | None:
     strategy, number, device_name = match.groups()
     distinct = search.distinct_devices()
-    names = [search.cluster.devices[index].name if len(distinct) > 1 else None for index in distinct]
-    if device_name not in names:
+    suffixes = [search.device_suffix(index) for index in distinct]
+    suffix = f"@{device_name}" if device_name else ""
+    if suffix not in suffixes:
         return None
     count, size = int(number or 1), search.minibatch_size
     if strategy == "shrink":
@@ -80,37 +80,25 @@ def _alone(search: Search, match: re.Match[str]) -> _Named | None:
     if strategy == "shrink" and size == search.minibatch_size:
         return None
     shape = Shape(name=match[0], strategy=strategy or "whole", minibatch_size=size, num_microbatches=count)
-    return _Named(shape=shape, device=distinct[names.index(device_name)], is_recomputing=strategy == "recompute")
+    return _Named(shape=shape, device=distinct[suffixes.index(suffix)], is_recomputing=strategy == "recompute")
 
 
 def _split(search: Search, match: re.Match[str]) -> _Named | None:
     num_replicas, num_ranks, count = (int(number or 1) for number in match.groups()[:3])
-    schedule = match[4]
     is_like = num_replicas == 1 or search.has_like_replicas(num_replicas, num_ranks)
     if num_ranks == 1 or match[1] == "1" or not is_like:
         return None
-    shape = Shape(
-        name=match[0],
-        strategy="hybrid" if match[1] else "pipeline",
-        minibatch_size=search.minibatch_size,
-        num_microbatches=count,
-        num_ranks=num_ranks,
-        num_stages=num_ranks * GENERATORS[schedule].usual_stages_per_rank,
-        num_replicas=num_replicas,
-        schedule=schedule,
-    )
+    shape = replace(search.pipeline_shape(num_replicas, num_ranks, count, match[4]), name=match[0])
     return _Named(shape=shape, is_recomputing=match[5] is not None)
 
 
 def _replicated(search: Search, match: re.Match[str]) -> _Named | None:
-    shape = Shape(name=match[0], strategy="data_parallel", minibatch_size=search.minibatch_size,
-                  num_microbatches=int(match[2]), num_replicas=int(match[1]))  # fmt: skip
+    shape = replace(search.data_parallel_shape(int(match[1]), int(match[2])), name=match[0])
     return None if shape.num_replicas == 1 else _Named(shape=shape, is_recomputing=match[3] is not None)
 
 
 def _sharded(search: Search, match: re.Match[str]) -> _Named | None:
-    shape = Shape(name=match[0], strategy="sharded", minibatch_size=search.minibatch_size, num_microbatches=1,
-                  num_replicas=int(match[1]))  # fmt: skip
+    shape = search.sharded_shape(int(match[1]))
     return None if not 1 < shape.num_replicas <= search.minibatch_size else _Named(shape=shape)
 
 
@@ -131,7 +119,7 @@ def _priced(search: Search, named: _Named) -> Candidate:
         return _on_largest(search, named) or replace(plain, name=shape.name)
     if not found:
         raise PartitionError(f"{shape.name}: nothing has to be computed again, it fits as it is; take it without")
-    best = min(found, key=_by_step)
+    best = min(found, key=by_step)
     return best if best.feasible else _on_largest(search, named) or best
 
 
@@ -155,8 +143,3 @@ def _on_largest(search: Search, named: _Named) -> Candidate | None:
         return None
     fit = largest_of(search, Way(shape=shape, is_recomputing=named.is_recomputing))
     return search.price(shape, fit.segments) if fit.minibatch_size >= shape.minibatch_size else None
-
-
-def _by_step(candidate: Candidate) -> tuple[bool, float]:
-    assert candidate.predicted is not None, "a candidate with a layout is priced"
-    return not candidate.feasible, candidate.predicted.step_s

@@ -39,11 +39,6 @@ class NoiseBreakEven:
     even_at: float | None
     """B_noise at which both are predicted to be as fast."""
 
-    @property
-    def wins_ever(self) -> bool:
-        """Whether there is a noise, however small, at which it wins."""
-        return self.wins_below is None or self.wins_below > 0
-
 
 def noise_break_even(shrunk: Candidate, exact: Candidate) -> NoiseBreakEven:
     """The noise at which a smaller minibatch and an exact way are as good."""

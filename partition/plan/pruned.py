@@ -89,8 +89,7 @@ class PrunedSearch:
         elif is_of_split:
             self._take(self.search.price_all(shape))
         else:
-            of_split_s = self.search.least_step_on_split_s(shape)
-            bound_s = max(bound_s, of_split_s or 0.0)
+            bound_s = max(bound_s, self.search.least_step_on_split_s(shape))
             heappush(waiting, _Waiting(bound_s, order, shape, is_of_split=True))
 
     def _leave(self, shape: Shape, bound_s: float) -> None:

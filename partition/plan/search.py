@@ -92,7 +92,7 @@ class Search:
         self.minibatch_size = config.training.minibatch_size
         self._sizes = self._make_sizes()
         self._admitted = config.planner.strategies or STRATEGIES
-        self._check_size()
+        self._check_sizes()
         for schedule in config.planner.schedules or ():
             self._check_schedule(schedule)
         self._splitter = cache(self._make_splitter)
@@ -168,8 +168,8 @@ class Search:
                 "the columns input_grad_s and weight_grad_s, or take another schedule"
             )
 
-    def _check_size(self) -> None:
-        """Refuse what makes no sense to search, and what could only be searched in minutes."""
+    def _check_sizes(self) -> None:
+        """Refuse smaller minibatches that are not smaller."""
         largest = max(self.settings.planner.minibatch_sizes or (0,))
         if largest >= self.minibatch_size:
             raise PartitionError(
@@ -284,8 +284,11 @@ class Search:
 
     def _named_at(self, shape: Shape, device: int) -> Shape:
         """The shape with its device in its name, where devices are unlike."""
-        is_unlike = len(self.distinct_devices()) > 1 and "@" not in shape.name
-        return replace(shape, name=f"{shape.name}@{self.cluster.devices[device].name}") if is_unlike else shape
+        return shape if "@" in shape.name else replace(shape, name=shape.name + self.device_suffix(device))
+
+    def device_suffix(self, device: int) -> str:
+        """What ends the name of a candidate of one device; empty where devices are alike."""
+        return f"@{self.cluster.devices[device].name}" if len(self.distinct_devices()) > 1 else ""
 
     def segment_alone(self, device: int) -> Segment:
         """All layers on one device."""
@@ -297,7 +300,7 @@ class Search:
         """Microbatches that fit one device with recomputation alone; where none do, the smallest."""
         if not self._recomputes_whole:
             return []
-        suffix = f"@{self.cluster.devices[device].name}" if len(self.distinct_devices()) > 1 else ""
+        suffix = self.device_suffix(device)
         shapes = [
             Shape(name=f"recompute-{count}{suffix}", strategy="recompute", minibatch_size=size, num_microbatches=count)
             for size, count in self._sizes.recomputations(partial(self._fits_alone, device))
@@ -336,8 +339,8 @@ class Search:
             return []
         found = [self.price(shape, split) for split in self.recomputing_splits(plain, shape)]
         fitting = [candidate for candidate in found if candidate.feasible]
-        best = min(fitting, key=_by_step, default=None)
-        return [] if best is None or (plain.feasible and _by_step(plain) <= _by_step(best)) else [best]
+        best = min(fitting, key=by_step, default=None)
+        return [] if best is None or (plain.feasible and by_step(plain) <= by_step(best)) else [best]
 
     def recomputing_splits(self, plain: Candidate, shape: Shape) -> Sequence[Sequence[Segment]]:
         """Splits of a way over several devices with layers computed again; none for one device each where all fit."""
@@ -355,7 +358,7 @@ class Search:
             yield from self._pipeline_shapes(1, (num_microbatches,))
         for num_replicas in self._sizes.replicas(len(self.cluster.devices)):
             if "data_parallel" in self._admitted:
-                yield self._data_parallel_shape(num_replicas, num_microbatches)
+                yield self.data_parallel_shape(num_replicas, num_microbatches)
             if "hybrid" in self._admitted:
                 yield from self._pipeline_shapes(num_replicas, (num_microbatches,))
 
@@ -368,17 +371,21 @@ class Search:
                 if num_ranks == 1 or not self.has_like_replicas(num_replicas, num_ranks):
                     continue
                 for count in counts or self._sizes.of_pipeline(num_replicas, num_ranks):
-                    prefix = "pipeline-" if num_replicas == 1 else f"hybrid-{num_replicas}x"
-                    yield Shape(
-                        name=f"{prefix}{num_ranks}x{count}-{schedule}",
-                        strategy="pipeline" if num_replicas == 1 else "hybrid",
-                        minibatch_size=self.minibatch_size,
-                        num_microbatches=count,
-                        num_ranks=num_ranks,
-                        num_stages=num_ranks * stages_per_rank,
-                        num_replicas=num_replicas,
-                        schedule=schedule,
-                    )
+                    yield self.pipeline_shape(num_replicas, num_ranks, count, schedule)
+
+    def pipeline_shape(self, num_replicas: int, num_ranks: int, num_microbatches: int, schedule: str) -> Shape:
+        """A pipeline, or several replicas of one, of the usual number of stages a rank."""
+        prefix = "pipeline-" if num_replicas == 1 else f"hybrid-{num_replicas}x"
+        return Shape(
+            name=f"{prefix}{num_ranks}x{num_microbatches}-{schedule}",
+            strategy="pipeline" if num_replicas == 1 else "hybrid",
+            minibatch_size=self.minibatch_size,
+            num_microbatches=num_microbatches,
+            num_ranks=num_ranks,
+            num_stages=num_ranks * GENERATORS[schedule].usual_stages_per_rank,
+            num_replicas=num_replicas,
+            schedule=schedule,
+        )
 
     def _usual_schedules(self) -> list[str]:
         return [name for name in SCHEDULES if self.costs.splits_backward or name not in _SPLIT_SCHEDULES]
@@ -395,11 +402,12 @@ class Search:
         for num_replicas in self._sizes.replicas(len(devices)):
             if "data_parallel" in self._admitted:
                 for count in self._sizes.of_replica(num_replicas, partial(self._fits_alone, smallest)):
-                    yield self._data_parallel_shape(num_replicas, count)
+                    yield self.data_parallel_shape(num_replicas, count)
             if "hybrid" in self._admitted:
                 yield from self._pipeline_shapes(num_replicas)
 
-    def _data_parallel_shape(self, num_replicas: int, num_microbatches: int) -> Shape:
+    def data_parallel_shape(self, num_replicas: int, num_microbatches: int) -> Shape:
+        """Replicas of one device each."""
         return Shape(name=f"data_parallel-{num_replicas}x{num_microbatches}", strategy="data_parallel",
                      minibatch_size=self.minibatch_size, num_microbatches=num_microbatches,
                      num_replicas=num_replicas)  # fmt: skip
@@ -426,7 +434,7 @@ class Search:
             fastest = self.price(shape, splitter.fastest(_placement(shape), shape.sizes[0]))
             return fastest if fastest.feasible else self._without_layout(shape, self._too_much(fastest))
         splits = splitter.splits(self._shapes_layouts(shape)[0])
-        return min((self.price(shape, split) for split in splits), key=_by_step)
+        return min((self.price(shape, split) for split in splits), key=by_step)
 
     def _is_too_much(self, shape: Shape) -> bool:
         """Whether the splits of a shape that fit would take minutes to search, and memory has to be looked at."""
@@ -585,10 +593,14 @@ class Search:
             ),
         )
 
+    def sharded_shape(self, num_ranks: int) -> Shape:
+        """Every parameter shared out over so many devices."""
+        return Shape(name=f"sharded-{num_ranks}", strategy="sharded", minibatch_size=self.minibatch_size,
+                     num_microbatches=1, num_replicas=num_ranks, schedule=SHARDED_SCHEDULE)  # fmt: skip
+
     def price_sharded(self, num_ranks: int) -> Candidate:
         """The candidate that shares out every parameter over the first so many devices."""
-        shape = Shape(name=f"sharded-{num_ranks}", strategy="sharded", minibatch_size=self.minibatch_size,
-                      num_microbatches=1, num_replicas=num_ranks, schedule=SHARDED_SCHEDULE)  # fmt: skip
+        shape = self.sharded_shape(num_ranks)
         layout = ShardedLayout(cluster=self.cluster, model=self.model, num_ranks=num_ranks,
                                minibatch_size=self.minibatch_size)  # fmt: skip
         memory = sharded_memory(layout)
@@ -660,7 +672,8 @@ def _shifted(segments: Sequence[Segment], num_devices: int) -> list[Segment]:
     return [segment._replace(device=segment.device + num_devices) for segment in segments]
 
 
-def _by_step(candidate: Candidate) -> tuple[bool, float]:
+def by_step(candidate: Candidate) -> tuple[bool, float]:
+    """What fits first, by its step."""
     assert candidate.predicted is not None, "a candidate with a layout is priced"
     return not candidate.feasible, candidate.predicted.step_s
 

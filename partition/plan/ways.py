@@ -50,7 +50,7 @@ def ways(search: Search, counts: Sequence[int]) -> Iterator[Way]:
 def _ways_alone(search: Search, counts: Sequence[int], device: int) -> Iterator[Way]:
     """One pass on a device, the given numbers of microbatches, and microbatches of one example."""
     admitted = set(search.config.planner.strategies or STRATEGIES)
-    suffix = f"@{search.cluster.devices[device].name}" if len(search.distinct_devices()) > 1 else ""
+    suffix = search.device_suffix(device)
     if admitted & {"whole", "shrink"}:
         yield Way(shape=_alone("whole", f"whole{suffix}", 1), device=device)
     if "accumulate" in admitted:

@@ -63,7 +63,7 @@ class MemoryDelivery:
 
 
 class PeerMemory:
-    """The connections of a rank to the others of its replica, all on one host."""
+    """The connections of a rank to others of its host: all ranks, or those of its replica."""
 
     def __init__(self, connections: Mapping[int, tuple[socket.socket, int]], timeout_s: float) -> None:
         self._timeout_s = timeout_s

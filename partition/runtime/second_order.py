@@ -6,13 +6,13 @@ gradient buffers hold H V. So every split and schedule that trains also multipli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from partition.graph import Category, Keeps, Network, Program, StageProgram
+from partition.graph import Category, Keeps, Program
 from partition.graph.second_order import (
     PairActivate,
     PairActivationGrad,
@@ -30,20 +30,10 @@ from partition.runtime.update import Update
 class SecondOrderStage(Stage):
     """Contiguous layers with a direction for each parameter; H times it goes into the buffers of the gradients."""
 
-    def __init__(
-        self,
-        network: Network,
-        program: StageProgram,
-        source: TensorSource,
-        layers: Mapping[int, Parameters],
-        num_microbatches: int,
-        *,
-        has_penalty: bool = True,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(network, program, source, layers, num_microbatches, has_penalty=has_penalty, seed=seed)
-        self.directions = {index: _take_direction(index, of, source) for index, of in layers.items()}
-        self.number = source.take((), Category.WORKSPACE, "the number that kernels multiply by")
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.directions = {index: _take_direction(index, of, self.source) for index, of in self.layers.items()}
+        self.number = self.source.take((), Category.WORKSPACE, "the number that kernels multiply by")
         self.is_adding = False
         """The next product is added to the one before: examples of one Hessian that come in several minibatches."""
 

@@ -1,6 +1,6 @@
 """How long `partition plan` takes, interpreter start included: 50, 1,000 and 10,000 layers on 8, 64 and 1,024 devices.
 
-    python scripts/benchmarks/planner.py [--out docs/results/planner.json] [--repeats 3]
+    python -m scripts.benchmarks.planner [--repeats 3]        prints every size, writes docs/results/planner.json
 
 Each size is planned by fresh processes of one thread, twice over: a network of equal layers, and a table of unequal
 ones. Of the repeats the fastest counts, and the words and plans of all of them must be the
@@ -20,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from scripts.benchmarks.replay import write_result
 
 SIZES = ((50, 8, 1.0), (1000, 64, 2.0), (10_000, 1024, 15.0))
 """Layers, devices, seconds that are to be enough."""
@@ -106,7 +108,6 @@ def measure(folder: Path, kind: str, layers: int, devices: int, repeats: int) ->
 def main() -> None:
     """Measure all sizes and write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("docs/results/planner.json"))
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     found = []
@@ -117,7 +118,7 @@ def main() -> None:
                 found.append({**result, "target_s": target_s})
                 print(f"{kind:8} {layers:6} layers {devices:5} devices: {result['seconds']:6.2f} s "
                       f"(target {target_s} s), {result['peak_bytes'] / 2**20:.0f} MiB, {result['chosen']}")  # fmt: skip
-    options.out.write_text(json.dumps({"sizes": found}, indent=1) + "\n")
+    write_result("planner", "scripts/benchmarks/planner.py", found)
 
 
 if __name__ == "__main__":

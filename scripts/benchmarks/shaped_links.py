@@ -9,16 +9,13 @@ iproute2; where namespaces are not permitted it says so and writes nothing.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from scripts.benchmarks.commands import run_verb
 from scripts.benchmarks.replay import write_result
 
-ROOT = Path(__file__).resolve().parents[2]
 RATES = ("10mbit", "100mbit", "1000mbit")
 CANDIDATES = ("pipeline-2x4-1f1b", "pipeline-2x16-1f1b", "pipeline-2x8-gpipe", "pipeline-2x8-zb_h1")
 STEPS = 14
@@ -46,7 +43,7 @@ def main() -> None:
         path.write_text(json.dumps(EXPERIMENT), encoding="utf-8")
         for rate in RATES:
             costs = Path(folder) / f"{rate}.json"
-            _two_hosts(rate, "profile", path, "--costs-file", str(costs))
+            run_verb("profile", path, "--costs-file", str(costs), rate=rate)
             if not costs.exists():
                 print("two hosts cannot be made on this machine; nothing was measured")
                 return
@@ -64,7 +61,7 @@ def main() -> None:
 
 def _measure(rate: str, path: Path, costs: Path, candidate: str) -> dict[str, Any]:
     out = path.parent / rate / candidate
-    _two_hosts(rate, "train", path, f"planner.costs={costs}", "--strategy", candidate, "--out", str(out))
+    run_verb("train", path, f"planner.costs={costs}", "--strategy", candidate, "--out", str(out), rate=rate)
     step_time = json.loads((out / "summary.json").read_text(encoding="utf-8"))["step_time"]
     predicted_s, measured_s = step_time["predicted_s"], step_time["measured_s"]
     return {
@@ -74,20 +71,6 @@ def _measure(rate: str, path: Path, costs: Path, candidate: str) -> dict[str, An
         "measured_s": measured_s,
         "error": predicted_s / measured_s - 1,
     }
-
-
-def _two_hosts(rate: str, verb: str, path: Path, *arguments: str) -> None:
-    command = [str(ROOT / "scripts" / "two_hosts.sh"), "--rate", rate, str(path), *arguments, "--json"]
-    environment = {
-        **os.environ,
-        "VERB": verb,
-        "PYTHON": sys.executable,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]}")
 
 
 if __name__ == "__main__":

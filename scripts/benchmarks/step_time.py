@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts.benchmarks.commands import run_verb
 from scripts.benchmarks.replay import write_result
 
 LEAST_S = 0.020
@@ -123,14 +121,15 @@ def _pairs(name: str) -> Iterator[Pair]:
         path.write_text(json.dumps(NETWORKS[name]), encoding="utf-8")
         for num_processes, candidates in ((1, _ONE), (2, _TWO)):
             costs = Path(folder) / f"costs-{num_processes}.json"
-            _partition("profile", path, num_processes, "--costs-file", str(costs))
+            run_verb("profile", path, "--costs-file", str(costs), num_processes=num_processes)
             for candidate in candidates:
                 yield _pair(name, path, costs, candidate, num_processes)
 
 
 def _pair(name: str, path: Path, costs: Path, candidate: str, num_processes: int) -> Pair:
     out = path.parent / candidate
-    _partition("train", path, num_processes, f"planner.costs={costs}", "--strategy", candidate, "--out", str(out))
+    arguments = (f"planner.costs={costs}", "--strategy", candidate, "--out", str(out))
+    run_verb("train", path, *arguments, num_processes=num_processes)
     step_time = json.loads((out / "summary.json").read_text(encoding="utf-8"))["step_time"]
     lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [json.loads(line)["step_s"] for line in lines][5:]
@@ -143,16 +142,6 @@ def _pair(name: str, path: Path, costs: Path, candidate: str, num_processes: int
         least_s=min(steps),
         most_s=max(steps),
     )
-
-
-def _partition(verb: str, path: Path, num_processes: int, *arguments: str) -> None:
-    command = [sys.executable, "-m", "partition", verb, str(path), *arguments, "--json"]
-    if num_processes > 1:
-        command += ["--nproc", str(num_processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]}")
 
 
 if __name__ == "__main__":

@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from scripts.benchmarks.commands import run_verb
 from scripts.benchmarks.replay import write_result
 
-ROOT = Path(__file__).resolve().parents[2]
 WITHIN = 0.05
 STEPS = 16
 RATES = (None, "1000mbit", "100mbit", "10mbit")
@@ -78,10 +75,10 @@ def _experiment(name: str, rate: str | None) -> dict[str, Any] | None:
     with tempfile.TemporaryDirectory(prefix="partition-verdicts-") as folder:
         path, costs = Path(folder) / f"{name}.yaml", Path(folder) / "costs.json"
         path.write_text(json.dumps(NETWORKS[name]), encoding="utf-8")
-        _run("profile", path, rate, 2, "--costs-file", str(costs))
+        run_verb("profile", path, "--costs-file", str(costs), num_processes=2, rate=rate)
         if not costs.exists():
             return None
-        planned = json.loads(_run("plan", path, None, 1, f"planner.costs={costs}", "--out", str(Path(folder) / "plan")))
+        planned = json.loads(run_verb("plan", path, f"planner.costs={costs}", "--out", str(Path(folder) / "plan")))
         ways = {}
         for candidate in planned["candidates"]:
             if candidate["feasible"] and candidate["exact_gradient"]:
@@ -93,7 +90,7 @@ def _experiment(name: str, rate: str | None) -> dict[str, Any] | None:
             out = Path(folder) / candidate["name"]
             used = rate if candidate["num_devices"] > 1 else None
             arguments = (f"planner.costs={costs}", "--strategy", candidate["name"], "--out", str(out))
-            _run("train", path, used, candidate["num_devices"], *arguments)
+            run_verb("train", path, *arguments, num_processes=candidate["num_devices"], rate=used)
             step_time = json.loads((out / "summary.json").read_text(encoding="utf-8"))["step_time"]
             found[candidate["name"]] = {key: step_time[key] for key in ("predicted_s", "measured_s")}
     fastest_s = min(one["measured_s"] for one in found.values())
@@ -112,21 +109,6 @@ def _print(row: dict[str, Any]) -> None:
         mark = "  <- chosen" if name == row["chosen"] else ""
         predicted, measured = (f"{one[key] * 1e3:10.2f} ms" for key in ("predicted_s", "measured_s"))
         print(f"    {name:32}{predicted} predicted{measured} measured{mark}", flush=True)
-
-
-def _run(verb: str, path: Path, rate: str | None, num_processes: int, *arguments: str) -> str:
-    """The standard output of a command of ours, on this host or on two whose link has a rate."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "partition", verb, str(path), *arguments, "--json"]
-    if rate is not None:
-        environment |= {"VERB": verb, "PYTHON": sys.executable}
-        command = [str(ROOT / "scripts" / "two_hosts.sh"), "--rate", rate, str(path), *arguments, "--json"]
-    elif num_processes > 1:
-        command += ["--nproc", str(num_processes)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]}")
-    return done.stdout
 
 
 if __name__ == "__main__":

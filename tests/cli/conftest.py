@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from partition.cli import main
 
 EXPERIMENT = """\
 model: {in_features: 12, hidden_features: [10, 9, 8], out_features: 5, activation: gelu}
@@ -36,3 +40,26 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     path = tmp_path / "small.yaml"
     path.write_text(EXPERIMENT)
     return "small.yaml"
+
+
+Run = Callable[..., tuple[int, str, str]]
+"""Runs a verb on the small experiment with further arguments: exit code, standard output, errors."""
+
+
+@pytest.fixture
+def on_small(small: str, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The verb comes first."""
+
+    def command(verb: str, *arguments: str) -> tuple[int, str, str]:
+        code = main([verb, small, *arguments])
+        return code, *capsys.readouterr()
+
+    return command
+
+
+def record(run: Run, *arguments: str) -> dict[str, Any]:
+    """The document of a command that goes well and says nothing else."""
+    code, out, err = run("--json", *arguments)
+    assert (code, err) == (0, "")
+    document: dict[str, Any] = json.loads(out)
+    return document

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from partition.cli import main
+from tests.cli.conftest import Run, record
 
 
 @pytest.fixture
-def run(small: str, capsys: pytest.CaptureFixture[str]) -> Any:
-    def command(*arguments: str) -> tuple[int, str, str]:
-        code = main(["graph", small, *arguments])
-        return code, *capsys.readouterr()
-
-    return command
+def run(on_small: Run) -> Run:
+    return partial(on_small, "graph")
 
 
-def record(run: Any, *arguments: str) -> dict[str, Any]:
-    code, out, err = run("--json", *arguments)
-    assert (code, err) == (0, "")
-    document: dict[str, Any] = json.loads(out)
-    return document
-
-
-def test_the_forward_is_told(run: Any) -> None:
+def test_the_forward_is_told(run: Run) -> None:
     code, out, err = run()
     assert (code, err) == (0, "")
     assert out.startswith("small: forward graph, 4 layers, a microbatch of B = 22\n")
@@ -36,7 +26,7 @@ def test_the_forward_is_told(run: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["forward", "backward", "second-order"])
-def test_each_kind_as_json(run: Any, kind: str) -> None:
+def test_each_kind_as_json(run: Run, kind: str) -> None:
     document = record(run, f"--{kind}", "model.l2_penalty=0.1")
     assert (document["schema_version"], document["config"]) == (1, "small")
     assert document["kind"] == kind.replace("-", "_")
@@ -45,7 +35,7 @@ def test_each_kind_as_json(run: Any, kind: str) -> None:
 
 
 def test_stages_are_those_of_a_plan_a_candidate_or_a_number(
-    run: Any, small: str, capsys: pytest.CaptureFixture[str]
+    run: Run, small: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["plan", small, "--json"])
     plan = json.loads(capsys.readouterr().out)
@@ -59,7 +49,7 @@ def test_stages_are_those_of_a_plan_a_candidate_or_a_number(
     assert record(run, "--stages", "1")["candidate"] == "whole"
 
 
-def test_it_is_drawn(run: Any, tmp_path: Path) -> None:
+def test_it_is_drawn(run: Run, tmp_path: Path) -> None:
     for name, begin in (("a.svg", b"<?xml"), ("a.PNG", b"\x89PNG"), ("a.dot", b"digraph")):
         code, out, err = run("--backward", "--stages", "2", "--out-file", name)
         assert (code, out, err) == (0, f"Written to {name}\n", "")
@@ -85,13 +75,13 @@ def test_it_is_drawn(run: Any, tmp_path: Path) -> None:
         (["training.minibatch_size=0"], "training.minibatch_size"),
     ],
 )
-def test_bad_input_is_one_line(run: Any, arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_line(run: Run, arguments: list[str], message: str) -> None:
     code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
 
 
-def test_two_kinds_at_once_are_refused(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_kinds_at_once_are_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         run("--forward", "--backward")
     assert stopped.value.code == 2

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from partition.cli import main
+from tests.cli.conftest import Run, record
 
 
 @pytest.fixture
-def run(small: str, capsys: pytest.CaptureFixture[str]) -> Any:
-    def command(*arguments: str) -> tuple[int, str, str]:
-        code = main(["memory", small, *arguments])
-        return code, *capsys.readouterr()
-
-    return command
+def run(on_small: Run) -> Run:
+    return partial(on_small, "memory")
 
 
-def record(run: Any, *arguments: str) -> dict[str, Any]:
-    code, out, err = run("--json", *arguments)
-    assert (code, err) == (0, "")
-    document: dict[str, Any] = json.loads(out)
-    return document
-
-
-def test_it_is_of_the_chosen_plan(run: Any, small: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_of_the_chosen_plan(run: Run, small: str, capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", small, "--json"])
     plan = json.loads(capsys.readouterr().out)
     chosen = next(one for one in plan["candidates"] if one["name"] == plan["chosen"])
@@ -41,7 +31,7 @@ def test_it_is_of_the_chosen_plan(run: Any, small: str, capsys: pytest.CaptureFi
     assert record(run, "--strategy", plan["chosen"]) == document
 
 
-def test_the_text_has_every_part(run: Any) -> None:
+def test_the_text_has_every_part(run: Run) -> None:
     code, out, err = run("--strategy", "pipeline-2x4-1f1b")
     assert (code, err) == (0, "")
     for part in ("memory of pipeline-2x4-1f1b", "Layers (", "Devices, when each holds most", "Peaks of training",
@@ -50,7 +40,7 @@ def test_the_text_has_every_part(run: Any) -> None:
     assert "Memory against" not in out
 
 
-def test_the_verb_answers_where_nothing_fits(run: Any) -> None:
+def test_the_verb_answers_where_nothing_fits(run: Run) -> None:
     tight = "cluster.devices={count: 1, kind: simulated, memory: 1000 B}"
     document = record(run, tight)
     assert (document["candidate"], document["feasible"]) == ("whole", False)
@@ -59,7 +49,7 @@ def test_the_verb_answers_where_nothing_fits(run: Any) -> None:
     assert record(run, tight, "planner.strategies=[accumulate]")["candidate"] == "whole"
 
 
-def test_microbatches_are_those_asked_for_or_planned(run: Any) -> None:
+def test_microbatches_are_those_asked_for_or_planned(run: Run) -> None:
     def counts(*arguments: str) -> set[int]:
         found = record(run, *arguments)["largest"]
         return {one["num_microbatches"] for one in found if one["strategy"] == "pipeline"}
@@ -69,7 +59,7 @@ def test_microbatches_are_those_asked_for_or_planned(run: Any) -> None:
     assert counts("--microbatches", "3") == {3}
 
 
-def test_the_curve_is_told_and_drawn(run: Any, tmp_path: Path) -> None:
+def test_the_curve_is_told_and_drawn(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("--strategy", "whole", "--curve")
     assert (code, out.count("Memory against")) == (0, 2)
     code, out, _ = run("--strategy", "whole", "--out-file", "c.svg")
@@ -95,13 +85,13 @@ def test_the_curve_is_told_and_drawn(run: Any, tmp_path: Path) -> None:
         (["--strategy", "pipeline-3x4-zbv", "planner.num_stages=[6]"], "cannot be laid out: 6 stages"),
     ],
 )
-def test_bad_input_is_one_line(run: Any, arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_line(run: Run, arguments: list[str], message: str) -> None:
     code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
 
 
-def test_where_nothing_fits_one_pass_is_told_of_once(run: Any) -> None:
+def test_where_nothing_fits_one_pass_is_told_of_once(run: Run) -> None:
     """accumulate-1 stood beside whole, which it is."""
     names = [
         one["name"] for one in record(run, "cluster.devices={count: 1, kind: simulated, memory: 1000 B}")["largest"]
@@ -109,7 +99,7 @@ def test_where_nothing_fits_one_pass_is_told_of_once(run: Any) -> None:
     assert names == ["whole", "accumulate-4"]
 
 
-def test_what_it_names_is_trained_with_that_minibatch(run: Any, small: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_it_names_is_trained_with_that_minibatch(run: Run, small: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The planner considers one or two numbers of microbatches a replica, and refused the names of others."""
     tight = "cluster.devices={count: 2, kind: simulated, memory: 8 KiB}"
     fits = record(run, tight, "planner.num_microbatches=null", "--microbatches", "3")["largest"]

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from partition.config import ExperimentConfig
 from partition.data.dataset import Dataset, load
 from partition.plan import Candidate, Search
 from partition.plan.simulation import simulate_candidate
 from partition.runtime import Fleet, joined
-from tests.runtime.events import peak, peaks_by_rank, recorded, without_scratch
+from tests.runtime.events import Event, peak, peaks_by_rank, recorded, without_scratch
 from tests.runtime.random_experiments import (
     ACTIVATIONS,
     COARSE,
@@ -49,42 +50,41 @@ def exercise(fleet: Fleet, candidate: Candidate, dataset: Dataset) -> None:
         list(fleet.predict(dataset.test_x, None, replica))
 
 
+def exercised(search: Search, candidate: Candidate, dataset: Dataset) -> tuple[Fleet, list[Event]]:
+    """A fleet after its exercise, and what the allocator did from before there was one."""
+    gc.collect()
+    with recorded() as events:
+        fleet = Fleet(search, candidate)
+        exercise(fleet, candidate, dataset)
+    return fleet, events
+
+
 def with_slow(fast: Iterable[int], every: Iterable[int]) -> list[Any]:
     """All seeds, of which those that are not among the fast ones are marked slow."""
     quick = set(fast)
     return [seed if seed in quick else pytest.param(seed, marks=pytest.mark.slow) for seed in every]
 
 
-@pytest.mark.parametrize("seed", with_slow(FAST, ALL))
-def test_predicted_peak_is_the_allocators(seed: int) -> None:
+def check_peaks(config: ExperimentConfig, name: str) -> None:
     """Predicted, entered in the ledger, and counted from the allocator's events: the same for every rank."""
-    config, name = random_experiment(seed)
     search, dataset = Search(config), load(config)
     candidate = candidate_of(search, name)
     assert candidate.predicted is not None
-    gc.collect()
-    with recorded() as events:
-        fleet = Fleet(search, candidate)
-        exercise(fleet, candidate, dataset)
+    fleet, events = exercised(search, candidate, dataset)
     predicted = dict(enumerate(candidate.predicted.peak_bytes))
     assert peaks_by_rank(events) == predicted
     assert fleet.peak_bytes() == predicted
+
+
+@pytest.mark.parametrize("seed", with_slow(FAST, ALL))
+def test_predicted_peak_is_the_allocators(seed: int) -> None:
+    check_peaks(*random_experiment(seed))
 
 
 @pytest.mark.parametrize("seed", with_slow(BLOCKS_FAST, ALL_BLOCKS))
 def test_predicted_peak_of_blocks_is_the_allocators(seed: int) -> None:
     """Blocks of all kinds in any order: one builder strings their programs together, the planner prices them."""
-    config, name = random_experiment(seed, has_blocks=True)
-    search, dataset = Search(config), load(config)
-    candidate = candidate_of(search, name)
-    assert candidate.predicted is not None
-    gc.collect()
-    with recorded() as events:
-        fleet = Fleet(search, candidate)
-        exercise(fleet, candidate, dataset)
-    predicted = dict(enumerate(candidate.predicted.peak_bytes))
-    assert peaks_by_rank(events) == predicted
-    assert fleet.peak_bytes() == predicted
+    check_peaks(*random_experiment(seed, has_blocks=True))
 
 
 @pytest.mark.parametrize("seed", with_slow(BFLOAT16_FAST, ALL_BFLOAT16))
@@ -99,10 +99,7 @@ def test_predicted_peak_in_bfloat16_is_the_allocators_apart_from_scratch(seed: i
     if seed % 3 == 0:
         candidate = recomputing(search, candidate, seed)
     assert candidate.predicted is not None
-    gc.collect()
-    with recorded() as events:
-        fleet = Fleet(search, candidate)
-        exercise(fleet, candidate, dataset)
+    fleet, events = exercised(search, candidate, dataset)
     ours, _ = without_scratch(events)
     predicted = dict(enumerate(candidate.predicted.peak_bytes))
     assert peaks_by_rank(ours) == predicted
@@ -137,10 +134,7 @@ def test_blocks_of_512_bytes_are_predicted_and_entered_in_the_ledger(seed: int) 
     search, dataset = with_rules(Search(config), COARSE), load(config)
     candidate = candidate_of(search, name)
     assert candidate.predicted is not None
-    gc.collect()
-    with recorded() as events:
-        fleet = Fleet(search, candidate)
-        exercise(fleet, candidate, dataset)
+    fleet, events = exercised(search, candidate, dataset)
     predicted = dict(enumerate(candidate.predicted.peak_bytes))
     assert fleet.peak_bytes() == predicted
     assert {rank: peak + COARSE.library_bytes for rank, peak in peaks_by_rank(events, COARSE).items()} == predicted

@@ -1,0 +1,28 @@
+"""Runs commands of ours as a user does, in processes of their own, with one thread each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_verb(verb: str, path: Path, *arguments: str, num_processes: int = 1, rate: str | None = None) -> str:
+    """The standard output of a verb with `--json`; with a rate on two hosts whose link has it, else on this one.
+
+    Raises SystemExit with the end of its errors where it fails.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "partition", verb, str(path), *arguments, "--json"]
+    if rate is not None:
+        environment |= {"VERB": verb, "PYTHON": sys.executable}
+        command = [str(ROOT / "scripts" / "two_hosts.sh"), "--rate", rate, str(path), *arguments, "--json"]
+    elif num_processes > 1:
+        command += ["--nproc", str(num_processes)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]}")
+    return done.stdout
