@@ -258,7 +258,7 @@ def run(config: Any, num_steps: int) -> tuple[Any, int, list[float]]:
     examples = np.arange(config.training.minibatch_size) % dataset.num_train
     fleet = Fleet(search, candidate)
     seconds = [fleet.train(dataset.train_x, dataset.train_y, examples).step_s for _ in range(num_steps)]
-    return candidate.predicted, _peak_bytes(fleet), seconds
+    return candidate.predicted, fleet.workers[0].device.measured_peak_bytes, seconds
 
 
 def _empty_cache() -> None:
@@ -270,16 +270,6 @@ def _empty_cache() -> None:
         torch._C._cuda_clearCublasWorkspaces()  # there is no public name for it
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-
-
-def _peak_bytes(fleet: Any) -> int:
-    """The allocator's count on a GPU, the ledger's elsewhere."""
-    import torch
-
-    device = fleet.workers[0].device
-    if device.torch_device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device.torch_device))
-    return int(device.peak_bytes)
 
 
 def describe(config: Any) -> dict[str, Any]:

@@ -13,11 +13,11 @@ if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
     exit 0
 fi
 export PARTITION_TEST_DEVICE=${PARTITION_TEST_DEVICE:-cuda:0}
-# Not those of the host's own allocator, threads and kernels; and not with pytest's cuBLAS warnings as errors.
+# Not those of the host's own allocator, kernels and processes, nor those whose error ends the use of a GPU.
 runtime=(bfloat16 bit_identity clipping curvature every_split executor gradients noise optimizer recompute replicas
     reuse shared_ranks)
 files=("${runtime[@]/#/tests/runtime/test_}")
 files=("${files[@]/%/.py}")
-exec "$python" -m pytest -m "slow or not slow" -k "not allocator and not processes and not profile" "$@" \
+exec "$python" -m pytest -m "slow or not slow" -k "not allocator and not processes and not profile and not is_refused and not scratch" "$@" \
     tests/ops/test_{activations,affine,block_functional,dropout,functional,gate,losses,mixed,normalisation,norms}.py \
     tests/ops/test_{pairs,second,sums}.py "${files[@]}"

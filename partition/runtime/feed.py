@@ -45,5 +45,8 @@ class MinibatchFeed:
             # From pinned memory, which torch keeps until the copy has run, a GPU takes rows while the host goes on.
             dtype = torch.from_numpy(np.empty(0, examples.dtype)).dtype
             on_host = torch.empty((len(rows), *examples.shape[1:]), dtype=dtype, pin_memory=True)
-            read_rows(examples, rows, on_host.numpy())
+            if isinstance(examples, np.ndarray) and examples.flags.writeable:
+                torch.index_select(torch.from_numpy(examples), 0, torch.from_numpy(rows), out=on_host)  # on all cores
+            else:
+                read_rows(examples, rows, on_host.numpy())
             into.copy_(on_host, non_blocking=True)
