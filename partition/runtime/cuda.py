@@ -7,6 +7,8 @@ from collections.abc import MutableMapping
 
 import torch
 
+SETTINGS = "expandable_segments:True,large_segment_size_mb:12"
+"""Of torch's allocator; memory is taken from the driver in pages as small as it takes them."""
 _ALLOCATOR = "PYTORCH_ALLOC_CONF"
 _OLDER_NAME = "PYTORCH_CUDA_ALLOC_CONF"
 
@@ -26,7 +28,7 @@ def ask_for_exact_blocks(environment: MutableMapping[str, str] = os.environ) -> 
     in pieces is lost. What a user has set stays. The allocator has read its settings by now, so it is told as well.
     """
     if not {_ALLOCATOR, _OLDER_NAME} & environment.keys():
-        environment[_ALLOCATOR] = "expandable_segments:True"
+        environment[_ALLOCATOR] = SETTINGS
         torch._C._accelerator_setAllocatorSettings(environment[_ALLOCATOR])
     environment.setdefault("TORCH_CUBLASLT_UNIFIED_WORKSPACE", "1")
 

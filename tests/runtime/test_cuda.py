@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from partition.runtime.cuda import ask_for_exact_blocks, prepare
+from partition.runtime.cuda import SETTINGS, ask_for_exact_blocks, prepare
 
 ALLOCATOR, UNIFIED = "PYTORCH_ALLOC_CONF", "TORCH_CUBLASLT_UNIFIED_WORKSPACE"
 
@@ -15,8 +15,8 @@ def test_blocks_are_cut_to_size_and_workspaces_shared(monkeypatch: pytest.Monkey
     told: list[str] = []
     monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", told.append)
     ask_for_exact_blocks(environment)
-    assert environment == {ALLOCATOR: "expandable_segments:True", UNIFIED: "1"}
-    assert told == ["expandable_segments:True"]
+    assert environment == {ALLOCATOR: SETTINGS, UNIFIED: "1"}
+    assert told == [SETTINGS]
 
 
 @pytest.mark.parametrize("name", [ALLOCATOR, "PYTORCH_CUDA_ALLOC_CONF"])
