@@ -27,7 +27,7 @@ from partition.runtime import Fleet, build_module
 from scripts.benchmarks.replay import describe_machine, write_result
 
 CASES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
-    {"small": (6, 256, 500), "mnist": (6, 1024, 500), "large": (8, 4096, 8192), "wide": (4, 8192, 4096)}
+    {"small": (6, 256, 500), "mnist": (6, 1024, 500), "large": (8, 4096, 8192)}
 )
 """Hidden layers, their width, examples of the minibatch."""
 FORMATS = ("float32", "bfloat16")
