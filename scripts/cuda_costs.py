@@ -5,10 +5,10 @@ python -m scripts.cuda_costs --fraction 0.1        a tenth of the experiments, t
 
 Five parts, each with the bound that it is held to:
 
-    context   what the driver takes of the GPU outside torch's allocator: for `cluster.context`
+    context   what the driver takes of the GPU outside torch's allocator, once it has trained: for `cluster.context`
     memory    predicted peak against torch.cuda.max_memory_allocated: never below it, at most 0.5% above
     largest   the largest minibatch that is predicted to fit a fraction of the GPU, against the largest that runs: 1%
-    limit     plans within 10% of a fraction of the GPU run 50 steps without running out of memory
+    limit     plans near the limit, the default headroom left, run 50 steps without running out of memory
     time      the step of such plans, priced by costs measured just before, against the measured one: 5%
 
 Experiments of one part share processes, whose allocator is emptied between them; those of `time` run alone. Without a
@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from partition.config.cluster import DEFAULT_HEADROOM
 from scripts.benchmarks.replay import describe_machine, write_result
 
 EXPERIMENTS = {"memory": 30, "largest": 5, "limit": 50, "time": 6}
@@ -120,10 +121,10 @@ def measure_largest(seed: int, device: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure_limit(seed: int, device: dict[str, Any]) -> dict[str, Any]:
-    """Fifty steps of a plan that takes 90 to 100% of a fraction of the GPU."""
+    """Fifty steps of a plan that takes 90 to 100% of what may be planned with in a fraction of the GPU."""
     import torch
 
-    config = near_limit(seed, limited(device))
+    config = near_limit(seed, limited(device) | {"headroom": DEFAULT_HEADROOM})
     predicted, measured, steps_s = run(config, LIMIT_STEPS)
     reserved = torch.cuda.max_memory_reserved() if device["kind"] == "cuda" else measured
     return {
@@ -182,8 +183,9 @@ def experiment(seed: int, device: dict[str, Any], minibatch_size: int) -> Any:
     choose = random.Random(seed)
     depth, width = choose.randint(1, 12), choose.choice([256, 500, 1024])
     optimizer, number_format = choose.choice(OPTIMIZERS), choose.choice(["float32", "float32", "float64"])
-    device = {key: of for key, of in device.items() if key != "total_bytes"}
-    cluster = {"headroom": 0.0, "context_bytes": 0} if device["kind"] == "cuda" else {}
+    headroom = device.get("headroom", 0.0)
+    device = {key: of for key, of in device.items() if key not in _NOT_OF_DEVICE}
+    cluster = {"headroom": headroom, "context_bytes": 0} if device["kind"] == "cuda" else {}
     return ExperimentConfig.model_validate({
         "name": f"seed-{seed}",
         "model": {
@@ -202,6 +204,9 @@ def experiment(seed: int, device: dict[str, Any], minibatch_size: int) -> Any:
         "cluster": {"devices": (device,), **cluster},
         "planner": {"strategies": ("whole",)},
     })  # fmt: skip
+
+
+_NOT_OF_DEVICE = ("total_bytes", "headroom")
 
 
 def limited(device: dict[str, Any]) -> dict[str, Any]:
@@ -277,9 +282,12 @@ def _empty_cache() -> None:
     """What ran before is gone, workspaces too, and the allocator starts anew, as in a fresh process."""
     import torch
 
+    from partition.ops import sums
+
     gc.collect()
     if torch.cuda.is_available():
         torch._C._cuda_clearCublasWorkspaces()  # there is no public name for it
+        sums.ones.cache_clear()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
@@ -321,7 +329,7 @@ def context_bytes() -> int:
     """What of the GPU is neither free nor the allocator's, other programs' part included."""
     import torch
 
-    torch.zeros(1, device="cuda:0")
+    run(experiment(0, _gpu(), 1000), 2)
     torch.cuda.synchronize()
     free_bytes, total_bytes = torch.cuda.mem_get_info(0)
     return int(total_bytes - free_bytes - torch.cuda.memory_reserved(0))

@@ -42,15 +42,16 @@ def sum_rows(x_BO: Tensor, is_first: bool, sum_O: Tensor, workspace_O: Tensor) -
 
 
 def _add_up_by_products(x_BO: Tensor, is_first: bool, sum_O: Tensor) -> None:
-    ones = _ones(x_BO.dtype, x_BO.device)
+    ones_N = ones(x_BO.dtype, x_BO.device)
     for rows_BO in torch.split(x_BO, NUM_ONES):
         # With beta = 0 the old sum is not read.
-        torch.addmv(sum_O, rows_BO.t(), ones[: len(rows_BO)], beta=0.0 if is_first else 1.0, out=sum_O)
+        torch.addmv(sum_O, rows_BO.t(), ones_N[: len(rows_BO)], beta=0.0 if is_first else 1.0, out=sum_O)
         is_first = False
 
 
 @cache
-def _ones(dtype: torch.dtype, device: torch.device) -> Tensor:
+def ones(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The vector of ones of a device, made when it is first asked for, and kept."""
     return torch.ones(NUM_ONES, dtype=dtype, device=device)
 
 

@@ -84,7 +84,7 @@ def test_a_mixed_cluster_counts_every_device_as_the_strictest(monkeypatch: pytes
 
 
 def test_a_gpu_too_small_for_its_context_is_refused_with_the_figures() -> None:
-    with pytest.raises(PartitionError, match=r"cuda:0 has 512\.0 MiB, of which 500\.0 MiB are for its context"):
+    with pytest.raises(PartitionError, match=r"cuda:0 has 512\.0 MiB, of which 800\.0 MiB are for its context"):
         cluster({"kind": "cuda", "memory_bytes": 512 * MIB, **RATES})
 
 
