@@ -89,3 +89,18 @@ def test_a_prediction_below_is_told_and_so_is_a_run_that_failed() -> None:
     assert "0 of 1, from -1.00%" in summary(rows)[0]
     assert summary(rows)[2] == "plans near the limit that ran 50 steps: 0 of 1"
     assert summary(rows)[4] == "runs that failed: 1; limit 3: out of memory"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["scripts/test_cuda.sh"], "skipped: there is no CUDA GPU"),
+        (["scripts/nccl_one_gpu.sh", "configs/mnist.yaml"], "skipped: there is no CUDA GPU"),
+        ([sys.executable, "-m", "scripts.benchmarks.cuda_speed"], "nothing was measured, nothing was written"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_what_needs_a_gpu_says_so_and_ends_well(command: list[str], words: str) -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHON": sys.executable}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert words in done.stdout + done.stderr
