@@ -36,10 +36,12 @@ def block_operator_work(operator: BlockOperator, rows: int, itemsize: int) -> Wo
             elements = rows * norm.features
             moved = 2 * elements * itemsize + _beside(norm.parameter_elements, wide, 4 * elements, itemsize)
             return Work((7 if norm.has_mean else 5) * elements, moved)
-        case NormGrad(norm, _, _, _, _, _, _, has_input_grad, wide):
+        case NormGrad(norm, _, _, _, _, _, _, has_input_grad, wide, _, norms):
             elements = rows * norm.features
             flop = (7 if norm.has_mean else 5) + 2 + norm.has_bias + has_input_grad * (9 if norm.has_mean else 6)
-            moved = (4 + has_input_grad) * elements * itemsize
+            squares = 0 if norms is None else 1 + norm.has_bias  # of the product, and of the gradient for the bias
+            flop += 2 * squares
+            moved = (4 + has_input_grad + squares) * elements * itemsize
             return Work(flop * elements, moved + _beside(3 * norm.parameter_elements, wide, 4 * elements, itemsize))
         case Rescale(norm, _, wide):
             elements = rows * norm.features
@@ -72,9 +74,10 @@ def block_operator_key(operator: BlockOperator) -> str:
     match operator:
         case Normalise(norm, x, n, _, _):
             return f"{_norm(norm)}{' in place' if x is n else ''}"
-        case NormGrad(norm, x, standardised, _, _, _, _, has_input_grad, _, _):
+        case NormGrad(norm, x, standardised, _, _, _, _, has_input_grad, _, _, norms):
             of = "gradient" if has_input_grad else "weight gradient"
-            return f"{_norm(norm)} {of}{'' if x is standardised else ' apart'}"
+            apart, noise = "" if x is standardised else " apart", "" if norms is None else " and example norms"
+            return f"{_norm(norm)} {of}{apart}{noise}"
         case Rescale(norm, _, _):
             return f"{_norm(norm)} rescaled"
         case Drop(dropout, x, out, _):

@@ -192,9 +192,9 @@ class NetworkStageCost:
         What libraries take is of the rank: where it has several stages, it counts once for all (`shared_bytes`).
         """
         # The 1 that a backward starts from, of the format of what the stage leaves; the last stage keeps the loss of
-        # every microbatch of a step beside it, and a stage that measures noise a norm for each of its layers and
-        # microbatches.
-        num_norms = len(self.layers) * num_microbatches if self.has_noise else 0
+        # every microbatch of a step beside it, and a stage that measures noise a norm for each of its parts with
+        # parameters and microbatches.
+        num_norms = len(self.weighted) * num_microbatches if self.has_noise else 0
         # Some losses read a number for every class.
         has_vector = self.is_last and self.network.loss.has_class_vector
         num_classes = self.layers[-1].out_features if has_vector else 0
