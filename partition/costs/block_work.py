@@ -73,13 +73,13 @@ def block_operator_key(operator: BlockOperator) -> str:
     """What a measured costs file knows an operator of a block by."""
     match operator:
         case Normalise(norm, x, n, _, _):
-            return f"{_norm(norm)}{' in place' if x is n else ''}"
+            return f"{norm_shape(norm)}{' in place' if x is n else ''}"
         case NormGrad(norm, x, standardised, _, _, _, _, has_input_grad, _, _, norms):
             of = "gradient" if has_input_grad else "weight gradient"
             apart, noise = "" if x is standardised else " apart", "" if norms is None else " and example norms"
-            return f"{_norm(norm)} {of}{apart}{noise}"
+            return f"{norm_shape(norm)} {of}{apart}{noise}"
         case Rescale(norm, _, _):
-            return f"{_norm(norm)} rescaled"
+            return f"{norm_shape(norm)} rescaled"
         case Drop(dropout, x, out, _):
             return f"dropout {dropout.features}{' in place' if x is out else ''}"
         case Gated(gate, a, _, h):
@@ -98,5 +98,6 @@ def layer_shape(layer: Layer, *, has_bias: bool | None = None) -> str:
     return f"{layer.in_features}x{layer.out_features}{' bias' if has_bias else ''}"
 
 
-def _norm(norm: Norm) -> str:
+def norm_shape(norm: Norm) -> str:
+    """What a measured costs file knows a norm by."""
     return f"{norm.algorithm} {norm.features}{' bias' if norm.has_bias else ''}"
