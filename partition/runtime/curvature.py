@@ -23,7 +23,7 @@ from torch import Tensor
 
 from partition.costs import CostModel, step_flop
 from partition.data.rows import Examples
-from partition.errors import RunError
+from partition.errors import PartitionError, RunError
 from partition.graph import build_second_order_program
 from partition.plan import Candidate
 from partition.plan.curvature import CurvatureSearch
@@ -57,13 +57,26 @@ class CurvatureFleet(Fleet):
 
     @torch.no_grad()
     def set_directions(self, directions: Mapping[int, LayerTensors]) -> None:
-        """Copy a direction in, layer by layer; layers that live elsewhere are not read."""
+        """Copy a direction in, by index of layer or norm; those that live elsewhere are not read.
+
+        Raises PartitionError where one is missing, or of another shape than its parameter.
+        """
         for _, _, update in self._held():
             for index, along in update.stage.directions.items():
-                weight_OI, bias_O = directions[index]
-                along.weight_OI.copy_(weight_OI)
-                if along.bias_O is not None and bias_O is not None:
-                    along.bias_O.copy_(bias_O)
+                for name, tensor, given in zip(
+                    ("weight", "bias"),
+                    (along.weight_OI, along.bias_O),
+                    directions.get(index, (None, None)),
+                    strict=True,
+                ):
+                    shapes = [None if of is None else tuple(of.shape) for of in (tensor, given)]
+                    if shapes[0] != shapes[1]:
+                        raise PartitionError(
+                            f"the direction of the {name} of layer {index} has shape {shapes[1]}, the parameter "
+                            f"{shapes[0]}; give a tensor of the parameter's shape, None where there is no parameter"
+                        )
+                    if tensor is not None and given is not None:
+                        tensor.copy_(given)
 
     @torch.no_grad()
     def draw_directions(self, seed: int) -> None:

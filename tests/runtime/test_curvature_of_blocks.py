@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from partition.config import ExperimentConfig
 from partition.costs.second_order import pair_work
 from partition.data.dataset import Dataset, load
+from partition.errors import PartitionError
 from partition.graph.pair_operators import PairAddInputGrad, PairAffine, PairInputGrad, PairWeightGrad
 from partition.graph.program import operators
 from partition.plan.curvature import CurvatureSearch
@@ -134,6 +135,31 @@ def test_predicted_peak_is_the_allocators(seed: int) -> None:
     predicted = dict(enumerate(candidate.predicted.peak_bytes))
     assert peaks_by_rank(events) == predicted
     assert fleet.peak_bytes() == predicted
+
+
+@pytest.mark.parametrize("name", ["whole", "pipeline-2x4-1f1b"])
+def test_directions_are_those_that_are_set_and_of_the_parameters_shapes(name: str) -> None:
+    """A unit vector gives a column of the Hessian; what does not fit is named before anything runs."""
+    config = build_config(blocks=CASES["residual"], number_format="float64", planner=PLANNER)
+    dataset, search = load(config), CurvatureSearch(config)
+    fleet = CurvatureFleet(search, find(search, name))
+    of, parameters = objective(config, dataset, 22)
+    directions = directions_of(tuple(map(torch.zeros_like, parameters)), fleet)
+    directions = {at: (weight * 0, None if bias is None else bias * 0) for at, (weight, bias) in directions.items()}
+    directions[2][0][1, 3] = 1.0
+    fleet.set_directions(directions)
+    fleet.product(dataset.train_x, dataset.train_y, np.arange(22))
+    flat = tuple(tensor for pair in directions.values() for tensor in pair if tensor is not None)
+    _, expected = torch.autograd.functional.hvp(of, parameters, flat)
+    torch.testing.assert_close(fleet.products()[2][0], expected[4], rtol=1e-10, atol=1e-12)
+    for wrong, message in (
+        ((torch.zeros(3), None), r"weight of layer 2 has shape \(3,\), the parameter \(5, 12\); give"),
+        ((directions[2][0], None), r"bias of layer 2 has shape None, the parameter \(5,\)"),
+    ):
+        with pytest.raises(PartitionError, match=message):
+            fleet.set_directions({**directions, 2: wrong})
+    with pytest.raises(PartitionError, match="weight of layer 0 has shape None"):
+        fleet.set_directions({})
 
 
 @pytest.mark.slow
