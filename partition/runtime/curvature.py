@@ -63,20 +63,9 @@ class CurvatureFleet(Fleet):
         """
         for _, _, update in self._held():
             for index, along in update.stage.directions.items():
-                for name, tensor, given in zip(
-                    ("weight", "bias"),
-                    (along.weight_OI, along.bias_O),
-                    directions.get(index, (None, None)),
-                    strict=True,
-                ):
-                    shapes = [None if of is None else tuple(of.shape) for of in (tensor, given)]
-                    if shapes[0] != shapes[1]:
-                        raise PartitionError(
-                            f"the direction of the {name} of layer {index} has shape {shapes[1]}, the parameter "
-                            f"{shapes[0]}; give a tensor of the parameter's shape, None where there is no parameter"
-                        )
-                    if tensor is not None and given is not None:
-                        tensor.copy_(given)
+                weight_OI, bias_O = directions.get(index, (None, None))
+                _copy_direction(f"weight of layer {index}", weight_OI, along.weight_OI)
+                _copy_direction(f"bias of layer {index}", bias_O, along.bias_O)
 
     @torch.no_grad()
     def draw_directions(self, seed: int) -> None:
@@ -143,6 +132,17 @@ class CurvatureFleet(Fleet):
             stage = update.stage
             for product, direction in zip(stage.products, stage.direction_tensors, strict=True):
                 direction.mul_(stage.number.fill_(factor / norm)).add_(product, alpha=1.0 / norm)
+
+
+def _copy_direction(name: str, given: Tensor | None, into: Tensor | None) -> None:
+    found, wanted = (None if of is None else tuple(of.shape) for of in (given, into))
+    if found != wanted:
+        raise PartitionError(
+            f"the direction of the {name} has shape {found}, the parameter {wanted}; give a tensor of the parameter's "
+            "shape, None where there is no parameter"
+        )
+    if given is not None and into is not None:
+        into.copy_(given)
 
 
 def of_directions(stage: SecondOrderStage) -> tuple[list[Tensor], list[Tensor]]:
