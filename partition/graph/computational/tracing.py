@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from partition.graph.computational.describing import AFFINE, Described, Surroundings, describe, record_of
+from partition.graph.computational.described import AFFINE, Described, Surroundings
+from partition.graph.computational.describing import describe, record_of
 from partition.graph.computational.nodes import Carry, OperatorNode, Phase, Role, VariableNode, symbolic_shape
-from partition.graph.layers import Unit, Weighted
+from partition.graph.layers import Dropout, Gate, Unit, Weighted
 from partition.graph.network import Network
 from partition.graph.program import (
     Category,
@@ -51,8 +52,17 @@ class Trace:
 
     @cached_property
     def part_index(self) -> dict[object, int]:
-        """For every part of the network that has parameters its number."""
-        return {part: part.index for unit in self.network.layers for part in _parts(unit)}
+        """For every part of the network its number; that of a gate is its last layer's, of a dropout that before it."""
+        found: dict[object, int] = {}
+        for unit in self.network.layers:
+            index = _parts(unit)[0].index
+            for part in unit.parts:
+                layers = (part.gate, part.up) if isinstance(part, Gate) else ()
+                found |= {layer: layer.index for layer in layers}
+                if not isinstance(part, Dropout):
+                    index = part.up.index if isinstance(part, Gate) else part.index
+                found[part] = index
+        return found
 
     @cached_property
     def unit_of(self) -> dict[int, int]:
@@ -249,8 +259,12 @@ class _StageTracer:
             writes.append(self._gradient(buffer, of, position))
             self.values[buffer.name] = writes[-1]
         gradients = self._parameters(described, described.parameter_gradients, GRADIENT)
+        again = of.writes if of is not None and described.again else ()
+        self.values.update({buffer.name: value for buffer, value in zip(described.again, again, strict=True)})
+        self.values.update({buffer.name: self.values[like.name] for buffer, like in described.left})
         name = None if of is None else of.id
-        self.trace.backward.append(self._operator(described, reads, (*writes, *gradients), described.phase, name))
+        written = (*writes, *gradients, *again)
+        self.trace.backward.append(self._operator(described, reads, written, described.phase, name))
 
     def _gradient(self, buffer: Variable, of: OperatorNode | None, position: int) -> str:
         """The gradient in what the operator of the forward reads; else what the buffer held, changed."""
