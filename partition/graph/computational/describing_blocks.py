@@ -24,6 +24,7 @@ from partition.graph.computational.nodes import Phase
 from partition.graph.layers import Norm
 
 RESIDUAL_SUM, GRADIENT_SUM, DROPOUT, GATE = "residual sum", "gradient sum", "dropout", "swiglu"
+ADDED_GRADIENT = "added input gradient"
 NORMS = ("layer_norm", "rms_norm")
 
 
@@ -104,7 +105,7 @@ def _add_input_grad(operator: AddInputGrad, around: Surroundings) -> Described:
     layer = operator.layer
     _, shapes = parameters_of(layer)
     return Described(
-        name="added input gradient", label="×", formula=f"∂h += ∂{around.result(layer)} W",
+        name=ADDED_GRADIENT, label="×", formula=f"∂h += ∂{around.result(layer)} W",
         phase=Phase.INPUT_GRADIENT, record=layer, reads=(operator.grad_z, operator.grad_x), writes=(operator.grad_x,),
         parameters=("W",), shapes=shapes,
     )  # fmt: skip

@@ -87,7 +87,7 @@ class _SecondOrder:
         curved = [name for name in forward.reads if self._is_curved(pair, name)]
         reads = [self._tangent(name) for name, role in roles.items() if role is Role.VALUE]
         reads += [self._direction(name) for name, role in roles.items() if role is Role.PARAMETER]
-        reads += self._primal(pair) + self._gradients(pair) * pair.has_input
+        reads += self._primal(pair) + self._gradients(pair) * bool(pair.has_input and curved)
         writes = [*map(self._tangent, forward.writes), *map(self._curvature, curved)]
         label, formula = double_words(pair, self.trace.network.l2_penalty > 0)
         return self._node(forward, f"backward of the {forward.name} gradient", label, formula, Phase.DOUBLE,
