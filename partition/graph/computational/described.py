@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from partition.graph.computational.nodes import Phase
-from partition.graph.layers import Layer
+from partition.graph.layers import Dropout, Gate, Layer
 from partition.graph.network import Network
 from partition.graph.program import Variable
 
@@ -69,3 +69,17 @@ def parameters_of(layer: Layer) -> tuple[tuple[str, ...], dict[str, tuple[int, .
     if layer.has_bias:
         shapes["b"] = (layer.out_features,)
     return tuple(shapes), shapes
+
+
+def number_parts(network: Network) -> dict[object, int]:
+    """For every part its number: that of a gate is its last layer's, that of a dropout the one of what it follows."""
+    found: dict[object, int] = {}
+    for unit in network.layers:
+        index = unit.weighted[0].index
+        for part in unit.parts:
+            layers = (part.gate, part.up) if isinstance(part, Gate) else ()
+            found |= {layer: layer.index for layer in layers}
+            if not isinstance(part, Dropout):
+                index = part.up.index if isinstance(part, Gate) else part.index
+            found[part] = index
+    return found

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from partition.graph.computational.described import AFFINE, Described, Surroundings
+from partition.graph.computational.described import AFFINE, Described, Surroundings, number_parts
 from partition.graph.computational.describing import describe, record_of
 from partition.graph.computational.nodes import Carry, OperatorNode, Phase, Role, VariableNode, symbolic_shape
-from partition.graph.layers import Dropout, Gate, Unit, Weighted
+from partition.graph.layers import Unit, Weighted
 from partition.graph.network import Network
 from partition.graph.program import (
     Category,
@@ -52,17 +52,8 @@ class Trace:
 
     @cached_property
     def part_index(self) -> dict[object, int]:
-        """For every part of the network its number; that of a gate is its last layer's, of a dropout that before it."""
-        found: dict[object, int] = {}
-        for unit in self.network.layers:
-            index = _parts(unit)[0].index
-            for part in unit.parts:
-                layers = (part.gate, part.up) if isinstance(part, Gate) else ()
-                found |= {layer: layer.index for layer in layers}
-                if not isinstance(part, Dropout):
-                    index = part.up.index if isinstance(part, Gate) else part.index
-                found[part] = index
-        return found
+        """For every part of the network its number."""
+        return number_parts(self.network)
 
     @cached_property
     def unit_of(self) -> dict[int, int]:
