@@ -162,7 +162,7 @@ class ShardedModel:
         self.model(outputs)
         for hook in hooks:
             hook.remove()
-        return describe_fault(self.world, {self.rank: findings}, self.candidate)
+        return describe_fault(self.world, {self.rank: findings}, self.candidate, self.search.network.layers)
 
     @torch.no_grad()
     def predict(self, x: Examples, examples: NDArray[np.int64], replica: int) -> Iterator[NDArray[Any]]:

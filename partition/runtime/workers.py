@@ -310,7 +310,7 @@ class Fleet:
             most = rows * MOST_IN_ONE_PASS
             for start in range(0, len(part), most):
                 self._predict(x, part[start : start + most], replica, rows, examine)
-        return describe_fault(self.world, findings, self.candidate)
+        return describe_fault(self.world, findings, self.candidate, self.search.network.layers)
 
     def _predict(
         self,
