@@ -10,7 +10,7 @@ bound on the bottleneck: the longest stage that it admits. The windows of a stag
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,6 +134,7 @@ class ArraySearch:
         self.bound = bound * SLACK
         self.has_once = has_once
         self._firsts = {id(sums): _first_layers(sums, self.bound) for sums in problem.kinds}
+        self._limited: dict[int, bool] = {}
 
     @cached_property
     def next_bound(self) -> float:
@@ -147,16 +148,21 @@ class ArraySearch:
             found = min(found, float(cut_s[cut_s > self.bound].min(initial=math.inf)))
         return found
 
+    @cached_property
+    def _firsts_alike(self) -> list[int]:
+        """The devices that are the first of those alike."""
+        return [device for device, first in enumerate(self.problem.first_alike) if device == first]
+
     def _cuts(self) -> list[Floats]:
         """The seconds of all cuts between two devices of which the one may follow the other."""
-        problem, alike = self.problem, self.problem.first_alike
+        problem, firsts = self.problem, self._firsts_alike
         spare = len(problem.sums) - problem.num_stages
         found = {}
         for device in range(len(problem.sums) - 1):
-            for following in range(device + 1, min(device + spare + 2, len(problem.sums))):
-                if following == device + 1 or following == alike[following]:
-                    cut_s = problem.cut_s(device, following)
-                    found[id(cut_s)] = cut_s[1:-1]
+            since, until = bisect_right(firsts, device + 1), bisect_right(firsts, device + spare + 1)
+            for following in (device + 1, *firsts[since:until]):
+                cut_s = problem.cut_s(device, following)
+                found[id(cut_s)] = cut_s[1:-1]
         return list(found.values())
 
     def found(self) -> State:
@@ -183,8 +189,10 @@ class ArraySearch:
     def _devices(self, stage: int, before: dict[int, _Reached]) -> list[int]:
         """The devices that leave room for the stages before and after; of those alike the first that is free."""
         alike = self.problem.first_alike
-        room = range(stage, stage + len(alike) - self.problem.num_stages + 1)
-        return [device for device in room if device == alike[device] or device - 1 in (before or {-1})]
+        end = stage + len(alike) - self.problem.num_stages + 1
+        followers = {device + 1 for device in before or (-1,) if stage <= device + 1 < end}
+        firsts = self._firsts_alike[bisect_left(self._firsts_alike, stage) : bisect_left(self._firsts_alike, end)]
+        return sorted(followers.union(firsts))
 
     def _ranges(self) -> list[tuple[int, int]] | None:
         """For every stage the fewest and most layers that it may end at; None where the stages do not reach."""
@@ -220,20 +228,29 @@ class ArraySearch:
         sum_s = sum_s - sums.starts[since : until + 1]
         starts = np.maximum(first, since) - since
         stops = np.minimum(np.arange(low, high + 1), until + 1) - since
-        return _Reached(sums.ends[low : high + 1] + _window_minima(sum_s, starts, stops), sum_s, previous)
+        return _Reached(sums.ends[low : high + 1] + window_minima(sum_s, starts, stops), sum_s, previous)
 
     def _begin(self, device: int, since: int, until: int, before: dict[int, _Reached]) -> tuple[Floats, Integers]:
         """The least sum before a stage on a device, its cut included, and the device of the stage before."""
+        is_first = device == self.problem.first_alike[device]
+        others = [other for other in before if other < device and (is_first or device == other + 1)]
+        ways = [self._way(before[other], self.problem.cut_s(other, device), since, until) for other in others]
+        if len(ways) == 1:
+            return ways[0], np.full(until + 1 - since, others[0], dtype=np.intp)
         best, previous = np.full(until + 1 - since, math.inf), np.full(until + 1 - since, -1, dtype=np.intp)
-        for other, reached in before.items():
-            if not (other < device and (device == other + 1 or device == self.problem.first_alike[device])):
-                continue
-            cut_s = self.problem.cut_s(other, device)[since : until + 1]
-            way = np.where(cut_s <= self.bound, reached.sums + cut_s, math.inf)
+        for other, way in zip(others, ways, strict=True):
             is_better = way < best
             best = np.where(is_better, way, best)
             previous[is_better] = other
         return best, previous
+
+    def _way(self, reached: _Reached, cut_s: Floats, since: int, until: int) -> Floats:
+        """The sums before a stage that follows one device over its cuts; infinite where the bound refuses a cut."""
+        if id(cut_s) not in self._limited:
+            self._limited[id(cut_s)] = bool((cut_s > self.bound).any())
+        here = cut_s[since : until + 1]
+        way: Floats = reached.sums + here
+        return np.where(here <= self.bound, way, math.inf) if self._limited[id(cut_s)] else way
 
     def _traced(
         self, reached: list[dict[int, _Reached]], ranges: list[tuple[int, int]], device: int, sum_s: float
@@ -265,16 +282,28 @@ def _first_layers(sums: Sums, bound: float) -> Integers:
     return found
 
 
-def _window_minima(values: Floats, starts: Integers, stops: Integers) -> Floats:
-    """The least of values[start:stop] for many windows; infinite where one is empty."""
+def window_minima(values: Floats, starts: Integers, stops: Integers) -> Floats:
+    """The least of values[start:stop] for many windows; infinite where one is empty.
+
+    Row k of a table has the minima over 2**k neighbours; a window is covered by two of them.
+    """
     widths = stops - starts
-    found = np.full(len(starts), math.inf)
-    span, table = 1, values
-    while True:
-        here = (widths >= span) & (widths < 2 * span)
-        if here.any():
-            found[here] = np.minimum(table[starts[here]], table[stops[here] - span])
-        if not (widths >= 2 * span).any():
-            return found
-        table = np.minimum(table[:-span], table[span:])
-        span *= 2
+    widest = int(widths.max())
+    if widest <= 0:
+        return np.full(len(starts), math.inf)
+    levels = widest.bit_length()
+    table = np.full((levels, len(values)), math.inf)
+    table[0] = values
+    for level in range(1, levels):
+        span = 1 << (level - 1)
+        np.minimum(table[level - 1, :-span], table[level - 1, span:], out=table[level, :-span])
+    is_empty = widths <= 0
+    has_empty = bool(is_empty.any())
+    if has_empty:
+        starts, widths = np.where(is_empty, 0, starts), np.where(is_empty, 1, widths)
+        stops = starts + widths
+    level_of = np.frexp(widths)[1] - 1
+    found: Floats = np.minimum(table[level_of, starts], table[level_of, stops - (1 << level_of)])
+    if has_empty:
+        found[is_empty] = math.inf
+    return found

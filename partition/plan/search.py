@@ -98,6 +98,7 @@ class Search:
         self._splitter = cache(self._make_splitter)
         self._most_memory = cache(self._most_memory_of)
         self._shapes_layouts = cache(self._make_layouts)
+        self.least_step_s = cache(self._least_step_s)
         self._layouts_again: dict[object, tuple[Layout, ...]] = {}
 
     @property
@@ -206,7 +207,7 @@ class Search:
 
     # Bounds
 
-    def least_step_s(self, shape: Shape) -> float:
+    def _least_step_s(self, shape: Shape) -> float:
         """What no candidate of a shape over several devices can be below, whatever its split."""
         from partition.plan.bounds import any_split_bound_s
 
