@@ -13,7 +13,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +60,7 @@ def array_split(problem: ArrayProblem) -> Split:
     else:
         low = ArraySearch(problem, least_bottleneck(problem))
         best = low.found()
-        spare = best[SUM] - ArraySearch(problem, math.inf, has_once=False).found()[SUM]
+        spare = best[SUM] - _least_sum(problem)
         highest = best[BOTTLENECK] + max(spare, 0.0) / repeats
         if highest >= low.next_bound:
             best = least_above(lambda bound: ArraySearch(problem, bound), repeats, low.next_bound, best,
@@ -70,6 +70,26 @@ def array_split(problem: ArrayProblem) -> Split:
 
 def _state(problem: ArrayProblem, bound: float) -> State:
     return ArraySearch(problem, bound).found()
+
+
+def _least_sum(problem: ArrayProblem) -> float:
+    """What no split sums to less than, what is paid once apart.
+
+    On devices of one kind every cut adds what it saves and carries, wherever the others are: of each kind of cut the
+    cheapest places are taken.
+    """
+    if len(problem.kinds) > 1 or problem.first_alike[-1] == len(problem.sums) - 1 > problem.num_stages - 1:
+        return ArraySearch(problem, math.inf, has_once=False).found()[SUM]
+    (sums,) = problem.kinds
+    counts: dict[int, int] = {}
+    cuts = [problem.cut_s(device, device + 1) for device in range(problem.num_stages - 1)]
+    for cut_s in cuts:
+        counts[id(cut_s)] = counts.get(id(cut_s), 0) + 1
+    added = sums.ends[1:-1] - sums.starts[1:]
+    least_s = [
+        float(np.sort(cut_s[1:-1] + added)[: counts[key]].sum()) for key, cut_s in {id(of): of for of in cuts}.items()
+    ]
+    return sums.whole_s + sum(least_s) - abs(sums.whole_s) * (SLACK - 1)
 
 
 def least_bottleneck(problem: ArrayProblem) -> float:
@@ -288,22 +308,22 @@ def window_minima(values: Floats, starts: Integers, stops: Integers) -> Floats:
     Row k of a table has the minima over 2**k neighbours; a window is covered by two of them.
     """
     widths = stops - starts
-    widest = int(widths.max())
-    if widest <= 0:
-        return np.full(len(starts), math.inf)
-    levels = widest.bit_length()
-    table = np.full((levels, len(values)), math.inf)
+    table = np.empty((max(len(values).bit_length(), 1), len(values)))
     table[0] = values
-    for level in range(1, levels):
+    for level in range(1, len(table)):
         span = 1 << (level - 1)
         np.minimum(table[level - 1, :-span], table[level - 1, span:], out=table[level, :-span])
-    is_empty = widths <= 0
-    has_empty = bool(is_empty.any())
-    if has_empty:
-        starts, widths = np.where(is_empty, 0, starts), np.where(is_empty, 1, widths)
-        stops = starts + widths
-    level_of = np.frexp(widths)[1] - 1
-    found: Floats = np.minimum(table[level_of, starts], table[level_of, stops - (1 << level_of)])
-    if has_empty:
+    is_empty = widths <= 0 if int(widths.min()) <= 0 else None
+    if is_empty is not None:
+        starts, stops, widths = (np.where(is_empty, other, of) for of, other in ((starts, 0), (stops, 1), (widths, 1)))
+    levels = _levels(len(values).bit_length())[widths]
+    found: Floats = np.minimum(table[levels, starts], table[levels, stops - (1 << levels)])
+    if is_empty is not None:
         found[is_empty] = math.inf
     return found
+
+
+@cache
+def _levels(bits: int) -> Integers:
+    """Of every width below 2**bits the largest k with 2**k no wider."""
+    return np.array([max(width.bit_length() - 1, 0) for width in range(1 << bits)], dtype=np.intp)

@@ -10,6 +10,7 @@ and backward, P(k) = I(k) where the schedule splits the backward and else B(k), 
             in(S) + out(S) + (M - 1) f(k) + ... of stage 0                                             for every link
     1f1b    in(S) + out(S) + (M - 1) P(k) + (M - before(k)) F(k)           `before` forwards precede the first backward
     gpipe   in(S) + (M - 1) max F + out(S) + (M - 1) max P
+    rows    what stands in a row before its first backward, up to its last P, and after it              `row_bound.py`
 
 Each of them follows from the order of a rank's row and from what its actions wait for; a replay can only add to it.
 """
@@ -23,7 +24,9 @@ from itertools import accumulate, pairwise
 from partition.costs import Cluster, CostSource, Device
 from partition.plan.array_split import floor_of
 from partition.plan.layer_sums import BOTH, PATH, LayerSums
+from partition.plan.row_bound import part_seconds, row_parts
 from partition.plan.split import Segment
+from partition.schedule import Kind
 from partition.schedule.generators import GENERATORS
 from partition.schedule.rows import Shape as ScheduleShape
 from partition.schedule.rows import interleaved_forwards
@@ -109,6 +112,7 @@ class StepBound:
             found.append(self._of_gpipe())
         if self.schedule in ("1f1b", "interleaved_1f1b"):
             found += self._of_1f1b()
+        found += self._of_rows()
         return max(found) * (1 - ROUNDING)
 
     @property
@@ -163,6 +167,24 @@ class StepBound:
             first, own_s = found.get(stage.rank, (index, 0.0))
             found[stage.rank] = first, own_s + stage.forward_s + stage.path_s
         return list(found.values())
+
+    def _of_rows(self) -> list[float]:
+        """What the rows of some ranks cannot be shorter than; see `row_bound.py`."""
+        entered_s, left_s, ending_s, found = self._in_s, self._out_s, self._ending_s, []
+        backward = Kind.I if GENERATORS[self.schedule].splits_backward else Kind.B
+        seconds: dict[tuple[int, Kind], float] = {}
+        for index, of in enumerate(self.stages):
+            weight_s = of.work_s - of.forward_s - of.path_s
+            seconds |= {(index, Kind.F): of.forward_s, (index, backward): of.path_s, (index, Kind.W): weight_s}
+        for parts in row_parts(self.schedule, max(self.placement) + 1, len(self.stages), self.num_microbatches):
+            at, first = parts.first_backward, parts.first_stage
+            gradient_s = entered_s[-1] + left_s[-1] - left_s[at] - self.stages[at].path_s
+            begun_s = max(entered_s[first] + part_seconds(parts.before, seconds), gradient_s)
+            until_s = begun_s + part_seconds(parts.until, seconds)
+            own = [of for of in self.stages if of.rank == self.stages[first].rank]
+            once_s = min(of.sum_s for of in own) + sum(of.step_s for of in own)
+            found += [until_s + left_s[first] + ending_s, until_s + part_seconds(parts.rest, seconds) + once_s]
+        return found
 
     def _of_gpipe(self) -> float:
         forward_s = max(max(stage.forward_s, stage.send_s) for stage in self.stages)

@@ -77,7 +77,7 @@ class LayerSums:
     def __init__(self, model: StageSource) -> None:
         self.model = model
         self._known: dict[object, Sums] = {}
-        self._known_most: dict[object, Integers] = {}
+        self._known_most: dict[object, list[int]] = {}
         self._known_alone: dict[tuple[int, ...], list[StageOccupancy | None]] = {}
         self._known_once: dict[object, float] = {}
         self._known_bytes: dict[int, tuple[Integers, NDArray[np.intp]]] = {}
@@ -96,7 +96,7 @@ class LayerSums:
             self._known_once[key] = find()
         return self._known_once[key]
 
-    def most_bytes(self, sizes: tuple[int, ...], num_microbatches: int) -> Integers:
+    def most_bytes(self, sizes: tuple[int, ...], num_microbatches: int) -> list[int]:
         """What the layers up to each one cannot exceed, were each of them a stage and everything in flight at once.
 
         Neighbours in one stage share what one hands to the other, so a difference of these is no less than what a
@@ -106,7 +106,7 @@ class LayerSums:
         if key not in self._known_most:
             most = [occupancy.most_bytes_of(num_microbatches) if occupancy else 0 for occupancy in self._alone(sizes)]
             index = self._stages[1][: self.model.num_layers]
-            self._known_most[key] = np.concatenate(([0], np.cumsum(np.array(most, dtype=np.int64)[index])))
+            self._known_most[key] = [0, *np.cumsum(np.array(most, dtype=np.int64)[index]).tolist()]
         return self._known_most[key]
 
     def _alone(self, sizes: tuple[int, ...]) -> list[StageOccupancy | None]:

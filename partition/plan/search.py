@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from partition.config import AnyConfig, ExperimentConfig
@@ -553,6 +554,19 @@ class Search:
         """What the actions of one replica of a candidate cost, under its layout or a short one."""
         return self._costs(layout, segments_of(candidate.stages), replica, candidate.num_replicas)
 
+    def _costs_of_replicas(self, layouts: Sequence[Layout], segments: Sequence[Segment]) -> list[ReplayCosts]:
+        """What the actions of every replica cost; those with like devices, links and layout share theirs."""
+        known: dict[object, ReplayCosts] = {}
+        found = []
+        for replica, layout in enumerate(layouts):
+            devices = [segment.device for segment in _shifted(segments, replica * layout.schedule.num_ranks)]
+            links = tuple(self.cluster.link_kind(*hop) for hop in pairwise(devices))
+            key = (id(layout), tuple(self.cluster.devices[device].rates for device in devices), links)
+            if key not in known:
+                known[key] = self._costs(layout, segments, replica, len(layouts))
+            found.append(known[key])
+        return found
+
     def _costs(self, layout: Layout, segments: Sequence[Segment], replica: int, num_replicas: int) -> ReplayCosts:
         """`segments` are those of the first replica; the others are on the devices that follow, in the same order."""
         num_ranks = layout.schedule.num_ranks
@@ -574,8 +588,8 @@ class Search:
 
     def price(self, shape: Shape, segments: Sequence[Segment]) -> Candidate:
         """The candidate of a shape on given segments, those of its first replica."""
-        layouts, num_replicas = self.layouts_on(shape, segments), shape.num_replicas
-        costs = [self._costs(layout, segments, replica, num_replicas) for replica, layout in enumerate(layouts)]
+        layouts = self.layouts_on(shape, segments)
+        costs = self._costs_of_replicas(layouts, segments)
         stages = self.stages_of(shape, segments)
         candidate = self._without_layout(shape, "")
         overflow = _overflow(stages)

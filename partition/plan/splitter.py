@@ -97,8 +97,8 @@ class Splitter:
         def apart(segments: Sequence[Segment]) -> dict[int, int]:
             """No less than what follows, without a look at what the stages do."""
             before, held = self.sums.most_bytes(distinct, len(sizes)), dict[int, int]()
-            for device, first, last in (segment[:3] for segment in segments):
-                held[device] = held.get(device, 0) + int(before[last + 1] - before[first])
+            for device, first, last, _ in segments:
+                held[device] = held.get(device, 0) + before[last + 1] - before[first]
             return held
 
         @cache
@@ -106,13 +106,13 @@ class Splitter:
             return StageOccupancy(stage, distinct, len(sizes)).most_bytes
 
         def fits(segments: Sequence[Segment]) -> bool:
-            if all(of <= self.cluster.devices[device].memory_bytes for device, of in apart(segments).items()):
-                return True
-            held: dict[int, int] = {}
-            for segment in segments:
-                stage = self.model.stage(segment.first_layer, segment.last_layer)
-                held[segment.device] = held.get(segment.device, 0) + most_bytes(stage)
-            return all(of <= self.cluster.devices[device].memory_bytes for device, of in held.items())
+            limits = self.cluster.devices
+            doubtful = {device for device, of in apart(segments).items() if of > limits[device].memory_bytes}
+            held = dict.fromkeys(doubtful, 0)
+            for device, first, last, _ in segments:
+                if device in doubtful:
+                    held[device] += most_bytes(self.model.stage(first, last))
+            return all(of <= limits[device].memory_bytes for device, of in held.items())
 
         return fits
 
@@ -455,11 +455,25 @@ class _Moves:
 
     def first_better(self, fits: Fits) -> _Move | None:
         """The best of the better moves whose split fits."""
-        moves = [move for of_cut in self.found for move in of_cut]
-        best = min(moves, key=cmp_to_key(_compare), default=None)
+        best = min(self._most_promising(), key=cmp_to_key(_compare), default=None)
         if best is None or fits(self._moved(best)):
             return best
-        return next((move for move in sorted(moves, key=cmp_to_key(_compare)) if fits(self._moved(move))), None)
+        moves = sorted((move for of_cut in self.found for move in of_cut), key=cmp_to_key(_compare))
+        return next((move for move in moves if fits(self._moved(move))), None)
+
+    def _most_promising(self) -> list[_Move]:
+        """The better moves, or those of them that relieve the busiest rank, where there is one: the others do not."""
+        busiest_s = max(self.busy_s)
+        if self.busy_s.count(busiest_s) == 1:
+            cuts = sorted(self._cuts_of(self.busy_s.index(busiest_s)))
+            moves = [move for cut in cuts for move in self.found[cut]]
+            if any(after[0] < busiest_s for _, after, _, _ in moves):
+                return moves
+        return [move for of_cut in self.found for move in of_cut]
+
+    def _cuts_of(self, rank: int) -> set[int]:
+        """The cuts beside the stages of a rank."""
+        return {at for of in self.stages_of[rank] for at in (of - 1, of) if 0 <= at < len(self.segments) - 1}
 
     def _moved(self, move: _Move) -> tuple[Segment, ...]:
         """The split that a move leads to."""
@@ -474,9 +488,8 @@ class _Moves:
         ranks = {self.placement[index], self.placement[index + 1]}
         for rank in ranks:
             self.busy_s[rank] = self._busy_s(rank)
-        for cut in {at for rank in ranks for of in self.stages_of[rank] for at in (of - 1, of)}:
-            if 0 <= cut < len(self.found):
-                self.found[cut] = self._at_cut(cut)
+        for cut in set().union(*map(self._cuts_of, ranks)):
+            self.found[cut] = self._at_cut(cut)
 
     def _at_cut(self, index: int) -> list[_Move]:
         """The moves over one cut that make the split better."""
