@@ -108,8 +108,10 @@ def _certificate(
 
 def _orders_in_words(search: Search) -> str:
     """In which orders stages were laid on devices, where that matters."""
-    orders = [search.orders_of(shape) for shape in search.shapes() if shape.num_ranks > 1]
-    if not search.has_unlike_devices or not orders:
+    if not search.has_unlike_devices:
+        return ""
+    orders = [search.orders_of(shape) for shape in search.shapes() if shape.num_ranks > 1 and search.has_layout(shape)]
+    if not orders:
         return ""
     most = max(orders, key=lambda of: (not of.is_exhaustive, of.total))
     return f"order of devices: {most.in_words}{'' if most.is_exhaustive else ' in some ways'}; "

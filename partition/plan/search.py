@@ -449,8 +449,16 @@ class Search:
             # Where the fastest split of all fits there is nothing to search.
             fastest = self.price(shape, splitter.fastest(_placement(shape), shape.sizes[0]))
             return fastest if fastest.feasible else self._without_layout(shape, self._too_much(fastest))
+        return self.best_on(shape, self.splits_of(shape))
+
+    def splits_of(self, shape: Shape) -> list[Split]:
+        """The splits that a shape over several devices is priced on, over all orders of devices that are tried."""
         layout = self._shapes_layouts(shape)[0]
-        return self.best_on(shape, self._splits(shape, lambda of: of.splits(layout), self._orders_tried(shape)))
+        return self._splits(shape, lambda of: of.splits(layout), self._orders_tried(shape))
+
+    def has_layout(self, shape: Shape) -> bool:
+        """Whether there are layers, examples and devices enough."""
+        return not self._no_layout(shape)
 
     def best_on(self, shape: Shape, splits: Sequence[Sequence[Segment]]) -> Candidate:
         """The fastest candidate of a shape on some splits that fits; where none does, the one that comes closest."""
