@@ -197,6 +197,8 @@ class ArraySearch:
         ranges = self._ranges()
         if ranges is None:
             return None
+        if self._is_path:
+            return self._best_on_path(ranges)
         reached: list[dict[int, _Reached]] = []
         for stage in range(self.problem.num_stages):
             before = reached[-1] if reached else {}
@@ -205,6 +207,42 @@ class ArraySearch:
         last = min(reached[-1], key=lambda device: float(reached[-1][device].sums[-1]))
         sum_s = float(reached[-1][last].sums[-1])
         return self._traced(reached, ranges, last, sum_s) if math.isfinite(sum_s) else None
+
+    @property
+    def _is_path(self) -> bool:
+        """Whether every stage has one device that it can be on, that of its own number."""
+        return self._firsts_alike == [0] or len(self.problem.sums) == self.problem.num_stages
+
+    def _best_on_path(self, ranges: list[tuple[int, int]]) -> State | None:
+        """The same without a choice of devices."""
+        problem, ends = self.problem, np.arange(self.problem.num_layers + 1)
+        reached = self._place(0, 0, ranges, {})
+        sum_s, found = reached.sums, [reached.before]
+        for stage in range(1, problem.num_stages):
+            sums, (low, high), (since, until) = problem.sums[stage], ranges[stage], ranges[stage - 1]
+            before = self._way(sum_s, problem.cut_s(stage - 1, stage), since, until) - sums.starts[since : until + 1]
+            starts = np.maximum(self._firsts[id(sums)][low : high + 1], since) - since
+            stops = np.minimum(ends[low : high + 1], until + 1) - since
+            sum_s = sums.ends[low : high + 1] + window_minima(before, starts, stops)
+            found.append(before)
+        last_s = float(sum_s[-1])
+        return self._traced_on_path(found, ranges, last_s) if math.isfinite(last_s) else None
+
+    def _traced_on_path(self, found: list[Floats], ranges: list[tuple[int, int]], sum_s: float) -> State:
+        end, bottleneck_s, firsts = self.problem.num_layers, 0.0, []
+        for stage in range(self.problem.num_stages - 1, -1, -1):
+            sums, (since, until) = self.problem.sums[stage], ranges[stage - 1] if stage else (0, 0)
+            start = max(int(self._firsts[id(sums)][end]), since) - since
+            first = start + int(found[stage][start : min(end, until + 1) - since].argmin()) + since
+            bottleneck_s = max(bottleneck_s, float(sums.ends[end] - sums.starts[first]))
+            if stage:
+                bottleneck_s = max(bottleneck_s, float(self.problem.cut_s(stage - 1, stage)[first]))
+            firsts.append((stage, first, end - 1))
+            end = first
+        link: Link | None = None
+        for stage, first, last in reversed(firsts):
+            link = (link, stage, first, last)
+        return sum_s, bottleneck_s, link
 
     def _devices(self, stage: int, before: dict[int, _Reached]) -> list[int]:
         """The devices that leave room for the stages before and after; of those alike the first that is free."""
@@ -254,7 +292,7 @@ class ArraySearch:
         """The least sum before a stage on a device, its cut included, and the device of the stage before."""
         is_first = device == self.problem.first_alike[device]
         others = [other for other in before if other < device and (is_first or device == other + 1)]
-        ways = [self._way(before[other], self.problem.cut_s(other, device), since, until) for other in others]
+        ways = [self._way(before[other].sums, self.problem.cut_s(other, device), since, until) for other in others]
         if len(ways) == 1:
             return ways[0], np.full(until + 1 - since, others[0], dtype=np.intp)
         best, previous = np.full(until + 1 - since, math.inf), np.full(until + 1 - since, -1, dtype=np.intp)
@@ -264,12 +302,12 @@ class ArraySearch:
             previous[is_better] = other
         return best, previous
 
-    def _way(self, reached: _Reached, cut_s: Floats, since: int, until: int) -> Floats:
+    def _way(self, sum_s: Floats, cut_s: Floats, since: int, until: int) -> Floats:
         """The sums before a stage that follows one device over its cuts; infinite where the bound refuses a cut."""
         if id(cut_s) not in self._limited:
             self._limited[id(cut_s)] = bool((cut_s > self.bound).any())
         here = cut_s[since : until + 1]
-        way: Floats = reached.sums + here
+        way: Floats = sum_s + here
         return np.where(here <= self.bound, way, math.inf) if self._limited[id(cut_s)] else way
 
     def _traced(

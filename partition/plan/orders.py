@@ -14,6 +14,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from math import comb
 
+from partition.plan.split import Segment
+
 MOST_ORDERS = 120
 """Orders of which every one is tried."""
 
@@ -56,6 +58,11 @@ def device_orders(kinds: Sequence[Hashable], num_taken: int, speeds: Sequence[fl
 def given_order(kinds: Sequence[Hashable], num_taken: int) -> Orders:
     """The order of the experiment alone."""
     return Orders(tried=(tuple(range(len(kinds))),), total=count_orders(kinds, num_taken), is_exhaustive=False)
+
+
+def on_devices(split: Sequence[Segment], order: Sequence[int]) -> tuple[Segment, ...]:
+    """A split over positions on the devices of an order."""
+    return tuple(segment._replace(device=order[segment.device]) for segment in split)
 
 
 def count_orders(kinds: Sequence[Hashable], num_taken: int) -> int:

@@ -16,7 +16,7 @@ from partition.plan.candidate import Candidate, StagePlan, overflow_bytes, rank_
 from partition.plan.estimate import Layout, communication_bytes, predict, replay_costs, stage_plans
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
-from partition.plan.orders import Orders, device_orders, given_order
+from partition.plan.orders import Orders, device_orders, given_order, on_devices
 from partition.plan.progress import learning_rate_rule
 from partition.plan.recomputation import least_recomputation, tightest_recomputation
 from partition.plan.sharded import ShardedLayout, sharded_memory, sharded_prediction
@@ -230,7 +230,7 @@ class Search:
             return 0.0
         placement, sizes = _placement(shape), shape.sizes[0]
         found = [self._splits(shape, lambda splitter: splitter.unlimited(placement, sizes), (order,))
-                 for order in self._orders_tried(shape)]  # fmt: skip
+                 for order in self.orders_tried(shape)]  # fmt: skip
         if not all(found):
             return 0.0
         return min(self._bound_s(shape, split) for splits in found for split in splits)
@@ -362,7 +362,7 @@ class Search:
         """Splits of a way over several devices with layers computed again; none for one device each where all fit."""
         if shape.num_ranks > 1:
             layout = self._shapes_layouts(shape)[0]
-            return self._splits(shape, lambda of: of.recomputing_splits(layout), self._orders_tried(shape))
+            return self._splits(shape, lambda of: of.recomputing_splits(layout), self.orders_tried(shape))
         smallest = min(range(shape.num_replicas), key=lambda index: self.cluster.devices[index].memory_bytes)
         return [] if plain.feasible else [[self.recomputing_segment(shape, smallest)._replace(device=0)]]
 
@@ -454,7 +454,7 @@ class Search:
     def splits_of(self, shape: Shape) -> list[Split]:
         """The splits that a shape over several devices is priced on, over all orders of devices that are tried."""
         layout = self._shapes_layouts(shape)[0]
-        return self._splits(shape, lambda of: of.splits(layout), self._orders_tried(shape))
+        return self._splits(shape, lambda of: of.splits(layout), self.orders_tried(shape))
 
     def has_layout(self, shape: Shape) -> bool:
         """Whether there are layers, examples and devices enough."""
@@ -490,7 +490,7 @@ class Search:
         """The orders of unlike devices that are tried for a shape; of like ones there is one."""
         return self._orders(shape.num_replicas, shape.num_ranks)
 
-    def _orders_tried(self, shape: Shape) -> Sequence[tuple[int, ...] | None]:
+    def orders_tried(self, shape: Shape) -> Sequence[tuple[int, ...] | None]:
         """None for the devices as they are."""
         return self.orders_of(shape).tried if self.has_unlike_devices else (None,)
 
@@ -523,7 +523,7 @@ class Search:
         found: dict[Split, None] = {}
         for order in orders:
             for split in find(self._splitter(shape.num_replicas, shape.num_ranks, order)):
-                found[tuple(of if order is None else of._replace(device=order[of.device]) for of in split)] = None
+                found[split if order is None else on_devices(split, order)] = None
         return list(found)
 
     def _is_too_much(self, shape: Shape) -> bool:
