@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from partition.cli import main
+from partition.cli import VERBS, build_parser, main
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = """\
@@ -281,6 +282,7 @@ def test_bad_input_ends_in_a_message_and_a_code(
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_planning_imports_no_torch(path: Path, tmp_path: Path) -> None:
+    """NumPy it does: its 40 ms are fewer than its arrays save, as a plan of any pipeline finds dozens of splits."""
     code = (
         "import sys; from partition.cli import main; code = main(['plan', sys.argv[1], '--json']); "
         "sys.exit(code or 10 * ('torch' in sys.modules))"
@@ -289,6 +291,35 @@ def test_planning_imports_no_torch(path: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["chosen"]
+
+
+def test_a_verb_imports_none_of_the_others() -> None:
+    code = (
+        "import sys; from partition.cli import build_parser; build_parser('plan'); "
+        "print(*sorted(name for name in sys.modules if name.startswith('partition.cli.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    names = {name.removeprefix("partition.cli.") for name in done.stdout.split()}
+    assert "planning" in names
+    assert not names & (VERBS.keys() - {"planning"})
+
+
+def test_every_verb_is_listed_with_its_module() -> None:
+    """A verb of a module that is not listed with it would only be found where all modules are imported."""
+    assert {name: set(names) for name, names in VERBS.items()} == {name: verbs_of(name) for name in VERBS}
+
+
+def verbs_of(module: str) -> set[str]:
+    (own,) = (names for name, names in VERBS.items() if name == module)
+    verbs = next(action for action in build_parser(own[0])._actions if isinstance(action, argparse._SubParsersAction))
+    return set(verbs.choices)
 
 
 def test_reader_that_leaves_is_no_error(small: str) -> None:

@@ -99,7 +99,7 @@ class LinksConfig(Section):
 
 
 class ClusterConfig(Section):
-    """The devices, in the order in which stages are laid on them, and their links."""
+    """The devices, alike ones in the order in which stages are laid on them, and their links."""
 
     devices: Annotated[tuple[DeviceConfig, ...], Field(min_length=1, max_length=LARGEST_DEVICE_COUNT)]
     links: LinksConfig = LinksConfig()

@@ -111,7 +111,11 @@ class ChainStageCost:
         self.costs = costs
         self.first_layer = first_layer
         self.last_layer = last_layer
-        self.layers = costs.chain.layers[first_layer : last_layer + 1]
+
+    @cached_property
+    def layers(self) -> tuple[LayerCost, ...]:
+        """The rows."""
+        return self.costs.chain.layers[self.first_layer : self.last_layer + 1]
 
     @property
     def has_recomputation(self) -> bool:

@@ -66,6 +66,16 @@ class Cluster:
     links: LinksConfig
     bandwidth_factor: float = 1.0
     """By which every link is faster than it was said or measured to be; latencies are as they are."""
+    order: tuple[int, ...] | None = None
+    """Where the devices stand in another order than the experiment's: the index there of each, which its links have."""
+
+    def arranged(self, order: Sequence[int]) -> Cluster:
+        """Some of the devices in another order, with the links that they have."""
+        return replace(self, devices=tuple(self.devices[index] for index in order), order=tuple(order))
+
+    def _pair(self, source: int, destination: int) -> tuple[int, int]:
+        """Two devices by their index in the experiment."""
+        return (source, destination) if self.order is None else (self.order[source], self.order[destination])
 
     @property
     def rules(self) -> AllocatorRules:
@@ -85,6 +95,7 @@ class Cluster:
 
     def transfer_s(self, source: int, destination: int, num_bytes: int) -> float:
         """Seconds a message occupies the link between two devices, latency included."""
+        source, destination = self._pair(source, destination)
         measured_s = self._profile.transfer_s(source, destination, num_bytes) if self._profile else None
         if measured_s is not None and self._profile:
             latency_s = self._profile.transfer_s(source, destination, 0) or 0.0
@@ -94,7 +105,7 @@ class Cluster:
 
     def link_kind(self, source: int, destination: int) -> tuple[int, int]:
         """The first pair of devices between which a message takes as long as between these."""
-        if self._profile is not None:
+        if self._profile is not None or (self.order is not None and self.links.inter_node is not None):
             return source, destination
         per_node = self.links.devices_per_node
         if self.links.inter_node is None or per_node is None:

@@ -10,10 +10,10 @@ bound on the bottleneck: the longest stage that it admits. The windows of a stag
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +60,7 @@ def array_split(problem: ArrayProblem) -> Split:
     else:
         low = ArraySearch(problem, least_bottleneck(problem))
         best = low.found()
-        spare = best[SUM] - ArraySearch(problem, math.inf, has_once=False).found()[SUM]
+        spare = best[SUM] - _least_sum(problem)
         highest = best[BOTTLENECK] + max(spare, 0.0) / repeats
         if highest >= low.next_bound:
             best = least_above(lambda bound: ArraySearch(problem, bound), repeats, low.next_bound, best,
@@ -70,6 +70,26 @@ def array_split(problem: ArrayProblem) -> Split:
 
 def _state(problem: ArrayProblem, bound: float) -> State:
     return ArraySearch(problem, bound).found()
+
+
+def _least_sum(problem: ArrayProblem) -> float:
+    """What no split sums to less than, what is paid once apart.
+
+    On devices of one kind every cut adds what it saves and carries, wherever the others are: of each kind of cut the
+    cheapest places are taken.
+    """
+    if len(problem.kinds) > 1 or problem.first_alike[-1] == len(problem.sums) - 1 > problem.num_stages - 1:
+        return ArraySearch(problem, math.inf, has_once=False).found()[SUM]
+    (sums,) = problem.kinds
+    counts: dict[int, int] = {}
+    cuts = [problem.cut_s(device, device + 1) for device in range(problem.num_stages - 1)]
+    for cut_s in cuts:
+        counts[id(cut_s)] = counts.get(id(cut_s), 0) + 1
+    added = sums.ends[1:-1] - sums.starts[1:]
+    least_s = [
+        float(np.sort(cut_s[1:-1] + added)[: counts[key]].sum()) for key, cut_s in {id(of): of for of in cuts}.items()
+    ]
+    return sums.whole_s + sum(least_s) - abs(sums.whole_s) * (SLACK - 1)
 
 
 def least_bottleneck(problem: ArrayProblem) -> float:
@@ -134,6 +154,7 @@ class ArraySearch:
         self.bound = bound * SLACK
         self.has_once = has_once
         self._firsts = {id(sums): _first_layers(sums, self.bound) for sums in problem.kinds}
+        self._limited: dict[int, bool] = {}
 
     @cached_property
     def next_bound(self) -> float:
@@ -147,16 +168,21 @@ class ArraySearch:
             found = min(found, float(cut_s[cut_s > self.bound].min(initial=math.inf)))
         return found
 
+    @cached_property
+    def _firsts_alike(self) -> list[int]:
+        """The devices that are the first of those alike."""
+        return [device for device, first in enumerate(self.problem.first_alike) if device == first]
+
     def _cuts(self) -> list[Floats]:
         """The seconds of all cuts between two devices of which the one may follow the other."""
-        problem, alike = self.problem, self.problem.first_alike
+        problem, firsts = self.problem, self._firsts_alike
         spare = len(problem.sums) - problem.num_stages
         found = {}
         for device in range(len(problem.sums) - 1):
-            for following in range(device + 1, min(device + spare + 2, len(problem.sums))):
-                if following == device + 1 or following == alike[following]:
-                    cut_s = problem.cut_s(device, following)
-                    found[id(cut_s)] = cut_s[1:-1]
+            since, until = bisect_right(firsts, device + 1), bisect_right(firsts, device + spare + 1)
+            for following in (device + 1, *firsts[since:until]):
+                cut_s = problem.cut_s(device, following)
+                found[id(cut_s)] = cut_s[1:-1]
         return list(found.values())
 
     def found(self) -> State:
@@ -171,6 +197,8 @@ class ArraySearch:
         ranges = self._ranges()
         if ranges is None:
             return None
+        if self._is_path:
+            return self._best_on_path(ranges)
         reached: list[dict[int, _Reached]] = []
         for stage in range(self.problem.num_stages):
             before = reached[-1] if reached else {}
@@ -180,11 +208,49 @@ class ArraySearch:
         sum_s = float(reached[-1][last].sums[-1])
         return self._traced(reached, ranges, last, sum_s) if math.isfinite(sum_s) else None
 
+    @property
+    def _is_path(self) -> bool:
+        """Whether every stage has one device that it can be on, that of its own number."""
+        return self._firsts_alike == [0] or len(self.problem.sums) == self.problem.num_stages
+
+    def _best_on_path(self, ranges: list[tuple[int, int]]) -> State | None:
+        """The same without a choice of devices."""
+        problem, ends = self.problem, np.arange(self.problem.num_layers + 1)
+        reached = self._place(0, 0, ranges, {})
+        sum_s, found = reached.sums, [reached.before]
+        for stage in range(1, problem.num_stages):
+            sums, (low, high), (since, until) = problem.sums[stage], ranges[stage], ranges[stage - 1]
+            before = self._way(sum_s, problem.cut_s(stage - 1, stage), since, until) - sums.starts[since : until + 1]
+            starts = np.maximum(self._firsts[id(sums)][low : high + 1], since) - since
+            stops = np.minimum(ends[low : high + 1], until + 1) - since
+            sum_s = sums.ends[low : high + 1] + window_minima(before, starts, stops)
+            found.append(before)
+        last_s = float(sum_s[-1])
+        return self._traced_on_path(found, ranges, last_s) if math.isfinite(last_s) else None
+
+    def _traced_on_path(self, found: list[Floats], ranges: list[tuple[int, int]], sum_s: float) -> State:
+        end, bottleneck_s, firsts = self.problem.num_layers, 0.0, []
+        for stage in range(self.problem.num_stages - 1, -1, -1):
+            sums, (since, until) = self.problem.sums[stage], ranges[stage - 1] if stage else (0, 0)
+            start = max(int(self._firsts[id(sums)][end]), since) - since
+            first = start + int(found[stage][start : min(end, until + 1) - since].argmin()) + since
+            bottleneck_s = max(bottleneck_s, float(sums.ends[end] - sums.starts[first]))
+            if stage:
+                bottleneck_s = max(bottleneck_s, float(self.problem.cut_s(stage - 1, stage)[first]))
+            firsts.append((stage, first, end - 1))
+            end = first
+        link: Link | None = None
+        for stage, first, last in reversed(firsts):
+            link = (link, stage, first, last)
+        return sum_s, bottleneck_s, link
+
     def _devices(self, stage: int, before: dict[int, _Reached]) -> list[int]:
         """The devices that leave room for the stages before and after; of those alike the first that is free."""
         alike = self.problem.first_alike
-        room = range(stage, stage + len(alike) - self.problem.num_stages + 1)
-        return [device for device in room if device == alike[device] or device - 1 in (before or {-1})]
+        end = stage + len(alike) - self.problem.num_stages + 1
+        followers = {device + 1 for device in before or (-1,) if stage <= device + 1 < end}
+        firsts = self._firsts_alike[bisect_left(self._firsts_alike, stage) : bisect_left(self._firsts_alike, end)]
+        return sorted(followers.union(firsts))
 
     def _ranges(self) -> list[tuple[int, int]] | None:
         """For every stage the fewest and most layers that it may end at; None where the stages do not reach."""
@@ -220,20 +286,29 @@ class ArraySearch:
         sum_s = sum_s - sums.starts[since : until + 1]
         starts = np.maximum(first, since) - since
         stops = np.minimum(np.arange(low, high + 1), until + 1) - since
-        return _Reached(sums.ends[low : high + 1] + _window_minima(sum_s, starts, stops), sum_s, previous)
+        return _Reached(sums.ends[low : high + 1] + window_minima(sum_s, starts, stops), sum_s, previous)
 
     def _begin(self, device: int, since: int, until: int, before: dict[int, _Reached]) -> tuple[Floats, Integers]:
         """The least sum before a stage on a device, its cut included, and the device of the stage before."""
+        is_first = device == self.problem.first_alike[device]
+        others = [other for other in before if other < device and (is_first or device == other + 1)]
+        ways = [self._way(before[other].sums, self.problem.cut_s(other, device), since, until) for other in others]
+        if len(ways) == 1:
+            return ways[0], np.full(until + 1 - since, others[0], dtype=np.intp)
         best, previous = np.full(until + 1 - since, math.inf), np.full(until + 1 - since, -1, dtype=np.intp)
-        for other, reached in before.items():
-            if not (other < device and (device == other + 1 or device == self.problem.first_alike[device])):
-                continue
-            cut_s = self.problem.cut_s(other, device)[since : until + 1]
-            way = np.where(cut_s <= self.bound, reached.sums + cut_s, math.inf)
+        for other, way in zip(others, ways, strict=True):
             is_better = way < best
             best = np.where(is_better, way, best)
             previous[is_better] = other
         return best, previous
+
+    def _way(self, sum_s: Floats, cut_s: Floats, since: int, until: int) -> Floats:
+        """The sums before a stage that follows one device over its cuts; infinite where the bound refuses a cut."""
+        if id(cut_s) not in self._limited:
+            self._limited[id(cut_s)] = bool((cut_s > self.bound).any())
+        here = cut_s[since : until + 1]
+        way: Floats = sum_s + here
+        return np.where(here <= self.bound, way, math.inf) if self._limited[id(cut_s)] else way
 
     def _traced(
         self, reached: list[dict[int, _Reached]], ranges: list[tuple[int, int]], device: int, sum_s: float
@@ -265,16 +340,28 @@ def _first_layers(sums: Sums, bound: float) -> Integers:
     return found
 
 
-def _window_minima(values: Floats, starts: Integers, stops: Integers) -> Floats:
-    """The least of values[start:stop] for many windows; infinite where one is empty."""
+def window_minima(values: Floats, starts: Integers, stops: Integers) -> Floats:
+    """The least of values[start:stop] for many windows; infinite where one is empty.
+
+    Row k of a table has the minima over 2**k neighbours; a window is covered by two of them.
+    """
     widths = stops - starts
-    found = np.full(len(starts), math.inf)
-    span, table = 1, values
-    while True:
-        here = (widths >= span) & (widths < 2 * span)
-        if here.any():
-            found[here] = np.minimum(table[starts[here]], table[stops[here] - span])
-        if not (widths >= 2 * span).any():
-            return found
-        table = np.minimum(table[:-span], table[span:])
-        span *= 2
+    table = np.empty((max(len(values).bit_length(), 1), len(values)))
+    table[0] = values
+    for level in range(1, len(table)):
+        span = 1 << (level - 1)
+        np.minimum(table[level - 1, :-span], table[level - 1, span:], out=table[level, :-span])
+    is_empty = widths <= 0 if int(widths.min()) <= 0 else None
+    if is_empty is not None:
+        starts, stops, widths = (np.where(is_empty, other, of) for of, other in ((starts, 0), (stops, 1), (widths, 1)))
+    levels = _levels(len(values).bit_length())[widths]
+    found: Floats = np.minimum(table[levels, starts], table[levels, stops - (1 << levels)])
+    if is_empty is not None:
+        found[is_empty] = math.inf
+    return found
+
+
+@cache
+def _levels(bits: int) -> Integers:
+    """Of every width below 2**bits the largest k with 2**k no wider."""
+    return np.array([max(width.bit_length() - 1, 0) for width in range(1 << bits)], dtype=np.intp)

@@ -6,10 +6,11 @@ and backward, P(k) = I(k) where the schedule splits the backward and else B(k), 
     in(k)   = sum over j < k of F(j) + f(j)                      nothing reaches stage k before
     out(k)  = sum over j < k of P(j) + b(j + 1)                  from the last P of stage k to that of stage 0
     any     in(k) + M (F + I + W)(k) + sum over replicas + STEP of the rank                            for every rank
-            in(k) + M (F + P)(k) + out(k) + ... of stage 0                          for every stage alone on its rank
+            in(k) + M sum of (F + P) of its stages + out(k) + ... of stage 0      for every rank, k its first stage
             in(S) + out(S) + (M - 1) f(k) + ... of stage 0                                             for every link
     1f1b    in(S) + out(S) + (M - 1) P(k) + (M - before(k)) F(k)           `before` forwards precede the first backward
     gpipe   in(S) + (M - 1) max F + out(S) + (M - 1) max P
+    rows    what stands in a row before its first backward, up to its last P, and after it              `row_bound.py`
 
 Each of them follows from the order of a rank's row and from what its actions wait for; a replay can only add to it.
 """
@@ -20,10 +21,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from partition.costs import Cluster, CostSource
+from partition.costs import Cluster, CostSource, Device
 from partition.plan.array_split import floor_of
 from partition.plan.layer_sums import BOTH, PATH, LayerSums
+from partition.plan.row_bound import part_seconds, row_parts
 from partition.plan.split import Segment
+from partition.schedule import Kind
 from partition.schedule.generators import GENERATORS
 from partition.schedule.rows import Shape as ScheduleShape
 from partition.schedule.rows import interleaved_forwards
@@ -109,6 +112,7 @@ class StepBound:
             found.append(self._of_gpipe())
         if self.schedule in ("1f1b", "interleaved_1f1b"):
             found += self._of_1f1b()
+        found += self._of_rows()
         return max(found) * (1 - ROUNDING)
 
     @property
@@ -148,12 +152,38 @@ class StepBound:
     def _of_stages_and_links(self) -> list[float]:
         entered_s, left_s, ending_s = self._in_s, self._out_s, self._ending_s
         found = []
-        for index, stage in enumerate(self.stages):
+        for stage in self.stages:
             longest_s = max(stage.send_s, stage.send_back_s)
             found.append(entered_s[-1] + left_s[-1] + (self.num_microbatches - 1) * longest_s + ending_s)
-            if self._is_one_a_rank:
-                own_s = self.num_microbatches * (stage.forward_s + stage.path_s)
-                found.append(entered_s[index] + own_s + left_s[index] + ending_s)
+        # The last of a rank's F and P is a P of its first stage, for a microbatch passes that one first and last.
+        for index, own_s in self._path_of_ranks():
+            found.append(entered_s[index] + self.num_microbatches * own_s + left_s[index] + ending_s)
+        return found
+
+    def _path_of_ranks(self) -> list[tuple[int, float]]:
+        """The first stage of every rank, and F and P of all of its stages on one microbatch."""
+        found: dict[int, tuple[int, float]] = {}
+        for index, stage in enumerate(self.stages):
+            first, own_s = found.get(stage.rank, (index, 0.0))
+            found[stage.rank] = first, own_s + stage.forward_s + stage.path_s
+        return list(found.values())
+
+    def _of_rows(self) -> list[float]:
+        """What the rows of some ranks cannot be shorter than; see `row_bound.py`."""
+        entered_s, left_s, ending_s, found = self._in_s, self._out_s, self._ending_s, []
+        backward = Kind.I if GENERATORS[self.schedule].splits_backward else Kind.B
+        seconds: dict[tuple[int, Kind], float] = {}
+        for index, of in enumerate(self.stages):
+            weight_s = of.work_s - of.forward_s - of.path_s
+            seconds |= {(index, Kind.F): of.forward_s, (index, backward): of.path_s, (index, Kind.W): weight_s}
+        for parts in row_parts(self.schedule, max(self.placement) + 1, len(self.stages), self.num_microbatches):
+            at, first = parts.first_backward, parts.first_stage
+            gradient_s = entered_s[-1] + left_s[-1] - left_s[at] - self.stages[at].path_s
+            begun_s = max(entered_s[first] + part_seconds(parts.before, seconds), gradient_s)
+            until_s = begun_s + part_seconds(parts.until, seconds)
+            own = [of for of in self.stages if of.rank == self.stages[first].rank]
+            once_s = min(of.sum_s for of in own) + sum(of.step_s for of in own)
+            found += [until_s + left_s[first] + ending_s, until_s + part_seconds(parts.rest, seconds) + once_s]
         return found
 
     def _of_gpipe(self) -> float:
@@ -210,7 +240,7 @@ def any_split_bound_s(
     shared_s = sorted(whole_s[device.rates] for device in cluster.devices)[:num_ranks]
     even_s = 1 / sum(1 / seconds for seconds in shared_s)
     if len(placement) == num_ranks:
-        even_s = max(even_s, floor_of(tuple(of_kinds.values()), num_ranks))
+        even_s = max(even_s, _floor_s(sums, rows, tuple(kinds.values()), num_ranks))
     else:
         even_s = max(even_s, min(of.largest_s for of in of_kinds.values()))
     splits_backward = GENERATORS[schedule].splits_backward
@@ -226,6 +256,12 @@ def any_split_bound_s(
         added_s = _even_sum_s(cluster, sum(whole.tensor_bytes) // num_ranks, num_replicas) if is_one_a_rank else 0.0
         found.append((count * shared_s[0] + step_s) / num_ranks + added_s)
     return max(found) * (1 - ROUNDING)
+
+
+def _floor_s(sums: LayerSums, rows: int, kinds: tuple[Device, ...], num_stages: int) -> float:
+    """`floor_of`, found once for all schedules."""
+    return sums.once(("floor", rows, tuple(device.rates for device in kinds), num_stages),
+                     lambda: floor_of(tuple(sums.of(rows, device) for device in kinds), num_stages))  # fmt: skip
 
 
 def _even_sum_s(cluster: Cluster, num_bytes: int, num_replicas: int) -> float:

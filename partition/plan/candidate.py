@@ -114,6 +114,21 @@ class Candidate:
         return overflow_bytes(self.stages)
 
     @property
+    def rank_devices(self) -> tuple[str, ...]:
+        """The devices of the first replica, by rank."""
+        return tuple(device for _, device, _ in self._placed)
+
+    @property
+    def has_own_order(self) -> bool:
+        """Whether its ranks are on devices in another order than that of the experiment."""
+        indices = [index for _, _, index in self._placed]
+        return indices != sorted(indices)
+
+    @property
+    def _placed(self) -> list[tuple[int, str, int]]:
+        return sorted({(of.rank, of.device, of.device_index) for of in self.stages if of.replica_index == 0})
+
+    @property
     def ranks_per_replica(self) -> int:
         """Devices of one replica."""
         return self.num_devices // self.num_replicas

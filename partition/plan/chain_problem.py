@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 
 from partition.costs import Chain, Cluster, relative_seconds
 from partition.errors import PartitionError
+from partition.plan.orders import Orders, count_orders, device_orders, given_order
 
 MOST_FIGURES = 25_000_000
 """Layers squared times different speeds: half a gigabyte."""
@@ -40,6 +41,20 @@ class ChainProblem:
     """Between two devices by index; may be infinite."""
     first_alike: tuple[int, ...]
     """For each device the first of its run of neighbours that are alike, their links too."""
+
+    kinds: tuple[Hashable, ...] = ()
+    """What tells the devices apart; empty where they are alike."""
+
+    def arranged(self, order: Sequence[int]) -> ChainProblem:
+        """The same on some of the devices in another order."""
+        kinds = [self.kinds[device] for device in order]
+        return replace(
+            self,
+            places=tuple(self.places[device] for device in order),
+            bytes_per_s=lambda device, following: self.bytes_per_s(order[device], order[following]),
+            first_alike=tuple(_first_of_run(kinds, position) for position in range(len(order))),
+            kinds=tuple(kinds),
+        )
 
     def in_flight(self, stage: int) -> int:
         """Microbatches that a stage keeps at once under 1F1B."""
@@ -81,12 +96,39 @@ def cluster_problem(chain: Chain, num_stages: int, num_microbatches: int, cluste
         ),
         bytes_per_s=lambda device, following: links.between(device, following).bytes_per_s,
         first_alike=cluster.first_alike,
+        kinds=_kinds(cluster),
     )
+
+
+def _kinds(cluster: Cluster) -> tuple[Hashable, ...]:
+    """Speed, memory and, where links are of two kinds, the node of every device; nothing where figures are alike."""
+    figures = [(device.figures, device.memory_bytes) for device in cluster.devices]
+    if len(set(figures)) == 1:
+        return ()
+    per_node = cluster.links.devices_per_node if cluster.links.inter_node else None
+    return tuple((of, index // per_node if per_node else 0) for index, of in enumerate(figures))
+
+
+def _first_of_run(kinds: Sequence[Hashable], position: int) -> int:
+    while position and kinds[position - 1] == kinds[position]:
+        position -= 1
+    return position
 
 
 def _check_bandwidth(bytes_per_s: float) -> None:
     if bytes_per_s < LEAST_BYTES_PER_S:
         raise PartitionError(f"a bandwidth of {bytes_per_s:g} bytes per second is too small; the least is 1")
+
+
+def orders_of(problem: ChainProblem) -> Orders | None:
+    """The orders of devices to try, as many as take a minute of search; None where all devices are alike."""
+    if not problem.kinds:
+        return None
+    layers, stages = len(problem.chain.layers), problem.num_stages
+    if count_orders(problem.kinds, stages) * layers * layers * stages > MOST_WORK:
+        return given_order(problem.kinds, stages)
+    speeds = [1 / place.slowdown for place in problem.places]
+    return device_orders(problem.kinds, stages, speeds, [place.limit_bytes or 0 for place in problem.places])
 
 
 def check_problem(problem: ChainProblem) -> None:

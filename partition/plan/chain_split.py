@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from partition.errors import NothingFitsError
-from partition.plan.chain_problem import ChainProblem, check_problem
+from partition.plan.chain_problem import ChainProblem, check_problem, orders_of
+from partition.plan.orders import Orders
 from partition.plan.split import Segment, least_bottleneck, least_step, segments_of
 from partition.units import format_bytes
 
@@ -40,11 +41,18 @@ class StageShare:
 
 @dataclass(frozen=True, kw_only=True)
 class ChainSplit:
-    """The stages of a table, proved optimal."""
+    """The stages of a table, proved optimal for the orders of devices that were tried."""
 
     stages: tuple[StageShare, ...]
     num_microbatches: int
     objective: Objective
+    orders: Orders | None = None
+    """The orders of devices that were tried; None where all are alike."""
+
+    @property
+    def is_optimal(self) -> bool:
+        """Whether no split in any order of the devices is better."""
+        return self.orders is None or self.orders.is_exhaustive
 
     @property
     def bottleneck_s(self) -> float:
@@ -73,10 +81,29 @@ def split_chain(problem: ChainProblem, objective: Objective) -> ChainSplit:
 
     Raises PartitionError for a problem that has none or is too large, NothingFitsError where no split fits.
     """
+    check_problem(problem)
+    orders = orders_of(problem)
+    best: ChainSplit | None = None
+    refusal: NothingFitsError | None = None
+    for order in (None,) if orders is None else orders.tried:
+        try:
+            found = _split_in_order(problem if order is None else problem.arranged(order), objective)
+        except NothingFitsError as error:
+            refusal = refusal or error
+            continue
+        if best is None or found.lower_bound_s < best.lower_bound_s:
+            best = found
+    if best is None:
+        assert refusal is not None, "an order has a split or refuses"
+        raise refusal
+    return replace(best, orders=orders)
+
+
+def _split_in_order(problem: ChainProblem, objective: Objective) -> ChainSplit:
+    """The best split on devices in their order; raises NothingFitsError where none fits."""
     # Not before: its arrays are NumPy's, which no other verb should wait for.
     from partition.plan.chain_search import ChainSearch, ChainTables
 
-    check_problem(problem)
     tables = ChainTables(problem)
 
     def search(bound: float) -> ChainSearch:

@@ -96,6 +96,7 @@ def _certificate(
         objective=objective,
         method=(
             f"{priced}; splits by dynamic programming (with several stages a device: good ones, not proved the best); "
+            f"{_orders_in_words(search)}"
             "schedules replayed; any split of every way bounded by its busiest device and its longest path"
         ),
         cost_source=chosen.cost_source,
@@ -103,6 +104,17 @@ def _certificate(
         gap=gap if chosen.exact_gradient else None,
         cost_error_margin=margin(value(chosen, objective), min(rivals, default=None)),
     )
+
+
+def _orders_in_words(search: Search) -> str:
+    """In which orders stages were laid on devices, where that matters."""
+    if not search.has_unlike_devices:
+        return ""
+    orders = [search.orders_of(shape) for shape in search.shapes() if shape.num_ranks > 1 and search.has_layout(shape)]
+    if not orders:
+        return ""
+    most = max(orders, key=lambda of: (not of.is_exhaustive, of.total))
+    return f"order of devices: {most.in_words}{'' if most.is_exhaustive else ' in some ways'}; "
 
 
 def comparison_record(comparison: Comparison) -> dict[str, object]:

@@ -14,9 +14,10 @@ from partition.plan.candidate import Prediction, StageMemory, StagePlan, rank_lo
 from partition.plan.microbatches import short_minibatch_sizes, size_classes
 from partition.plan.occupancy import RankMoment, StageOccupancy, rank_moments, rank_peak
 from partition.plan.split import Segment
-from partition.schedule import Action, Kind, ReplayCosts, Schedule, generate, lower, replay_replicas, with_recomputation
+from partition.schedule import Action, Kind, ReplayCosts, Schedule, generate, lower, with_recomputation
 from partition.schedule.actions import NO_MICROBATCH, SENDS
 from partition.schedule.replay_costs import SecondsTable
+from partition.schedule.step_time import step_times
 
 RECEIVES_AHEAD = 2
 """Computations before which a receive is posted: the sender must know of it before it has something to send, or the
@@ -298,11 +299,11 @@ def predict(
     """Replay the layouts of all replicas and read their figures."""
     pairs = [(layout.schedule, of) for layout, of in zip(layouts, costs, strict=True)]
     distinct, which = _distinct(pairs)
-    replayed = replay_replicas(distinct, has_step_barrier=has_step_barrier)
+    replayed = step_times(distinct, has_step_barrier=has_step_barrier)
     replicas = [replayed[index] for index in which]
     loads = rank_loads(stages)
     step_s = max(of.makespan_s for of in replicas)
-    busy_s = sum(rank.busy_s for of in replicas for rank in of.ranks)
+    busy_s = sum(rank_s for of in replicas for rank_s in of.busy_s)
     minibatch_size = sum(layout.minibatch_size for layout in layouts)
     return Prediction(
         step_s=step_s,

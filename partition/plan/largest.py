@@ -19,10 +19,12 @@ from functools import cache, cached_property, partial
 
 from partition.config.model import LARGEST_VALUE_COUNT
 from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_MINIBATCH
+from partition.costs import Cluster
 from partition.plan.candidate import StagePlan, overflow_bytes, rank_loads
 from partition.plan.estimate import Layout
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.orders import on_devices
 from partition.plan.recomputation import can_recompute_within
 from partition.plan.search import Search, Shape, segments_of
 from partition.plan.split import Segment
@@ -110,6 +112,7 @@ class _Room:
         self.way = way
         self.shape = way.shape
         self.cluster = search.replica_cluster(self.shape.num_replicas, self.shape.num_ranks)
+        self.orders = search.orders_tried(self.shape)
         self.has_one_stage_a_rank = self.shape.num_stages == self.shape.num_ranks
         self._splits = cache(self._planned_splits)
 
@@ -129,9 +132,21 @@ class _Room:
         sizes = shape.sizes[0]
         if not self.has_one_stage_a_rank:
             return self.split(minibatch_size) is not None
-        return some_split_fits(
-            self._like(sizes), sizes, self.cluster, self.search.model, is_recomputing=self.way.is_recomputing
+        return any(
+            some_split_fits(
+                self._like(sizes), sizes, cluster, self.search.model, is_recomputing=self.way.is_recomputing
+            )
+            for cluster in self._clusters_by_memory
         )
+
+    @cached_property
+    def _clusters_by_memory(self) -> list[Cluster]:
+        """The devices in every order that differs in memory."""
+        found: dict[tuple[int, ...], Cluster] = {}
+        for order in self.orders:
+            cluster = self.cluster if order is None else self.cluster.arranged(order)
+            found.setdefault(tuple(device.memory_bytes for device in cluster.devices), cluster)
+        return list(found.values())
 
     def _fits_alone(self, replica: int, sizes: Sequence[int]) -> bool:
         """Whether one device holds the whole network: F0 B0 F1 B1 ..., so one microbatch at a time."""
@@ -151,8 +166,14 @@ class _Room:
         return Layout.of(shape.schedule, shape.num_ranks, pattern, shape.num_stages, shape.num_replicas > 1)
 
     def split(self, minibatch_size: int) -> list[Segment] | None:
-        """The planner's split for a minibatch, if it fits."""
-        return self._first_fitting(self._splits(minibatch_size), minibatch_size)
+        """The planner's split for a minibatch, if it fits; of several orders of devices, the fastest one."""
+        if self.orders == (None,):
+            return self._first_fitting(self._splits(minibatch_size), minibatch_size)
+        fitting = [of for of in self._splits(minibatch_size) if self.fits_on(of, minibatch_size)]
+        keeping = [of for of in fitting if not any(segment.recompute for segment in of)] or fitting
+        if not keeping:
+            return None
+        return segments_of(self.search.best_on(self.way.of(minibatch_size), keeping).stages)
 
     def moved(self, segments: Sequence[Segment], minibatch_size: int) -> list[Segment] | None:
         """The same split with one cut moved by one layer, if that fits."""
@@ -179,13 +200,19 @@ class _Room:
             return self._alone(shape)
         sizes = shape.sizes[0]
         layout = Layout.of(shape.schedule, shape.num_ranks, sizes, shape.num_stages, shape.num_replicas > 1)
-        splitter = Splitter(self.cluster, self.search.model, sum(sizes))
-        planned = splitter.splits(layout)
-        if self.way.is_recomputing:
-            planned = [*planned, *splitter.recomputing_splits(layout)]
+        planned = [split for order in self.orders for split in self._in_order(layout, order)]
         if self.has_one_stage_a_rank:
             return planned
         return [*planned, *few_splits(self.search.network.num_layers, layout.schedule.placement)]
+
+    def _in_order(self, layout: Layout, order: tuple[int, ...] | None) -> list[tuple[Segment, ...]]:
+        """The planner's splits on the devices in one order."""
+        cluster = self.cluster if order is None else self.cluster.arranged(order)
+        splitter = Splitter(cluster, self.search.model, layout.minibatch_size)
+        found = splitter.splits(layout)
+        if self.way.is_recomputing:
+            found = [*found, *splitter.recomputing_splits(layout)]
+        return found if order is None else [on_devices(split, order) for split in found]
 
     def _alone(self, shape: Shape) -> Sequence[Sequence[Segment]]:
         """All layers on a device, or on that of each replica; computed again where they need be."""

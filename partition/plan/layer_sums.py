@@ -77,7 +77,9 @@ class LayerSums:
     def __init__(self, model: StageSource) -> None:
         self.model = model
         self._known: dict[object, Sums] = {}
-        self._known_most: dict[object, Integers] = {}
+        self._known_most: dict[object, list[int]] = {}
+        self._known_alone: dict[tuple[int, ...], list[StageOccupancy | None]] = {}
+        self._known_once: dict[object, float] = {}
         self._known_bytes: dict[int, tuple[Integers, NDArray[np.intp]]] = {}
 
     def of(self, rows: int, device: Device, actions: tuple[str, ...] = BOTH) -> Sums:
@@ -88,7 +90,13 @@ class LayerSums:
             self._known[key] = make(rows, device, actions)
         return self._known[key]
 
-    def most_bytes(self, sizes: tuple[int, ...], num_microbatches: int) -> Integers:
+    def once(self, key: object, find: Callable[[], float]) -> float:
+        """A figure that follows from the sums, found at the first question after it."""
+        if key not in self._known_once:
+            self._known_once[key] = find()
+        return self._known_once[key]
+
+    def most_bytes(self, sizes: tuple[int, ...], num_microbatches: int) -> list[int]:
         """What the layers up to each one cannot exceed, were each of them a stage and everything in flight at once.
 
         Neighbours in one stage share what one hands to the other, so a difference of these is no less than what a
@@ -96,12 +104,21 @@ class LayerSums:
         """
         key = (sizes, num_microbatches)
         if key not in self._known_most:
-            distinct, index = self._stages
-            layers = self.model.num_layers
-            most = [StageOccupancy(self.model.stage(*distinct[one]), sizes, num_microbatches).most_bytes
-                    if is_used else 0 for one, is_used in enumerate(np.bincount(index[:layers]) > 0)]  # fmt: skip
-            self._known_most[key] = np.concatenate(([0], np.cumsum(np.array(most, dtype=np.int64)[index[:layers]])))
+            most = [occupancy.most_bytes_of(num_microbatches) if occupancy else 0 for occupancy in self._alone(sizes)]
+            index = self._stages[1][: self.model.num_layers]
+            self._known_most[key] = [0, *np.cumsum(np.array(most, dtype=np.int64)[index]).tolist()]
         return self._known_most[key]
+
+    def _alone(self, sizes: tuple[int, ...]) -> list[StageOccupancy | None]:
+        """The bytes of the distinct stages; None for a pair of layers."""
+        if sizes not in self._known_alone:
+            distinct, index = self._stages
+            is_alone = np.bincount(index[: self.model.num_layers], minlength=len(distinct)) > 0
+            self._known_alone[sizes] = [
+                StageOccupancy(self.model.stage(*of), sizes, 1) if alone else None
+                for of, alone in zip(distinct, is_alone.tolist(), strict=True)
+            ]
+        return self._known_alone[sizes]
 
     def over_cuts(self, rows: int, seconds: Callable[[int], float]) -> Floats:
         """What a cut takes, of the bytes that it carries forward, by the number of layers before it.

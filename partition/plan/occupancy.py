@@ -224,8 +224,14 @@ class StageOccupancy:
     @property
     def most_bytes(self) -> int:
         """What the stage cannot exceed, were every microbatch in every place at once."""
+        return self.most_bytes_of(self.num_microbatches)
+
+    def most_bytes_of(self, num_microbatches: int) -> int:
+        """The same with another number of microbatches."""
+        is_own = num_microbatches == self.num_microbatches
+        static = self._static_bytes if is_own else sum(self.stage.static_bytes(num_microbatches).values())
         held = sum(map(sum, self._held))
-        return self._static_bytes + held * self.num_microbatches + max(max(of.values()) for of in self._peaks)
+        return static + held * num_microbatches + max(max(of.values()) for of in self._peaks)
 
     def bytes_at(self, moment: Moment) -> int:
         """Bytes alive at the peak of the action that begins at this moment."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from partition.config import AnyConfig, ExperimentConfig
 from partition.costs import Cluster, CostModel, CostSource, build_costs, read_noise
 from partition.errors import PartitionError
 from partition.graph import Category, Network
-from partition.plan.candidate import Candidate, StagePlan, rank_loads
+from partition.plan.candidate import Candidate, StagePlan, overflow_bytes, rank_loads
 from partition.plan.estimate import Layout, communication_bytes, predict, replay_costs, stage_plans
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.orders import Orders, device_orders, given_order, on_devices
 from partition.plan.progress import learning_rate_rule
 from partition.plan.recomputation import least_recomputation, tightest_recomputation
 from partition.plan.sharded import ShardedLayout, sharded_memory, sharded_prediction
@@ -36,6 +38,9 @@ MOST_SPLIT_WORK = 1_000_000
 """Layers squared times stages times runs of devices that are alike, of a search of splits within memory: a minute."""
 MOST_FIGURES = 10_000
 """Layers times devices of a search that finds the best of every kind."""
+MOST_SPLITS_PRICED = 2
+"""Of one order of devices, of which all are priced; of more, those that bounds leave a chance."""
+Split = tuple[Segment, ...]
 STRATEGIES = ("whole", "shrink", "accumulate", "recompute", "pipeline", "data_parallel", "hybrid", "sharded")
 SHARDED_SCHEDULE = "none"
 """torch's own order of things."""
@@ -96,8 +101,10 @@ class Search:
         for schedule in config.planner.schedules or ():
             self._check_schedule(schedule)
         self._splitter = cache(self._make_splitter)
+        self._orders = cache(self._make_orders)
         self._most_memory = cache(self._most_memory_of)
         self._shapes_layouts = cache(self._make_layouts)
+        self.least_step_s = cache(self._least_step_s)
         self._layouts_again: dict[object, tuple[Layout, ...]] = {}
 
     @property
@@ -206,7 +213,7 @@ class Search:
 
     # Bounds
 
-    def least_step_s(self, shape: Shape) -> float:
+    def _least_step_s(self, shape: Shape) -> float:
         """What no candidate of a shape over several devices can be below, whatever its split."""
         from partition.plan.bounds import any_split_bound_s
 
@@ -219,16 +226,24 @@ class Search:
 
     def least_step_on_split_s(self, shape: Shape) -> float:
         """The same on the split that the shape would be priced on; 0 where only memory can tell which that is."""
+        if not self._is_bounded(shape):
+            return 0.0
+        placement, sizes = _placement(shape), shape.sizes[0]
+        found = [self._splits(shape, lambda splitter: splitter.unlimited(placement, sizes), (order,))
+                 for order in self.orders_tried(shape)]  # fmt: skip
+        if not all(found):
+            return 0.0
+        return min(self._bound_s(shape, split) for splits in found for split in splits)
+
+    def _bound_s(self, shape: Shape, split: Sequence[Segment]) -> float:
+        """What the step of a shape on a split cannot be below; 0 where costs may fall as microbatches grow."""
         from partition.plan.bounds import StepBound
 
         if not self._is_bounded(shape):
             return 0.0
+        cluster = self.replica_cluster(shape.num_replicas, shape.num_ranks)
         placement, sizes, replicas = _placement(shape), shape.sizes[0], shape.num_replicas
-        splits = self._splitter(replicas, shape.num_ranks).unlimited(placement, sizes)
-        cluster = self.replica_cluster(replicas, shape.num_ranks)
-        bounds = [StepBound.of(shape.schedule, placement, sizes, split, cluster, self.sums, replicas)
-                  for split in splits]  # fmt: skip
-        return min((bound.seconds for bound in bounds), default=0.0)
+        return StepBound.of(shape.schedule, placement, sizes, split, cluster, self.sums, replicas).seconds
 
     def _is_bounded(self, shape: Shape) -> bool:
         """Whether costs are known not to fall as microbatches grow, as measured ones may, or all are of one size."""
@@ -337,16 +352,17 @@ class Search:
             return []
         if plain.feasible and not has_one_stage_a_rank:
             return []
-        found = [self.price(shape, split) for split in self.recomputing_splits(plain, shape)]
-        fitting = [candidate for candidate in found if candidate.feasible]
-        best = min(fitting, key=by_step, default=None)
-        return [] if best is None or (plain.feasible and by_step(plain) <= by_step(best)) else [best]
+        splits = self.recomputing_splits(plain, shape)
+        best = self.best_on(shape, splits) if splits else None
+        if best is None or not best.feasible or (plain.feasible and by_step(plain) <= by_step(best)):
+            return []
+        return [best]
 
     def recomputing_splits(self, plain: Candidate, shape: Shape) -> Sequence[Sequence[Segment]]:
         """Splits of a way over several devices with layers computed again; none for one device each where all fit."""
         if shape.num_ranks > 1:
             layout = self._shapes_layouts(shape)[0]
-            return self._splitter(shape.num_replicas, shape.num_ranks).recomputing_splits(layout)
+            return self._splits(shape, lambda of: of.recomputing_splits(layout), self.orders_tried(shape))
         smallest = min(range(shape.num_replicas), key=lambda index: self.cluster.devices[index].memory_bytes)
         return [] if plain.feasible else [[self.recomputing_segment(shape, smallest)._replace(device=0)]]
 
@@ -433,8 +449,82 @@ class Search:
             # Where the fastest split of all fits there is nothing to search.
             fastest = self.price(shape, splitter.fastest(_placement(shape), shape.sizes[0]))
             return fastest if fastest.feasible else self._without_layout(shape, self._too_much(fastest))
-        splits = splitter.splits(self._shapes_layouts(shape)[0])
-        return min((self.price(shape, split) for split in splits), key=by_step)
+        return self.best_on(shape, self.splits_of(shape))
+
+    def splits_of(self, shape: Shape) -> list[Split]:
+        """The splits that a shape over several devices is priced on, over all orders of devices that are tried."""
+        layout = self._shapes_layouts(shape)[0]
+        return self._splits(shape, lambda of: of.splits(layout), self.orders_tried(shape))
+
+    def has_layout(self, shape: Shape) -> bool:
+        """Whether there are layers, examples and devices enough."""
+        return not self._no_layout(shape)
+
+    def best_on(self, shape: Shape, splits: Sequence[Sequence[Segment]]) -> Candidate:
+        """The fastest candidate of a shape on some splits that fits; where none does, the one that comes closest."""
+        if len(splits) <= MOST_SPLITS_PRICED:
+            return min((self.price(shape, split) for split in splits), key=by_step)
+        overflows = [overflow_bytes(self.stages_of(shape, split)) for split in splits]
+        fitting = [split for split, overflow in zip(splits, overflows, strict=True) if overflow <= 0]
+        if not fitting:
+            return self.price(shape, splits[overflows.index(min(overflows))])
+        return self._fastest_on(shape, fitting)
+
+    def _fastest_on(self, shape: Shape, splits: Sequence[Sequence[Segment]]) -> Candidate:
+        """By bounds, the most promising first: what is bounded above the best that is known is not priced."""
+        bounds = [self._bound_s(shape, split) for split in splits]
+        best: tuple[float, int, Candidate] | None = None
+        for place in sorted(range(len(splits)), key=bounds.__getitem__):
+            if best is not None and bounds[place] > best[0]:
+                break
+            candidate = self.price(shape, splits[place])
+            assert candidate.predicted is not None, "a candidate with a layout is priced"
+            found = candidate.predicted.step_s, place, candidate
+            best = found if best is None or found[:2] < best[:2] else best
+        assert best is not None, "there are splits"
+        return best[2]
+
+    # Orders of devices
+
+    def orders_of(self, shape: Shape) -> Orders:
+        """The orders of unlike devices that are tried for a shape; of like ones there is one."""
+        return self._orders(shape.num_replicas, shape.num_ranks)
+
+    def orders_tried(self, shape: Shape) -> Sequence[tuple[int, ...] | None]:
+        """None for the devices as they are."""
+        return self.orders_of(shape).tried if self.has_unlike_devices else (None,)
+
+    @cached_property
+    def has_unlike_devices(self) -> bool:
+        """Whether it matters which device takes which stage."""
+        return len({device.figures for device in self.cluster.devices}) > 1
+
+    def _make_orders(self, num_replicas: int, num_ranks: int) -> Orders:
+        """Of the devices of one replica; without replicas, of so many of all devices."""
+        devices = self.replica_cluster(num_replicas, num_ranks).devices
+        per_node = self.cluster.links.devices_per_node if self.cluster.links.inter_node else None
+        kinds = [
+            (
+                device.figures,
+                index if device.profile is not None else None,
+                tuple((index + replica * num_ranks) // per_node for replica in range(num_replicas)) if per_node else (),
+            )
+            for index, device in enumerate(devices)
+        ]
+        if self.is_large:
+            return given_order(kinds, num_ranks)
+        speeds, memory = [device.flop_per_s for device in devices], [device.memory_bytes for device in devices]
+        return device_orders(kinds, num_ranks, speeds, memory)
+
+    def _splits(
+        self, shape: Shape, find: Callable[[Splitter], Sequence[Split]], orders: Sequence[tuple[int, ...] | None]
+    ) -> list[Split]:
+        """What splitters of the devices in some orders find, on the devices of the experiment."""
+        found: dict[Split, None] = {}
+        for order in orders:
+            for split in find(self._splitter(shape.num_replicas, shape.num_ranks, order)):
+                found[split if order is None else on_devices(split, order)] = None
+        return list(found)
 
     def _is_too_much(self, shape: Shape) -> bool:
         """Whether the splits of a shape that fit would take minutes to search, and memory has to be looked at."""
@@ -449,9 +539,9 @@ class Search:
             f"fit are too many to search with {self.costs.num_layers:,} layers in {fastest.num_stages} stages"
         )
 
-    def _make_splitter(self, num_replicas: int, num_ranks: int) -> Splitter:
-        share = -(-self.minibatch_size // num_replicas)
-        return Splitter(self.replica_cluster(num_replicas, num_ranks), self.costs, share, self.sums)
+    def _make_splitter(self, num_replicas: int, num_ranks: int, order: tuple[int, ...] | None = None) -> Splitter:
+        share, cluster = -(-self.minibatch_size // num_replicas), self.replica_cluster(num_replicas, num_ranks)
+        return Splitter(cluster if order is None else cluster.arranged(order), self.costs, share, self.sums)
 
     @cached_property
     def sums(self) -> LayerSums:
@@ -552,6 +642,19 @@ class Search:
         """What the actions of one replica of a candidate cost, under its layout or a short one."""
         return self._costs(layout, segments_of(candidate.stages), replica, candidate.num_replicas)
 
+    def _costs_of_replicas(self, layouts: Sequence[Layout], segments: Sequence[Segment]) -> list[ReplayCosts]:
+        """What the actions of every replica cost; those with like devices, links and layout share theirs."""
+        known: dict[object, ReplayCosts] = {}
+        found = []
+        for replica, layout in enumerate(layouts):
+            devices = [segment.device for segment in _shifted(segments, replica * layout.schedule.num_ranks)]
+            links = tuple(self.cluster.link_kind(*hop) for hop in pairwise(devices))
+            key = (id(layout), tuple(self.cluster.devices[device].rates for device in devices), links)
+            if key not in known:
+                known[key] = self._costs(layout, segments, replica, len(layouts))
+            found.append(known[key])
+        return found
+
     def _costs(self, layout: Layout, segments: Sequence[Segment], replica: int, num_replicas: int) -> ReplayCosts:
         """`segments` are those of the first replica; the others are on the devices that follow, in the same order."""
         num_ranks = layout.schedule.num_ranks
@@ -573,8 +676,8 @@ class Search:
 
     def price(self, shape: Shape, segments: Sequence[Segment]) -> Candidate:
         """The candidate of a shape on given segments, those of its first replica."""
-        layouts, num_replicas = self.layouts_on(shape, segments), shape.num_replicas
-        costs = [self._costs(layout, segments, replica, num_replicas) for replica, layout in enumerate(layouts)]
+        layouts = self.layouts_on(shape, segments)
+        costs = self._costs_of_replicas(layouts, segments)
         stages = self.stages_of(shape, segments)
         candidate = self._without_layout(shape, "")
         overflow = _overflow(stages)

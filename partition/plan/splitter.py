@@ -97,8 +97,8 @@ class Splitter:
         def apart(segments: Sequence[Segment]) -> dict[int, int]:
             """No less than what follows, without a look at what the stages do."""
             before, held = self.sums.most_bytes(distinct, len(sizes)), dict[int, int]()
-            for device, first, last in (segment[:3] for segment in segments):
-                held[device] = held.get(device, 0) + int(before[last + 1] - before[first])
+            for device, first, last, _ in segments:
+                held[device] = held.get(device, 0) + before[last + 1] - before[first]
             return held
 
         @cache
@@ -106,13 +106,13 @@ class Splitter:
             return StageOccupancy(stage, distinct, len(sizes)).most_bytes
 
         def fits(segments: Sequence[Segment]) -> bool:
-            if all(of <= self.cluster.devices[device].memory_bytes for device, of in apart(segments).items()):
-                return True
-            held: dict[int, int] = {}
-            for segment in segments:
-                stage = self.model.stage(segment.first_layer, segment.last_layer)
-                held[segment.device] = held.get(segment.device, 0) + most_bytes(stage)
-            return all(of <= self.cluster.devices[device].memory_bytes for device, of in held.items())
+            limits = self.cluster.devices
+            doubtful = {device for device, of in apart(segments).items() if of > limits[device].memory_bytes}
+            held = dict.fromkeys(doubtful, 0)
+            for device, first, last, _ in segments:
+                if device in doubtful:
+                    held[device] += most_bytes(self.model.stage(first, last))
+            return all(of <= limits[device].memory_bytes for device, of in held.items())
 
         return fits
 
@@ -423,44 +423,89 @@ def _improve(
     segments: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds, fits: Fits
 ) -> tuple[Segment, ...]:
     """Move layers over cuts, one at a time, while that relieves the busiest rank, or the next one, and still fits."""
-    while len(segments) <= MOST_STAGES_IMPROVED:
-        moves = _Moves(segments, placement, seconds)
-        taken = next((moved for moved in moves.better() if fits(moved)), None)
-        if taken is None:
-            return segments
-        segments = taken
-    return segments
+    if len(segments) > MOST_STAGES_IMPROVED:
+        return segments
+    moves = _Moves(segments, placement, seconds)
+    while (better := moves.first_better(fits)) is not None:
+        moves.take(better)
+    return tuple(moves.segments)
 
 
 class _Moves:
     """The moves of one layer over a cut, by what they do to the two ranks beside it.
 
     Of two splits the better one has the less busy busiest rank, of equals the less busy next one, and so on; where two
-    ranks change, that is decided by these two, as all others are the same.
+    ranks change, that is decided by these two, as all others are the same. A move that is taken changes what the moves
+    beside its two ranks do, and no other.
     """
 
     def __init__(self, segments: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds) -> None:
-        self.segments, self.placement, self.seconds = segments, placement, seconds
-        self.busy_s = [0.0] * (max(placement) + 1)
-        for index, segment in enumerate(segments):
-            self.busy_s[placement[index]] += seconds(index, *segment[:3])
+        self.segments, self.placement, self.seconds = list(segments), placement, seconds
+        self.stages_of = [[index for index, of in enumerate(placement) if of == rank]
+                          for rank in range(max(placement) + 1)]  # fmt: skip
+        self.stage_s = [seconds(index, *segment[:3]) for index, segment in enumerate(segments)]
+        self.busy_s = [self._busy_s(rank) for rank in range(len(self.stages_of))]
+        self.found = [self._at_cut(index) for index in range(len(segments) - 1)]
 
-    def better(self) -> Iterator[tuple[Segment, ...]]:
-        """The splits that a better move leads to, the best first."""
+    def _busy_s(self, rank: int) -> float:
+        busy_s = 0.0
+        for index in self.stages_of[rank]:
+            busy_s += self.stage_s[index]
+        return busy_s
+
+    def first_better(self, fits: Fits) -> _Move | None:
+        """The best of the better moves whose split fits."""
+        best = min(self._most_promising(), key=cmp_to_key(_compare), default=None)
+        if best is None or fits(self._moved(best)):
+            return best
+        moves = sorted((move for of_cut in self.found for move in of_cut), key=cmp_to_key(_compare))
+        return next((move for move in moves if fits(self._moved(move))), None)
+
+    def _most_promising(self) -> list[_Move]:
+        """The better moves, or those of them that relieve the busiest rank, where there is one: the others do not."""
+        busiest_s = max(self.busy_s)
+        if self.busy_s.count(busiest_s) == 1:
+            cuts = sorted(self._cuts_of(self.busy_s.index(busiest_s)))
+            moves = [move for cut in cuts for move in self.found[cut]]
+            if any(after[0] < busiest_s for _, after, _, _ in moves):
+                return moves
+        return [move for of_cut in self.found for move in of_cut]
+
+    def _cuts_of(self, rank: int) -> set[int]:
+        """The cuts beside the stages of a rank."""
+        return {at for of in self.stages_of[rank] for at in (of - 1, of) if 0 <= at < len(self.segments) - 1}
+
+    def _moved(self, move: _Move) -> tuple[Segment, ...]:
+        """The split that a move leads to."""
+        _, _, index, moved = move
+        return (*self.segments[:index], *moved, *self.segments[index + 2 :])
+
+    def take(self, move: _Move) -> None:
+        """Make a move."""
+        _, _, index, moved = move
+        self.segments[index : index + 2] = moved
+        self.stage_s[index : index + 2] = [self.seconds(at, *of[:3]) for at, of in enumerate(moved, start=index)]
+        ranks = {self.placement[index], self.placement[index + 1]}
+        for rank in ranks:
+            self.busy_s[rank] = self._busy_s(rank)
+        for cut in set().union(*map(self._cuts_of, ranks)):
+            self.found[cut] = self._at_cut(cut)
+
+    def _at_cut(self, index: int) -> list[_Move]:
+        """The moves over one cut that make the split better."""
         found = []
-        for index, moved in _moved_pairs(self.segments):
+        for moved in _moved_pair(self.segments[index], self.segments[index + 1]):
             before, after = self._change(index, moved)
             if after < before:
                 found.append((before, after, index, moved))
-        for _, _, index, moved in sorted(found, key=cmp_to_key(_compare)):
-            yield (*self.segments[:index], *moved, *self.segments[index + 2 :])
+        return found
 
     def _change(self, index: int, moved: tuple[Segment, Segment]) -> tuple[list[float], list[float]]:
         """What the ranks of two neighbouring stages are busy before a move and after it, the busier one first."""
         after: dict[int, float] = {}
         for at, segment in enumerate(moved, start=index):
             rank = self.placement[at]
-            change_s = self.seconds(at, *segment[:3]) - self.seconds(at, *self.segments[at][:3])
+            change_s = self.seconds(at, *segment[:3]) - self.stage_s[at]
             after[rank] = after.get(rank, self.busy_s[rank]) + change_s
         return sorted((self.busy_s[rank] for rank in after), reverse=True), sorted(after.values(), reverse=True)
 
@@ -477,9 +522,13 @@ def _compare(one: _Move, other: _Move) -> int:
 def _moved_pairs(segments: Sequence[Segment]) -> Iterator[tuple[int, tuple[Segment, Segment]]]:
     """The two stages at a cut that has moved by one layer, after the index of the first."""
     for index, (before, after) in enumerate(pairwise(segments)):
-        for cut in (before.last_layer - 1, before.last_layer + 1):
-            if before.first_layer <= cut < after.last_layer:
-                yield index, (before.covering(before.first_layer, cut), after.covering(cut + 1, after.last_layer))
+        yield from ((index, moved) for moved in _moved_pair(before, after))
+
+
+def _moved_pair(before: Segment, after: Segment) -> Iterator[tuple[Segment, Segment]]:
+    for cut in (before.last_layer - 1, before.last_layer + 1):
+        if before.first_layer <= cut < after.last_layer:
+            yield before.covering(before.first_layer, cut), after.covering(cut + 1, after.last_layer)
 
 
 def neighbours(segments: Sequence[Segment]) -> Iterator[tuple[Segment, ...]]:

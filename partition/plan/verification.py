@@ -5,6 +5,7 @@ memory   a ledger walks every row action by action; plans sum up distinct moment
 step     the schedule on integer arrays, all ranks at once; plans replay it rank by rank        schedule/fast
 split    a search over cuts by plain recursion on the costs of whole stages, memory included;
          plans take differences of running sums on arrays                                       split.py
+order    the fastest of every order of unlike devices that is tried, each on integer arrays        orders.py
 bound    no less than the arithmetic of the minibatch, nor than any split's busiest device      bounds.py
 """
 
@@ -12,13 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 from partition.errors import PartitionError
-from partition.plan.candidate import Candidate
+from partition.plan.candidate import Candidate, overflow_bytes
 from partition.plan.certificate import arithmetic_bound_s
 from partition.plan.plan_file import read_plan
 from partition.plan.search import Search, Shape
@@ -56,6 +57,7 @@ def _checks(search: Search, candidate: Candidate) -> Iterator[Check]:
         yield _memory(search, candidate)
         yield from _step(search, candidate)
         yield from _split(search, candidate)
+        yield from _order(search, candidate)
     yield _bound(search, candidate)
 
 
@@ -78,8 +80,22 @@ def _memory(search: Search, candidate: Candidate) -> Check:
 def _step(search: Search, candidate: Candidate) -> Iterator[Check]:
     """By arrays, which know neither sums over replicas nor measured postings, nor recomputation."""
     assert candidate.predicted is not None
-    if candidate.num_replicas > 1 or candidate.recompute or search.cluster.devices[0].profile is not None:
+    if not _is_priced_by_arrays(search, candidate):
         return
+    again_s, planned_s = _step_on_arrays(search, candidate), candidate.predicted.step_s
+    yield Check(
+        what="step",
+        passed=math.isclose(again_s, planned_s, rel_tol=SAME),
+        found=f"{format_seconds(again_s)} on integer arrays, {format_seconds(planned_s)} in the plan",
+    )
+
+
+def _is_priced_by_arrays(search: Search, candidate: Candidate) -> bool:
+    is_measured = search.cluster.devices[0].profile is not None
+    return not (candidate.num_replicas > 1 or candidate.recompute or is_measured)
+
+
+def _step_on_arrays(search: Search, candidate: Candidate) -> float:
     from partition.plan.estimate import RECEIVES_AHEAD
     from partition.schedule.fast import estimate, generate_coded
 
@@ -90,12 +106,24 @@ def _step(search: Search, candidate: Candidate) -> Iterator[Check]:
         num_stages=candidate.num_stages,
     )
     costs = search.costs_of(candidate, search.layouts(candidate)[0], 0)
-    again_s = estimate(coded, costs, has_step_barrier=search.has_step_barrier, receives_ahead=RECEIVES_AHEAD).makespan_s
-    planned_s = candidate.predicted.step_s
+    return estimate(coded, costs, has_step_barrier=search.has_step_barrier, receives_ahead=RECEIVES_AHEAD).makespan_s
+
+
+def _order(search: Search, candidate: Candidate) -> Iterator[Check]:
+    """Where devices are unlike, what the same way takes in every other order that is tried and fits."""
+    shape = Shape.of(candidate)
+    if not search.has_unlike_devices or shape.num_ranks == 1 or not _is_priced_by_arrays(search, candidate):
+        return
+    assert candidate.predicted is not None
+    placed = [search.stages_of(shape, split) for split in search.splits_of(shape)]
+    steps_s = [_step_on_arrays(search, replace(candidate, stages=stages))
+               for stages in placed if overflow_bytes(stages) <= 0]  # fmt: skip
+    least_s = min(steps_s, default=math.inf)
     yield Check(
-        what="step",
-        passed=math.isclose(again_s, planned_s, rel_tol=SAME),
-        found=f"{format_seconds(again_s)} on integer arrays, {format_seconds(planned_s)} in the plan",
+        what="order",
+        passed=candidate.predicted.step_s <= least_s * (1 + SAME),
+        found=f"{', '.join(candidate.rank_devices)}; {search.orders_of(shape).in_words}, the fastest takes "
+        f"{format_seconds(least_s)}",
     )
 
 
@@ -111,9 +139,10 @@ def _split(search: Search, candidate: Candidate) -> Iterator[Check]:
     problem = _problem_again(search, candidate)
     best = optimal_split(problem)
     own = [stage for stage in candidate.stages if stage.replica_index == 0]
-    stages_s = [problem.stage_s(stage.stage_index, stage.device_index, *stage.layers[:2]) for stage in own]
-    cuts_s = [problem.cut_s(one.device_index, other.device_index, one.last_layer) for one, other in pairwise(own)]
-    once_s = problem.once_s(0, own[0].device_index, 0, own[0].last_layer)
+    at = [stage.stage_index if search.has_unlike_devices else stage.device_index for stage in own]
+    stages_s = [problem.stage_s(stage.stage_index, at[stage.stage_index], *stage.layers[:2]) for stage in own]
+    cuts_s = [problem.cut_s(*pair, one.last_layer) for one, pair in zip(own, pairwise(at), strict=False)]
+    once_s = problem.once_s(0, at[0], 0, own[0].last_layer)
     value_s = math.fsum((*stages_s, *cuts_s, once_s)) + (shape.num_microbatches - 1) * max(*stages_s, *cuts_s)
     least_s = math.inf if best is None else best.step_s
     yield Check(
@@ -125,10 +154,15 @@ def _split(search: Search, candidate: Candidate) -> Iterator[Check]:
 
 
 def _problem_again(search: Search, candidate: Candidate) -> SplitProblem:
-    """The split problem of a candidate from the costs of whole stages and the moments of its own rows."""
+    """The split problem of a candidate from the costs of whole stages and the moments of its own rows.
+
+    Of unlike devices on those that it is on, in their order.
+    """
     shape = Shape.of(candidate)
     layout = search.layouts(candidate)[0]
     cluster = search.replica_cluster(shape.num_replicas, shape.num_ranks)
+    if search.has_unlike_devices:
+        cluster = cluster.arranged([stage.device_index for stage in candidate.stages if stage.replica_index == 0])
     rows, costs = layout.distinct_sizes[0], search.costs
 
     @cache

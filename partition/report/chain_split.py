@@ -20,7 +20,8 @@ def chain_split_record(split: ChainSplit) -> dict[str, object]:
         "bottleneck_s": split.bottleneck_s,
         "step_s": split.step_s,
         "lower_bound_s": split.lower_bound_s,
-        "optimal": True,
+        "optimal": split.is_optimal,
+        "orders": None if split.orders is None else split.orders.in_words,
         "objective": split.objective,
         "num_microbatches": split.num_microbatches,
         "stages": [
@@ -87,5 +88,6 @@ def _times(split: ChainSplit) -> str:
     return (
         f"Bound by {slowest}: {bottleneck} a microbatch.\n"
         f"A step takes {format_seconds(split.step_s)}: {sums}.\n"
-        f"No split into {counted(len(split.stages), 'stage')} has a shorter {split.objective}: proved by search."
+        f"No split into {counted(len(split.stages), 'stage')} has a shorter {split.objective}: proved by search"
+        f"{'' if split.orders is None else f', {split.orders.in_words}'}."
     )

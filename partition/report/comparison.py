@@ -45,6 +45,7 @@ def comparison_text(
         parts.append(f"{len(comparison.unpriced)} more ways were not priced: bounds show that none is the fastest of "
                      "its kind, or of all; --all prices them.")  # fmt: skip
     parts.append(textwrap.fill(f"Verdict: {comparison.verdict}", WIDTH))
+    parts.append(_order_words(feasible, comparison.chosen))
     parts += [textwrap.fill(words, WIDTH) for words in explanation_words(explanation)] if explanation else []
     parts.append(_grounds(comparison))
     parts.append(textwrap.fill(f"Not considered: {'; '.join(comparison.not_considered)}.", WIDTH))
@@ -132,9 +133,28 @@ def _feasible_table(candidates: Sequence[Candidate], chosen: Candidate | None, o
             *(format_bytes(max(of)) for of in (
                 predicted.peak_bytes, predicted.reserved_bytes, predicted.context_bytes
             )[: len(memory)]),
-            "<- chosen" if candidate is chosen else "estimated" if candidate.sharding else "",
+            _note(candidate, chosen),
         ))  # fmt: skip
     return table(header, rows, left=(0, len(header) - 1))
+
+
+def _note(candidate: Candidate, chosen: Candidate | None) -> str:
+    note = "<- chosen" if candidate is chosen else "estimated" if candidate.sharding else ""
+    return f"{note} *".lstrip() if candidate.has_own_order else note
+
+
+def _order_words(candidates: Sequence[Candidate], chosen: Candidate | None) -> str:
+    """Which devices the ranks of the choice are on, where that is not the order of the experiment."""
+    words = []
+    if chosen is not None and chosen.has_own_order:
+        words.append(
+            f"Order of devices: ranks 0 to {chosen.ranks_per_replica - 1} of {chosen.name} are on "
+            f"{', '.join(chosen.rank_devices)}, which is another order than the experiment's; on several hosts start "
+            "each rank where its device is."
+        )
+    if any(candidate.has_own_order for candidate in candidates):
+        words.append("* in an order of devices of its own.")
+    return textwrap.fill(" ".join(words), WIDTH)
 
 
 def _times(candidate: Candidate, chosen: Candidate | None, objective: str) -> str:

@@ -43,8 +43,11 @@ class ProcessWorld:
 
     is_shared = True
 
-    def __init__(self, process: Process, *, num_replicas: int, is_cuda: bool, timeout_s: float) -> None:
+    def __init__(
+        self, process: Process, *, num_replicas: int, is_cuda: bool, timeout_s: float, gpu: int | None = None
+    ) -> None:
         self.process = process
+        self._gpu = process.local_rank if gpu is None else gpu
         self.num_replicas = num_replicas
         self.ranks_per_replica = process.world_size // num_replicas
         self.ranks: Sequence[int] = (process.rank,)
@@ -109,7 +112,7 @@ class ProcessWorld:
     @property
     def message_device(self) -> torch.device:
         """Where tensors are that the communicators take."""
-        return torch.device("cuda", self.process.local_rank) if self._is_cuda else torch.device("cpu")
+        return torch.device("cuda", self._gpu) if self._is_cuda else torch.device("cpu")
 
     def _warm_up(self) -> None:
         """A first message over every pair of ranks and a first sum: what connects lazily connects now."""
@@ -260,10 +263,17 @@ def connect(process: Process, store: Store, search: Search, candidate: Candidate
     timeout_s = search.config.training.timeout_s
     agree(process, store, facts(search, candidate, num_train), timeout_s)
     used = search.cluster.devices[candidate.stages[0].device_index]
-    is_cuda = used.kind == "cuda"
+    is_cuda, gpu = used.kind == "cuda", gpu_of(process, candidate)
     if is_cuda:
-        torch.cuda.set_device(process.local_rank)
-    return ProcessWorld(process, num_replicas=candidate.num_replicas, is_cuda=is_cuda, timeout_s=timeout_s)
+        torch.cuda.set_device(gpu)
+    return ProcessWorld(process, num_replicas=candidate.num_replicas, is_cuda=is_cuda, timeout_s=timeout_s, gpu=gpu)
+
+
+def gpu_of(process: Process, candidate: Candidate) -> int:
+    """The GPU of this process: the one that the plan puts its rank on, where all are of this host; else its place."""
+    if process.local_world_size < process.world_size:
+        return process.local_rank
+    return next(plan.device_index for plan in candidate.stages if plan.rank == process.rank)
 
 
 def check_world_size(process: Process, candidate: Candidate) -> None:

@@ -189,7 +189,7 @@ def test_slower_devices_get_fewer_layers(table: Path) -> None:
     unlike = cluster.model_copy(update={"devices": (fast, slow)})
     planner = {"strategies": ("pipeline",), "schedules": ("1f1b",)}
     (found,) = Search(chain_config(table, cluster=unlike, planner=planner)).candidates()
-    sizes = [stage.last_layer - stage.first_layer for stage in found.stages]
+    sizes = {stage.device_index: stage.last_layer - stage.first_layer for stage in found.stages}
     assert sizes[0] > sizes[1]
 
 

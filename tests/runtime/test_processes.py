@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from partition.config import ExperimentConfig
+from partition.config.cluster import ClusterConfig
 from partition.data.dataset import load
 from partition.errors import PartitionError
 from partition.plan import Search
@@ -16,7 +17,7 @@ from partition.record import Final, Metrics
 from partition.runtime import Fleet, joined, train
 from partition.runtime.agreement import check_agreement
 from partition.runtime.process import Process
-from partition.runtime.processes import ProcessWorld
+from partition.runtime.processes import ProcessWorld, gpu_of
 from tests.runtime.by_hand import find
 from tests.runtime.conftest import build_config
 from tests.runtime.events import peak, recorded
@@ -194,3 +195,62 @@ def test_sharing_numbers_is_exact_and_takes_nothing_from_the_allocator() -> None
     for values, num_bytes in run_ranks(2, shared_numbers, 1.0):
         assert values == [[0.1, np.inf, 1e300], [1.1, np.inf, 1e300]]
         assert num_bytes == 0
+
+
+def in_another_order() -> ExperimentConfig:
+    """Two nodes of two devices, of which speeds and memory differ so that ranks are best on others than their own."""
+    rates, limits = (1e6, 3e7, 1e6, 1e7), (2**20, 2**21, 2**20, 2**22)
+    devices = tuple(
+        {"kind": "simulated", "memory_bytes": limit, "flop_per_s": {"default": rate}, "memory_bytes_per_s": 1e9}
+        for rate, limit in zip(rates, limits, strict=True)
+    )
+    links = {
+        "intra_node": {"bytes_per_s": 1e8, "latency_s": 1e-6},
+        "inter_node": {"bytes_per_s": 1e7, "latency_s": 1e-5},
+        "devices_per_node": 2,
+    }
+    config = build_config(planner={"num_microbatches": (4,)})
+    cluster = ClusterConfig.model_validate({"devices": devices, "links": links})
+    return config.model_copy(update={"cluster": cluster})
+
+
+@pytest.mark.parametrize("name", ["pipeline-3x4-1f1b", "pipeline-2x4-zbv"])
+def test_stages_on_devices_in_another_order_train_as_one_device_does(name: str) -> None:
+    """The order is the planner's; in one process the clocks have the links of the devices that are neighbours."""
+    config = in_another_order()
+    candidate = find(Search(config), name)
+    assert candidate.has_own_order
+    expected = run_config(config, "accumulate-4@simulated:0")
+    together = run_config(config, name)
+    outcomes = run_ranks(candidate.num_devices, run_config, config, name)
+    for outcome in (together, *outcomes):
+        assert outcome.steps == expected.steps
+        assert outcome.final == expected.final
+        assert all(predicted == measured for predicted, measured in outcome.peaks)
+    weights = {layer: of for outcome in outcomes for layer, of in outcome.weights.items()}
+    assert all(
+        np.array_equal(*pair)
+        for layer, of in expected.weights.items()
+        for pair in (*zip(of, weights[layer], strict=True), *zip(of, together.weights[layer], strict=True))
+    )
+
+
+def test_in_one_process_a_step_in_another_order_takes_what_was_predicted() -> None:
+    search = Search(in_another_order())
+    candidate, dataset = find(search, "pipeline-3x4-1f1b"), load(search.config)
+    with joined(search, candidate, dataset.num_train) as world:
+        summary = train(search, candidate, dataset, lambda _: None, world=world).summary
+    assert summary.step_time is not None
+    assert summary.step_time.measured_s == pytest.approx(summary.step_time.predicted_s, rel=1e-9)
+
+
+def test_a_rank_takes_the_gpu_that_the_plan_puts_it_on_where_all_are_of_its_host() -> None:
+    candidate = find(Search(in_another_order()), "pipeline-3x4-1f1b")
+    indices = [stage.device_index for stage in candidate.stages]
+
+    def process(rank: int, local_world_size: int) -> Process:
+        return Process(rank=rank, local_rank=rank % local_world_size, world_size=3, local_world_size=local_world_size,
+                       address=("localhost", 1), has_agent_store=False)  # fmt: skip
+
+    assert [gpu_of(process(rank, 3), candidate) for rank in range(3)] == indices
+    assert [gpu_of(process(rank, 1), candidate) for rank in range(3)] == [0, 0, 0]
