@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
-import numpy as np
 import pytest
 
 from partition.config import ExperimentConfig
