@@ -16,6 +16,7 @@ from partition.plan.estimate import Layout, communication_bytes, predict, replay
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.progress import learning_rate_rule
+from partition.plan.quickest import quickest
 from partition.plan.recomputation import least_recomputation, tightest_recomputation
 from partition.plan.sharded import ShardedLayout, sharded_memory, sharded_prediction
 from partition.plan.sizes import AnySizes, Sizes, Steps, WholeMicrobatches, powers_of_two
@@ -219,16 +220,20 @@ class Search:
 
     def least_step_on_split_s(self, shape: Shape) -> float:
         """The same on the split that the shape would be priced on; 0 where only memory can tell which that is."""
+        if not self._is_bounded(shape):
+            return 0.0
+        splits = self._splitter(shape.num_replicas, shape.num_ranks).unlimited(_placement(shape), shape.sizes[0])
+        return min((self.bound_of(shape, split) for split in splits), default=0.0)
+
+    def bound_of(self, shape: Shape, split: Sequence[Segment]) -> float:
+        """What the step of a shape over several devices cannot be below on a split; 0 where no bound is known."""
         from partition.plan.bounds import StepBound
 
         if not self._is_bounded(shape):
             return 0.0
-        placement, sizes, replicas = _placement(shape), shape.sizes[0], shape.num_replicas
-        splits = self._splitter(replicas, shape.num_ranks).unlimited(placement, sizes)
-        cluster = self.replica_cluster(replicas, shape.num_ranks)
-        bounds = [StepBound.of(shape.schedule, placement, sizes, split, cluster, self.sums, replicas)
-                  for split in splits]  # fmt: skip
-        return min((bound.seconds for bound in bounds), default=0.0)
+        cluster = self.replica_cluster(shape.num_replicas, shape.num_ranks)
+        placement, sizes = _placement(shape), shape.sizes[0]
+        return StepBound.of(shape.schedule, placement, sizes, split, cluster, self.sums, shape.num_replicas).seconds
 
     def _is_bounded(self, shape: Shape) -> bool:
         """Whether costs are known not to fall as microbatches grow, as measured ones may, or all are of one size."""
@@ -434,7 +439,7 @@ class Search:
             fastest = self.price(shape, splitter.fastest(_placement(shape), shape.sizes[0]))
             return fastest if fastest.feasible else self._without_layout(shape, self._too_much(fastest))
         splits = splitter.splits(self._shapes_layouts(shape)[0])
-        return min((self.price(shape, split) for split in splits), key=by_step)
+        return quickest(self, shape, splits)
 
     def _is_too_much(self, shape: Shape) -> bool:
         """Whether the splits of a shape that fit would take minutes to search, and memory has to be looked at."""
