@@ -23,6 +23,7 @@ from partition.plan.candidate import StagePlan, overflow_bytes, rank_loads
 from partition.plan.estimate import Layout
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.quickest import quickest
 from partition.plan.recomputation import can_recompute_within
 from partition.plan.search import Search, Shape, segments_of
 from partition.plan.split import Segment
@@ -83,8 +84,7 @@ def largest_fitting(search: Search, num_microbatches: Sequence[int]) -> list[Lar
     One pass on one device, accumulation in so many microbatches and in microbatches of one example, pipelines of
     every number of devices and schedule, replicas, and replicas of pipelines. Fully sharded replicas are left out:
     their bytes are estimates; so is recomputation where it does not help. Exact for the best split of stages that keep
-    everything or are computed again in either form; with several stages a device and more than a hundred splits, for
-    the best that was found.
+    everything or are computed again in either form; with several stages a device, for the best that was found.
     """
     found = [(way, largest_of(search, way)) for way in ways(search, num_microbatches)]
     return [fit for way, fit in found if not _is_needless(way, fit)]
@@ -173,13 +173,26 @@ class _Room:
     def _stages(self, segments: Sequence[Segment], minibatch_size: int) -> tuple[StagePlan, ...]:
         return self.search.stages_of(self.way.of(minibatch_size), segments)
 
+    def quickest(self, minibatch_size: int, segments: Sequence[Segment]) -> tuple[int, list[Segment]]:
+        """A size and the split that the planner takes for it, where one of those that it looks at fits."""
+        shape = self.way.of(minibatch_size)
+        layout, splitter = self._layout_and_splitter(shape)
+        planned = splitter.recomputing_splits(layout) if self.way.is_recomputing else splitter.splits(layout)
+        fitting = [split for split in planned if self.fits_on(split, minibatch_size)]
+        if not fitting or (self.way.is_recomputing and not any(of.recompute for of in segments)):
+            return minibatch_size, list(segments)
+        return minibatch_size, segments_of(quickest(self.search, shape, fitting).stages)
+
+    def _layout_and_splitter(self, shape: Shape) -> tuple[Layout, Splitter]:
+        sizes = shape.sizes[0]
+        layout = Layout.of(shape.schedule, shape.num_ranks, sizes, shape.num_stages, shape.num_replicas > 1)
+        return layout, Splitter(self.cluster, self.search.model, sum(sizes))
+
     def _planned_splits(self, minibatch_size: int) -> Sequence[Sequence[Segment]]:
         shape = self.way.of(minibatch_size)
         if shape.num_ranks == 1:
             return self._alone(shape)
-        sizes = shape.sizes[0]
-        layout = Layout.of(shape.schedule, shape.num_ranks, sizes, shape.num_stages, shape.num_replicas > 1)
-        splitter = Splitter(self.cluster, self.search.model, sum(sizes))
+        layout, splitter = self._layout_and_splitter(shape)
         planned = splitter.splits(layout)
         if self.way.is_recomputing:
             planned = [*planned, *splitter.recomputing_splits(layout)]
@@ -201,7 +214,7 @@ def _largest(room: _Room) -> LargestFit:
     least = room.way.least
     if least > room.most or not room.fits(least):
         return _found(room, 0, (), room.closest(least) if least <= room.most else ())
-    size, segments = _exact(room) if room.has_one_stage_a_rank else _climb(room)
+    size, segments = _exact(room) if room.has_one_stage_a_rank else room.quickest(*_climb(room))
     one_more = room.closest(size + 1, segments) if size < room.most else ()
     return _found(room, size, room.search.stages_of(room.way.of(size), segments), one_more)
 

@@ -1,7 +1,8 @@
 """Where ranks hold several stages: splits about as quick as the quickest found, of which only a replay tells the best.
 
-They are ordered by `path + (M - 1) * busiest rank`, with the path through all stages and both messages over every cut.
-Many splits are equal by that, a split and its mirror image among them:
+They are ordered by `path + (M - 1) * (busiest rank + a tenth of what it would be if all its stages took as long as the
+longest)`, with the path through all stages and both messages over every cut. The tenth settles ties: stages that are
+alike wait for one another less. Many splits are equal by that, a split and its mirror image among them:
 
     0 | 1 2 | 3 | 4 5 6        the V of two ranks has layers 0, 4-6 and 1-3 ...
     0 1 | 2 | 3 4 | 5 6        ... or 0-1, 5-6 and 2-4: as busy, but what waits for what differs
@@ -27,12 +28,14 @@ Steps = Callable[[Integers], Floats]
 """About the step on each of some splits, given by their cuts."""
 MOST_NEAR = 8
 """Splits that are replayed besides those found."""
-MOST_REPLAYED = 1_500
+MOST_REPLAYED = 4_000
 """Computations of the schedules of all of these together."""
 MOST_ORDERED = 10_000
 """So few splits are all put in order."""
 MOST_CUTS = 15
 """Of more, runs of cuts are too many to move."""
+EVENNESS = 0.1
+"""Weight of the longest stage beside the busiest rank: of weights from 0 to 1 on random chains the best."""
 MOST_LEFT = 4
 """Splits whose cuts are moved, where there are too many to look at all."""
 MOST_TRIED = 1_000
@@ -65,11 +68,14 @@ def steps_of(
 
     def steps_s(cuts: Integers) -> Floats:
         edges: Integers = np.pad(cuts, ((0, 0), (1, 1)), constant_values=(0, len(sums[0][1])))
-        busy_s = np.zeros((max(placement) + 1, len(cuts)))
+        busy_s, longest_s = np.zeros((max(placement) + 1, len(cuts))), np.zeros(len(cuts))
         for index, (rank, (ends, starts)) in enumerate(zip(placement, sums, strict=True)):
-            busy_s[rank] += ends[edges[:, index + 1]] - starts[edges[:, index]]
+            stage_s = ends[edges[:, index + 1]] - starts[edges[:, index]]
+            busy_s[rank] += stage_s
+            longest_s = np.maximum(longest_s, stage_s)
         cuts_s = sum(hop[cuts[:, index]] for index, hop in enumerate(hops))
-        total: Floats = busy_s.sum(axis=0) + cuts_s + (num_microbatches - 1) * busy_s.max(axis=0)
+        each_s = busy_s.max(axis=0) + EVENNESS * len(placement) / len(busy_s) * longest_s
+        total: Floats = busy_s.sum(axis=0) + cuts_s + (num_microbatches - 1) * each_s
         return total
 
     return steps_s

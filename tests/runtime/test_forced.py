@@ -26,7 +26,7 @@ from tests.runtime.random_experiments import COARSE, random_experiment, with_rul
 from tests.runtime.test_random_experiments import exercise, with_slow
 
 FAST, ALL = range(8), range(330)
-SPLITS_FAST, ALL_SPLITS = range(1000, 1003), range(1000, 1060)
+SPLITS_FAST, ALL_SPLITS = range(1000, 1003), range(1000, 1100)
 MOST_RUN = 5
 """Candidates of one experiment that are run: the one aimed at, and some of the others."""
 MOST_SPLITS_RUN = 12
