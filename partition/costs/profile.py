@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from partition.config.first_problem import first_problem, short
 from partition.errors import PartitionError
 
 LARGEST_FILE_BYTES = 64 * 2**20
@@ -233,13 +234,13 @@ def read_costs(path: str) -> CostsFile:
         document: Any = json.loads(content)
         file = CostsFile.model_validate(document)
     except (ValueError, RecursionError) as error:
-        problem = _first_problem(error) if isinstance(error, ValidationError) else "it is no JSON"
+        problem = first_problem(error) if isinstance(error, ValidationError) else "it is no JSON"
         raise _refusal(path, f"not a costs file: {problem}") from None
     for key, of in file.operators.items():
         least_s, size = min(zip(of.seconds, of.sizes, strict=True))
         if least_s < LEAST_OPERATOR_S:
             problem = (
-                f"{_short(key)} is said to take {least_s:g} s on {size} examples, the least is {LEAST_OPERATOR_S:g}"
+                f"{short(key)} is said to take {least_s:g} s on {size} examples, the least is {LEAST_OPERATOR_S:g}"
             )
             raise _refusal(path, f"operators: {problem}")
     return file
@@ -249,26 +250,3 @@ def _refusal(path: str, problem: str) -> PartitionError:
     return PartitionError(
         f"planner.costs: {path}: {problem}; write it anew with `partition profile CONFIG --costs-file {path}`"
     )
-
-
-def _first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, with its place, in words."""
-    first = error.errors(include_url=False)[0]
-    where, kind, value = ".".join(map(str, first["loc"])), first["type"], first["input"]
-    if kind == "missing":
-        problem = "is missing"
-    elif kind == "extra_forbidden":
-        problem = "is not known"
-    elif kind == "value_error":
-        problem = str(first["ctx"]["error"])
-    elif isinstance(value, dict | list):
-        problem = "is empty" if not value else f"is {'an object' if isinstance(value, dict) else 'a list'}"
-    else:
-        problem = f"{_short(json.dumps(value))} is not valid here"
-    return f"{_short(where) or 'the whole'}: {problem}"
-
-
-def _short(text: str) -> str:
-    """On one line, and not longer than a person reads."""
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -72,7 +72,7 @@ DOCUMENT = {
         ({"machine": []}, "machine: is empty"),
         ({"more": 1}, "more: is not known"),
         ({"operators": {}}, "operators: is empty"),
-        ({"operators": {"a": {**CURVE, "seconds": [-1]}}}, "operators.a.seconds.0: -1 is not valid here"),
+        ({"operators": {"a": {**CURVE, "seconds": [-1]}}}, "operators.a.seconds.0: -1 is too small; the least is 0"),
         (
             {"operators": {"a": {**CURVE, "sizes": [1, 2]}}},
             "operators.a: sizes, seconds and spread are not of one",
