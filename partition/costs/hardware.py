@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -66,6 +66,14 @@ class Cluster:
     links: LinksConfig
     bandwidth_factor: float = 1.0
     """By which every link is faster than it was said or measured to be; latencies are as they are."""
+
+    @cached_property
+    def alone(self) -> Cluster:
+        """What its devices take where only one of them computes: less only where that was measured."""
+        if self._profile is None:
+            return self
+        profile = self._profile.alone
+        return replace(self, devices=tuple(replace(device, profile=profile) for device in self.devices))
 
     @property
     def rules(self) -> AllocatorRules:
