@@ -10,6 +10,7 @@ slow for a candidate of one device. The first rank trains the stand-in again whi
 from __future__ import annotations
 
 import statistics
+from itertools import chain
 
 from partition.config import ExperimentConfig
 from partition.costs.profile import Alone
@@ -30,19 +31,22 @@ def measure_alone(config: ExperimentConfig, world: World, share_bytes: int) -> A
     """
     search = stand_in_search(config, share_bytes)
     every = fitting_candidates(search)
-    ratios: list[float] = []
+    factors, ratios = list[float](), list[float]()
     for candidate in (every[-1], every[len(every) // 2]):
         runner = Runner(search, candidate)
         runner.step()
         slowest_s = float(share_largest(world, [runner.step_s()])[0])
         count = round(min(MOST_STEPS, max(LEAST_STEPS, BUDGET_S / (4 * ROUNDS * slowest_s))))
-        ratios += [_round(runner, world, count) for _ in range(ROUNDS)]
-    ratio, spread = median_and_spread(ratios)
-    return Alone(factor=min(1.0, ratio), spread=spread)
+        rounds = [_round(runner, world, count) for _ in range(ROUNDS)]
+        # Of all rounds at once: a round that something disturbs is a part of them, not a ratio of its own.
+        together, alone = (statistics.median(chain.from_iterable(of)) for of in zip(*rounds, strict=True))
+        factors.append(alone / together)
+        ratios += [statistics.median(of_alone) / statistics.median(of_all) for of_all, of_alone in rounds]
+    return Alone(factor=min(1.0, statistics.mean(factors)), spread=median_and_spread(ratios)[1])
 
 
-def _round(runner: Runner, world: World, count: int) -> float:
-    """Seconds of steps of this rank with the others waiting, over those of the same steps of all at once."""
+def _round(runner: Runner, world: World, count: int) -> tuple[list[float], list[float]]:
+    """Seconds of steps of all ranks at once, and of the first one's with the others waiting; they give theirs twice."""
     seconds = []
     for is_alone in (False, True):
         share_largest(world, [0.0])  # all begin at once, and none while another has not ended
@@ -50,4 +54,4 @@ def _round(runner: Runner, world: World, count: int) -> float:
         seconds.append([] if is_idle else [runner.step_s() for _ in range(count)])
     share_largest(world, [0.0])
     together, alone = seconds
-    return statistics.median(alone or together) / statistics.median(together)
+    return together, alone or together
