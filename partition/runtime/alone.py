@@ -14,17 +14,17 @@ from itertools import chain
 
 from partition.config import ExperimentConfig
 from partition.costs.profile import Alone
-from partition.runtime.profiling import Runner, fitting_candidates, median_and_spread, stand_in_search
+from partition.runtime.profiling import BUDGET_S, Runner, fitting_candidates, median_and_spread, stand_in_search
 from partition.runtime.world import World, share_largest
 
 ROUNDS = 4
-BUDGET_S = 4.0
-"""Of all rounds of all sizes."""
+PART_OF_BUDGET = 1 / 8
+"""Of what the layers may take, for all rounds of all sizes."""
 LEAST_STEPS, MOST_STEPS = 2, 12
 """Of a round."""
 
 
-def measure_alone(config: ExperimentConfig, world: World, share_bytes: int) -> Alone:
+def measure_alone(config: ExperimentConfig, world: World, share_bytes: int, budget_s: float = BUDGET_S) -> Alone:
     """The ratio of the seconds of steps alone to those of steps together; all ranks of a world call it together.
 
     Over steps of the largest microbatches that fit and of middling ones, which are bound by arithmetic and by Python.
@@ -36,7 +36,7 @@ def measure_alone(config: ExperimentConfig, world: World, share_bytes: int) -> A
         runner = Runner(search, candidate)
         runner.step()
         slowest_s = float(share_largest(world, [runner.step_s()])[0])
-        count = round(min(MOST_STEPS, max(LEAST_STEPS, BUDGET_S / (4 * ROUNDS * slowest_s))))
+        count = round(min(MOST_STEPS, max(LEAST_STEPS, PART_OF_BUDGET * budget_s / (4 * ROUNDS * slowest_s))))
         rounds = [_round(runner, world, count) for _ in range(ROUNDS)]
         # Of all rounds at once: a round that something disturbs is a part of them, not a ratio of its own.
         together, alone = (statistics.median(chain.from_iterable(of)) for of in zip(*rounds, strict=True))

@@ -25,8 +25,9 @@ from partition.plan import Candidate, Search
 from partition.plan.estimate import replay_costs
 from partition.plan.search import Shape
 from partition.plan.split import Segment
+from partition.runtime.made_up import made_up_examples
 from partition.runtime.processes import ProcessWorld
-from partition.runtime.profiling import curve, made_up_examples, stand_in_search
+from partition.runtime.profiling import curve, stand_in_search
 from partition.runtime.workers import Fleet, Parts
 from partition.runtime.world import share_all
 from partition.schedule import Action, Kind, ReplayCosts, replay

@@ -23,12 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from partition.config import ExperimentConfig, ModelConfig
 from partition.costs.profile import Curve, Overheads
 from partition.costs.work import operator_key
-from partition.data.dataset import compute_dtype
 from partition.data.stores import free_bytes
 from partition.errors import PartitionError
 from partition.graph import Program, build_network
@@ -36,6 +34,7 @@ from partition.graph.program import Give, Operator, Take
 from partition.plan import Candidate, Search
 from partition.plan.search import Shape
 from partition.plan.split import Segment
+from partition.runtime.made_up import made_up_examples
 from partition.runtime.stage import INSTRUCTION_METHODS, Frame, Stage
 from partition.runtime.update import Update
 from partition.runtime.workers import Fleet, Parts
@@ -339,16 +338,6 @@ def _measure_tiny(
         rests.append((count, statistics.median(step.rest_s for step in steps)))
         updates.append(statistics.median(step.update_s for step in steps))
     return (rests[0], rests[1]), min(updates)
-
-
-def made_up_examples(search: Search, size: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Inputs and targets of so many examples, of the shapes that the network takes."""
-    random, network = np.random.default_rng(0), search.network
-    dtype, out_features = compute_dtype(search.config), network.layers[-1].out_features
-    x = random.standard_normal((size, network.layers[0].in_features)).astype(dtype)
-    if network.loss.has_class_targets:
-        return x, random.integers(0, out_features, size)
-    return x, random.standard_normal((size, out_features)).astype(dtype)
 
 
 class Runner:

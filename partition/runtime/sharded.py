@@ -23,6 +23,7 @@ from partition.data.rows import Examples
 from partition.ops.losses import summed_loss
 from partition.plan import Candidate, Search
 from partition.plan.microbatches import microbatch_sizes
+from partition.runtime.cuda import prepare
 from partition.runtime.fault import INPUTS, Findings, describe_fault
 from partition.runtime.feed import MinibatchFeed, example_weight
 from partition.runtime.module import build_module
@@ -45,6 +46,7 @@ class ShardedModel:
         self.world: World = world
         self.rank = world.process.rank
         self.device = world.torch_device(search.cluster.devices[candidate.stages[self.rank].device_index])
+        prepare(self.device)
         config = search.config
         dtype: torch.dtype = getattr(torch, config.precision.compute)
         self.model = build_module(config.model, config.training.seed, dtype=dtype).to_torch()

@@ -57,12 +57,12 @@ def drawn(fleet: CurvatureFleet) -> tuple[Tensor, ...]:
     """A direction, drawn, in canonical order."""
     fleet.draw_directions(5)
     found = {index: along for _, _, update in fleet._held() for index, along in update.stage.directions.items()}
-    return tuple(tensor.clone() for index in sorted(found) for tensor in found[index].tensors)
+    return tuple(tensor.cpu().clone() for index in sorted(found) for tensor in found[index].tensors)
 
 
 def multiplied(fleet: CurvatureFleet, dataset: Dataset, num_examples: int) -> list[Tensor]:
     fleet.product(dataset.train_x, dataset.train_y, np.arange(num_examples))
-    return [tensor.clone() for pair in fleet.products().values() for tensor in pair if tensor is not None]
+    return [tensor.cpu().clone() for pair in fleet.products().values() for tensor in pair if tensor is not None]
 
 
 def check(config: ExperimentConfig, names: list[str], num_examples: int = 22) -> None:
