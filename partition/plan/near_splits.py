@@ -38,7 +38,7 @@ EVENNESS = 0.1
 """Weight of the longest stage beside the busiest rank: of weights from 0 to 1 on random chains the best."""
 MOST_LEFT = 4
 """Splits whose cuts are moved, where there are too many to look at all."""
-MOST_TRIED = 1_000
+MOST_TRIED = 500
 """Splits of which it is asked whether they fit."""
 
 

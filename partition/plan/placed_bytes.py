@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from partition.costs import StageCost, StageSource
+from partition.costs import StageSource
 from partition.graph import Category
 from partition.plan.estimate import Layout
-from partition.plan.occupancy import StageOccupancy
 from partition.plan.split import Segment
 
 Split = tuple[Segment, ...]
@@ -29,21 +28,10 @@ class PlacedBytes:
     def __init__(self, layout: Layout, model: StageSource, limits: Sequence[int]) -> None:
         self.layout, self.model, self.limits = layout, model, limits
         self.placement = layout.schedule.placement
-        self._places = [layout.schedule.stages_of(rank).index(stage) for stage, rank in enumerate(self.placement)]
-        self._occupancy: dict[StageCost, StageOccupancy] = {}
-        self._known: dict[tuple[int, int, int], Bytes] = {}
 
     def of(self, index: int, first: int, last: int) -> Bytes:
         """What a stage holds at every moment of its rank; what is the rank's stands with its first stage."""
-        key = index, first, last
-        if key not in self._known:
-            stage, place = self.model.stage(first, last), self._places[index]
-            if stage not in self._occupancy:
-                self._occupancy[stage] = self.layout.occupancy(stage)
-            at, shared = self._occupancy[stage].bytes_at, stage.shared_bytes if place else 0
-            moments = self.layout.moments[self.placement[index]]
-            self._known[key] = tuple(at(moment[place]) - shared for moment in moments)
-        return self._known[key]
+        return self.layout.stage_bytes(index, self.model.stage(first, last))
 
     def fill(self, index: int, first: int, last: int) -> float:
         """The share of its rank's memory that a stage takes alone, at its own peak."""
