@@ -13,6 +13,7 @@ from partition.costs.profile import CostsFile, Machine, Messages
 from partition.errors import PartitionError, RunError
 from partition.graph import Network, build_network
 from partition.record.run import environment
+from partition.runtime.alone import measure_alone
 from partition.runtime.in_pipeline import messages_in_pipeline
 from partition.runtime.messages import measure_messages, sizes_of
 from partition.runtime.process import Process
@@ -53,15 +54,17 @@ def _measure_together(config: ExperimentConfig, process: Process, start_s: float
         check_room(config, share_bytes)
         messages = _messages(config, world)
         layers = measure_layers(config, world, share_bytes, budget_s)
-        alone = _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
-        messages = messages_in_pipeline(alone, config, world, share_bytes)
+        alone = measure_alone(config, world, share_bytes, budget_s)
+        apart = _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
+        messages = messages_in_pipeline(apart, config, world, share_bytes)
     except PartitionError as error:
         # What cannot be measured is found by all ranks alike; the first tells of it.
         error.is_told = process.rank > 0 and not isinstance(error, RunError)
         raise
     finally:
         world.close()
-    return _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
+    file = _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
+    return file.model_copy(update={"alone": alone})
 
 
 def _messages(config: ExperimentConfig, world: ProcessWorld) -> Messages:

@@ -163,6 +163,12 @@ def check_room(config: ExperimentConfig, share_bytes: int) -> None:
     _fitting(stand_in_search(config, share_bytes), _sizes(config.training.minibatch_size))
 
 
+def fitting_candidates(search: Search) -> list[Candidate]:
+    """A step of the stand-in with full backwards for every size of microbatches that fits, in increasing order."""
+    sizes = _fitting(search, _sizes(search.minibatch_size))
+    return [_candidates(search, rows)[0] for rows in sizes]
+
+
 def curve(measured: Mapping[int, tuple[float, float]]) -> Curve:
     """Seconds and spread by size, sizes in increasing order."""
     sizes = tuple(sorted(measured))
@@ -297,10 +303,10 @@ def _steps(search: Search, rows: int, world: World, budget_s: float) -> list[tup
 
     Each is the mean of a step with full backwards and one with I and W.
     """
-    runs = [_Runner(search, candidate) for candidate in _candidates(search, rows)]
+    runs = [Runner(search, candidate) for candidate in _candidates(search, rows)]
     for runner in runs:
         runner.step()
-    slowest_s = float(share_largest(world, [max(runner.warm_up() for runner in runs)])[0])
+    slowest_s = float(share_largest(world, [max(runner.step_s() for runner in runs)])[0])
     repeats = round(min(MOST_REPEATS, max(LEAST_REPEATS, budget_s / (2 * slowest_s))))
     found = []
     for _ in range(repeats):
@@ -324,7 +330,7 @@ def _measure_tiny(
         candidate = _candidate(search, 1, count, "1f1b")
         if not candidate.feasible:
             raise _refusal(search, candidate)
-        runner = _Runner(search, candidate)
+        runner = Runner(search, candidate)
         for _ in range(3):
             runner.step()
         share_largest(world, [0.0])
@@ -334,7 +340,7 @@ def _measure_tiny(
     return (rests[0], rests[1]), min(updates)
 
 
-class _Runner:
+class Runner:
     """Trains one candidate of one device on made-up examples."""
 
     def __init__(self, search: Search, candidate: Candidate) -> None:
@@ -349,8 +355,8 @@ class _Runner:
         self._x, self._y = made_up_examples(search, candidate.minibatch_size)
         self._examples = np.random.default_rng(0).permutation(candidate.minibatch_size)
 
-    def warm_up(self) -> float:
-        """Seconds of a step."""
+    def step_s(self) -> float:
+        """Seconds of a step, with the taking of its time."""
         start_s = time.perf_counter()
         self.step()
         return time.perf_counter() - start_s
