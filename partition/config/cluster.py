@@ -15,7 +15,8 @@ RateFormat = Literal["default", "float64", "float32", "tf32", "bfloat16", "float
 LARGEST_DEVICE_COUNT = 1024
 LARGEST_MEMORY_BYTES = 2**60
 DEFAULT_HEADROOM = 0.03
-DEFAULT_CONTEXT_BYTES = 500 * 2**20
+DEFAULT_CONTEXT_BYTES = 800 * 2**20
+"""736 to 750 MiB were seen on an H200 while it trained (docs/results/cuda_costs.json), 612 before the first step."""
 
 Rate = Annotated[float, Field(gt=0, le=1e24, allow_inf_nan=False)]
 Latency = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
@@ -105,7 +106,7 @@ class ClusterConfig(Section):
     headroom: Annotated[float, Field(ge=0, le=0.9, allow_inf_nan=False)] | None = None
     """The share of a GPU's memory that is left free; None: 3%."""
     context_bytes: Annotated[int, Field(ge=0, le=LARGEST_MEMORY_BYTES)] | None = None
-    """What a GPU's driver takes for a process outside torch's allocator; None: 500 MiB."""
+    """What a GPU's driver takes for a process outside torch's allocator; None: 800 MiB."""
 
     @property
     def headroom_of_cuda(self) -> float:

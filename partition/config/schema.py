@@ -236,7 +236,6 @@ class ExperimentConfig(Section):
         yield from _too_many_values(given)
         yield from _missing_rates(given)
         yield from _scaled_classes(given)
-        yield from _noise_of_blocks(given)
         yield from _in_one_format(given)
 
 
@@ -313,13 +312,6 @@ def _missing_rates(given: Mapping[str, Any]) -> Iterator[Conflict]:
         if formats and device.get("name") is None and "default" not in formats and number_format not in formats:
             advice = f"has no figure for {number_format}, which precision.compute asks for; add `{number_format}: ...`"
             yield Conflict(f"cluster.devices.{index}.compute", advice)
-
-
-def _noise_of_blocks(given: Mapping[str, Any]) -> Iterator[Conflict]:
-    """Norms have gradients too, whose rows tell no example's norm."""
-    training, model = as_mapping(given.get("training")), as_mapping(given.get("model"))
-    if training.get("noise") is True and model.get("blocks") is not None:
-        yield Conflict("training.noise", "is measured in affine layers only, and model has blocks; remove it")
 
 
 def _in_one_format(given: Mapping[str, Any]) -> Iterator[Conflict]:

@@ -28,6 +28,8 @@ LARGE_SEGMENT_BYTES = 20 * 2**20
 """Holds blocks of more than 1 MiB and less than 10 MiB."""
 CUBLAS_THREADS = 2
 """Each has a handle and a workspace: forwards run in the main thread, backwards in the one autograd has for a GPU."""
+NUM_ONES = 8192
+"""On a GPU sums over rows are products with so many ones, which stay: in float64, or in float32 and bfloat16."""
 _WORKSPACE_BYTES = 2 * 4096 * 1024 + 8 * 16 * 1024
 _LARGE_WORKSPACE_BYTES = 32 * 2**20
 _LARGE_WORKSPACE_CAPABILITIES = (9, 10, 11, 12)
@@ -41,7 +43,7 @@ class AllocatorRules:
     granularity_bytes: int = 1
     """Every buffer takes a multiple of it."""
     library_bytes: int = 0
-    """Workspaces of matrix libraries, allocated once and kept."""
+    """Workspaces of matrix libraries and the like, allocated once and kept."""
 
     def block_bytes(self, num_bytes: int) -> int:
         """What a buffer takes; of a negative number, what one gives back."""
@@ -74,7 +76,8 @@ def cuda_rules(capability: str | None, workspace_setting: str | None = None) -> 
     workspace_bytes = sum(int(size) * 1024 * int(count) for size, count in parts) if parts else default_bytes
     blocks = AllocatorRules(granularity_bytes=CUDA_BLOCK_BYTES)
     return AllocatorRules(
-        granularity_bytes=CUDA_BLOCK_BYTES, library_bytes=CUBLAS_THREADS * blocks.block_bytes(workspace_bytes)
+        granularity_bytes=CUDA_BLOCK_BYTES,
+        library_bytes=CUBLAS_THREADS * blocks.block_bytes(workspace_bytes) + 8 * NUM_ONES,
     )
 
 

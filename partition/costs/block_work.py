@@ -36,10 +36,12 @@ def block_operator_work(operator: BlockOperator, rows: int, itemsize: int) -> Wo
             elements = rows * norm.features
             moved = 2 * elements * itemsize + _beside(norm.parameter_elements, wide, 4 * elements, itemsize)
             return Work((7 if norm.has_mean else 5) * elements, moved)
-        case NormGrad(norm, _, _, _, _, _, _, has_input_grad, wide):
+        case NormGrad(norm, _, _, _, _, _, _, has_input_grad, wide, _, norms):
             elements = rows * norm.features
             flop = (7 if norm.has_mean else 5) + 2 + norm.has_bias + has_input_grad * (9 if norm.has_mean else 6)
-            moved = (4 + has_input_grad) * elements * itemsize
+            squares = 0 if norms is None else 1 + norm.has_bias  # of the product, and of the gradient for the bias
+            flop += 2 * squares
+            moved = (4 + has_input_grad + squares) * elements * itemsize
             return Work(flop * elements, moved + _beside(3 * norm.parameter_elements, wide, 4 * elements, itemsize))
         case Rescale(norm, _, wide):
             elements = rows * norm.features
@@ -71,12 +73,13 @@ def block_operator_key(operator: BlockOperator) -> str:
     """What a measured costs file knows an operator of a block by."""
     match operator:
         case Normalise(norm, x, n, _, _):
-            return f"{_norm(norm)}{' in place' if x is n else ''}"
-        case NormGrad(norm, x, standardised, _, _, _, _, has_input_grad, _, _):
+            return f"{norm_shape(norm)}{' in place' if x is n else ''}"
+        case NormGrad(norm, x, standardised, _, _, _, _, has_input_grad, _, _, norms):
             of = "gradient" if has_input_grad else "weight gradient"
-            return f"{_norm(norm)} {of}{'' if x is standardised else ' apart'}"
+            apart, noise = "" if x is standardised else " apart", "" if norms is None else " and example norms"
+            return f"{norm_shape(norm)} {of}{apart}{noise}"
         case Rescale(norm, _, _):
-            return f"{_norm(norm)} rescaled"
+            return f"{norm_shape(norm)} rescaled"
         case Drop(dropout, x, out, _):
             return f"dropout {dropout.features}{' in place' if x is out else ''}"
         case Gated(gate, a, _, h):
@@ -95,5 +98,6 @@ def layer_shape(layer: Layer, *, has_bias: bool | None = None) -> str:
     return f"{layer.in_features}x{layer.out_features}{' bias' if has_bias else ''}"
 
 
-def _norm(norm: Norm) -> str:
+def norm_shape(norm: Norm) -> str:
+    """What a measured costs file knows a norm by."""
     return f"{norm.algorithm} {norm.features}{' bias' if norm.has_bias else ''}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import cached_property
 
@@ -29,7 +30,7 @@ class CurvatureStageCost(NetworkStageCost):
     @cached_property
     def num_norms(self) -> int:
         """Numbers that the end of a product reads back at once: one for each row of the parameters."""
-        return sum(part.out_features + part.has_bias for part in self.weighted)
+        return sum(math.prod(part.weight_shape[:-1]) + part.has_bias for part in self.weighted)
 
     def _norm_work(self) -> Work:
         # ‖H v‖², v·H v and ‖v‖².

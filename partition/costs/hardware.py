@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -76,6 +76,14 @@ class Cluster:
     def _pair(self, source: int, destination: int) -> tuple[int, int]:
         """Two devices by their index in the experiment."""
         return (source, destination) if self.order is None else (self.order[source], self.order[destination])
+
+    @cached_property
+    def alone(self) -> Cluster:
+        """What its devices take where only one of them computes: less only where that was measured."""
+        if self._profile is None:
+            return self
+        profile = self._profile.alone
+        return replace(self, devices=tuple(replace(device, profile=profile) for device in self.devices))
 
     @property
     def rules(self) -> AllocatorRules:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from partition.config import AnyConfig, ExperimentConfig, resolve
+from partition.config.first_problem import first_problem
 from partition.costs.noise import NoiseEstimate
 from partition.errors import PartitionError
 
@@ -110,17 +111,10 @@ def read_noise(path: str | Path) -> GradientNoise:
     try:
         return GradientNoise.model_validate(json.loads(content))
     except (ValueError, RecursionError) as error:
+        problem = first_problem(error) if isinstance(error, ValidationError) else "it is no JSON"
         raise PartitionError(
-            f"planner.noise: {path}: not a noise file: {_first_problem(error)}; name the noise.json of a run"
+            f"planner.noise: {path}: not a noise file: {problem}; name the noise.json of a run"
         ) from None
-
-
-def _first_problem(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        return f"{where or 'the whole'}: {first['msg']}"
-    return str(error).splitlines()[0] or "it is nested too deeply"
 
 
 def _short(value: object) -> str:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from partition.config.first_problem import first_problem, short
 from partition.errors import PartitionError
 
 LARGEST_FILE_BYTES = 64 * 2**20
@@ -98,6 +99,15 @@ class Overheads(_Part):
     """Norms and update of one parameter element."""
 
 
+class Alone(_Part):
+    """How much sooner a rank is done where the others have nothing to do: they share memory, caches, clock."""
+
+    factor: Annotated[float, Field(gt=0, le=1)]
+    """Seconds of training steps of one rank while the others wait, over those of the same steps of all at once."""
+    spread: Seconds
+    """Of the repetitions the distance between the quartiles of this ratio, as a fraction of it."""
+
+
 class Machine(_Part):
     """Where and how the file was measured."""
 
@@ -114,7 +124,8 @@ class Machine(_Part):
 class CostsFile(_Part):
     """The file that `partition profile` writes."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
+    """1 had no `alone`, and is read as if that were 1."""
     kind: Literal["cpu", "cuda"]
     number_format: str
     optimizer: str
@@ -124,6 +135,8 @@ class CostsFile(_Part):
     overheads: Overheads
     messages: Messages | None = None
     """None where one rank was measured."""
+    alone: Alone | None = None
+    """None where one rank was measured, or by an earlier version."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,6 +145,14 @@ class Profile:
 
     file: CostsFile
     path: str
+    factor: float = 1.0
+    """Of all that a rank does itself."""
+
+    @cached_property
+    def alone(self) -> Profile:
+        """The costs of a device where no other computes, nor is there one to exchange numbers with."""
+        factor = self.file.alone.factor if self.file.alone else 1.0
+        return Profile(file=self.file.model_copy(update={"messages": None}), path=self.path, factor=factor)
 
     @cached_property
     def _links(self) -> Mapping[tuple[int, int], Curve]:
@@ -151,22 +172,22 @@ class Profile:
                 f"planner.costs: {self.path} has no measurement of {error.args[0]!r}; measure this experiment with "
                 "`partition profile`"
             ) from None
-        return total + self.file.overheads.action_s
+        return self.factor * (total + self.file.overheads.action_s)
 
     def best_operators_s(self, counts: Mapping[str, int], rows: int) -> float:
         """Seconds of the same at the best rate of any measured size."""
-        return rows * sum(count * _best_rate(self.file.operators[key]) for key, count in counts.items())
+        return self.factor * rows * sum(count * _best_rate(self.file.operators[key]) for key, count in counts.items())
 
     def update_s(self, elements: int) -> float:
         """Seconds of norms and update of a stage of so many parameter elements."""
         overheads = self.file.overheads
-        return overheads.update_s + overheads.update_s_per_element * elements
+        return self.factor * (overheads.update_s + overheads.update_s_per_element * elements)
 
     @property
     def step_end_s(self) -> float:
         """What each step of a rank takes besides its actions."""
         shared_s = self.file.messages.share_s if self.file.messages else 0.0
-        return self.file.overheads.step_s + shared_s
+        return self.factor * self.file.overheads.step_s + shared_s
 
     def transfer_s(self, source: int, destination: int, num_bytes: int) -> float | None:
         """Seconds of a message between two ranks; None where that link was not measured.
@@ -233,13 +254,13 @@ def read_costs(path: str) -> CostsFile:
         document: Any = json.loads(content)
         file = CostsFile.model_validate(document)
     except (ValueError, RecursionError) as error:
-        problem = _first_problem(error) if isinstance(error, ValidationError) else "it is no JSON"
+        problem = first_problem(error) if isinstance(error, ValidationError) else "it is no JSON"
         raise _refusal(path, f"not a costs file: {problem}") from None
     for key, of in file.operators.items():
         least_s, size = min(zip(of.seconds, of.sizes, strict=True))
         if least_s < LEAST_OPERATOR_S:
             problem = (
-                f"{_short(key)} is said to take {least_s:g} s on {size} examples, the least is {LEAST_OPERATOR_S:g}"
+                f"{short(key)} is said to take {least_s:g} s on {size} examples, the least is {LEAST_OPERATOR_S:g}"
             )
             raise _refusal(path, f"operators: {problem}")
     return file
@@ -249,26 +270,3 @@ def _refusal(path: str, problem: str) -> PartitionError:
     return PartitionError(
         f"planner.costs: {path}: {problem}; write it anew with `partition profile CONFIG --costs-file {path}`"
     )
-
-
-def _first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, with its place, in words."""
-    first = error.errors(include_url=False)[0]
-    where, kind, value = ".".join(map(str, first["loc"])), first["type"], first["input"]
-    if kind == "missing":
-        problem = "is missing"
-    elif kind == "extra_forbidden":
-        problem = "is not known"
-    elif kind == "value_error":
-        problem = str(first["ctx"]["error"])
-    elif isinstance(value, dict | list):
-        problem = "is empty" if not value else f"is {'an object' if isinstance(value, dict) else 'a list'}"
-    else:
-        problem = f"{_short(json.dumps(value))} is not valid here"
-    return f"{_short(where) or 'the whole'}: {problem}"
-
-
-def _short(text: str) -> str:
-    """On one line, and not longer than a person reads."""
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -9,9 +9,10 @@ So a Hessian-vector product costs 8/3 of a gradient's products where layers are 
 
 from __future__ import annotations
 
+from partition.costs.block_pairs import block_pair_key, block_pair_work
 from partition.costs.block_work import layer_shape
 from partition.graph import LossRecord
-from partition.graph.second_order import (
+from partition.graph.pair_operators import (
     Pair,
     PairActivate,
     PairActivationGrad,
@@ -50,6 +51,8 @@ def pair_work(operator: PairOperator, rows: int, itemsize: int, loss: LossRecord
         case PairLoss(o, targets, _, _, _, _):
             flop = (loss.flop + loss.second_flop) * rows * (o.columns or 1)
             return flop, 4 * o.num_bytes(rows, itemsize) + targets.num_bytes(rows, itemsize)
+        case _:
+            return block_pair_work(operator, rows, itemsize)
 
 
 def pair_key(operator: PairOperator, loss: LossRecord) -> str:
@@ -67,3 +70,5 @@ def pair_key(operator: PairOperator, loss: LossRecord) -> str:
             return f"{layer.activation.name} gradient pair {layer.out_features}"
         case PairLoss(o, _, _, _, _, _):
             return f"{loss.name} pair {o.columns}"
+        case _:
+            return block_pair_key(operator)

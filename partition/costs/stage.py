@@ -192,9 +192,9 @@ class NetworkStageCost:
         What libraries take is of the rank: where it has several stages, it counts once for all (`shared_bytes`).
         """
         # The 1 that a backward starts from, of the format of what the stage leaves; the last stage keeps the loss of
-        # every microbatch of a step beside it, and a stage that measures noise a norm for each of its layers and
-        # microbatches.
-        num_norms = len(self.layers) * num_microbatches if self.has_noise else 0
+        # every microbatch of a step beside it, and a stage that measures noise a norm for each of its parts with
+        # parameters and microbatches.
+        num_norms = len(self.weighted) * num_microbatches if self.has_noise else 0
         # Some losses read a number for every class.
         has_vector = self.is_last and self.network.loss.has_class_vector
         num_classes = self.layers[-1].out_features if has_vector else 0
@@ -248,22 +248,40 @@ class NetworkStageCost:
     @cached_property
     def step(self) -> StepCost:
         """The optimizer step: the norms of the gradients, the penalty where there is one, the update."""
-        # The norms are read back before the update runs, so the two workspaces are never alive together.
-        norms, piece, update = (
+        # The norms are read back before the update runs, so the workspaces are never alive together; that of the
+        # penalty are a number beside the norms, and then a piece and the norms of its rows.
+        number, rows = self.penalty_numbers
+        norms, product, piece, of_piece, update = (
             (MemoryStep(0, num_bytes, Category.WORKSPACE), MemoryStep(0, -num_bytes, Category.WORKSPACE))
-            for num_bytes in (self.num_norms * self.wide_itemsize, self.piece_bytes, self.optimizer.workspace_bytes)
+            for num_bytes in (
+                self.num_norms * self.wide_itemsize,
+                number * self.wide_itemsize,
+                self.piece_bytes,
+                rows * self.wide_itemsize,
+                self.optimizer.workspace_bytes,
+            )
         )
-        effect = memory_effect([norms[0], *piece, norms[1], *update], 1, self.rules)
+        steps = [norms[0], *product, norms[1], piece[0], *of_piece, piece[1], *update]
+        effect = memory_effect(steps, 1, self.rules)
         return StepCost(
             memory=effect, kernels=(self._norm_work(), self._update_work()), elements=self.parameter_elements
         )
 
     @cached_property
     def num_norms(self) -> int:
-        """Numbers that the step reads back: a norm for each row of a gradient, and of a weight that is penalised."""
+        """Numbers that the step reads back: a norm for each row of a gradient, and of a weight that is penalised.
+
+        Where the penalty is taken off, the product of both besides.
+        """
         gradients = sum(math.prod(part.weight_shape[:-1]) + part.has_bias for part in self.weighted)
-        times = bool(self.network.l2_penalty) + self.is_penalty_removed
-        return gradients + times * sum(part.penalised_rows for part in self.weighted)
+        rows = [part.penalised_rows for part in self.weighted if part.penalised_rows and self.network.l2_penalty]
+        return gradients + sum(rows) + self.is_penalty_removed * len(rows)
+
+    @property
+    def penalty_numbers(self) -> tuple[int, int]:
+        """Where the penalty is taken off: the number that a product is made in, and the most rows of a weight."""
+        rows = max((part.penalised_rows for part in self.weighted), default=0)
+        return (1, rows) if self.is_penalty_removed and rows else (0, 0)
 
     @property
     def is_penalty_removed(self) -> bool:

@@ -8,6 +8,7 @@ from partition.costs.mixed_work import mixed_operator_key, mixed_operator_work
 from partition.costs.second_order import pair_key, pair_work
 from partition.graph import LossRecord, Program
 from partition.graph.mixed_operators import AddProduct, Cast, CastWeights, WeightProduct
+from partition.graph.pair_operators import PairOperator
 from partition.graph.program import (
     Activate,
     ActivationGrad,
@@ -20,7 +21,6 @@ from partition.graph.program import (
     WeightGrad,
     operators,
 )
-from partition.graph.second_order import PairOperator
 
 
 def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord) -> Work:

@@ -16,7 +16,7 @@ from typing import Protocol
 from partition.graph.activations import Keeps
 from partition.graph.block_operators import Accumulate, AddInputGrad, GatedGrad, NormGrad, Rescale
 from partition.graph.chain import ActivationNode, AddNode, AffineNode, Chain, DropoutNode, GateNode, NormNode
-from partition.graph.layers import Gate, Layer
+from partition.graph.layers import Gate, Layer, Weighted
 from partition.graph.program import ActivationGrad, Category, ExampleNorms, InputGrad, Variable, WeightGrad
 from partition.graph.steps import Step, drop, forward_step, workspace
 
@@ -139,7 +139,8 @@ class BackwardSteps:
             workspace(f"statistics{norm.index}", 3),
             workspace(f"sums{norm.index}", norm.features, has_rows=False),
         )
-        operator = NormGrad(norm, x, standardised, grad, *spaces, self._has_grad(number - 1))
+        norms = _norms_of(norm) if self.stage.has_noise else None
+        operator = NormGrad(norm, x, standardised, grad, *spaces, self._has_grad(number - 1), norms=norms)
         self.steps.append(Step((operator,), (standardised, *spaces, grad, x)))
 
     def _merge(self, value: int) -> None:
@@ -181,8 +182,12 @@ class BackwardSteps:
 
 def _example_norms(layer: Layer, x: Variable, grad: Variable) -> Step:
     space = workspace(f"norm_workspace{layer.index}", 2)
-    norms = Variable(f"example_norms{layer.index}", Category.WORKSPACE, has_rows=False)
-    return Step((ExampleNorms(layer, x, grad, space, norms),), (space, grad, x))
+    return Step((ExampleNorms(layer, x, grad, space, _norms_of(layer)),), (space, grad, x))
+
+
+def _norms_of(part: Weighted) -> Variable:
+    """Stands for the number of a part that the stage provides."""
+    return Variable(f"example_norms{part.index}", Category.WORKSPACE, has_rows=False)
 
 
 def _weight_grad(layer: Layer, x: Variable, grad: Variable) -> Step:

@@ -25,7 +25,8 @@ class NormGrad(NamedTuple):
     """x̂ from x, in place where it is x; grad_weight += sum of grad * x̂, grad_bias += sum of grad.
 
     With `has_input_grad` the gradient becomes that of x, in place. The weight gradient is not left for W: it would need
-    another tensor until then, and is two sums.
+    another tensor until then, and is two sums. Where noise is measured, `norms` stands for the norm of the gradients of
+    this norm's parameters of all examples, a number that the stage provides.
     """
 
     norm: Norm
@@ -39,6 +40,7 @@ class NormGrad(NamedTuple):
     wide: Variable | None = None
     wide_grad: Variable | None = None
     """x and grad in the parameters' format, where the arithmetic is in a narrower one."""
+    norms: Variable | None = None
 
 
 class Rescale(NamedTuple):

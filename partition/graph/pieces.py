@@ -17,4 +17,4 @@ def piece_rows(layer: Layer) -> int:
 
 def piece_elements(layers: Iterable[Layer]) -> int:
     """Elements of a buffer for any piece of the layers' weights."""
-    return max(piece_rows(layer) * layer.in_features for layer in layers)
+    return max((piece_rows(layer) * layer.in_features for layer in layers), default=0)

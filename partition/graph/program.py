@@ -34,7 +34,7 @@ from partition.graph.network import Network
 if TYPE_CHECKING:
     from partition.graph.block_operators import BlockOperator
     from partition.graph.mixed_operators import MixedOperator
-    from partition.graph.second_order import PairOperator
+    from partition.graph.pair_operators import PairOperator
 
 
 TARGETS = "targets"

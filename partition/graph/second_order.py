@@ -11,246 +11,184 @@ a *pair*: the rows of one above the rows of the other, so that one message carri
 
 Gradients have their tangent above, everything else below: so W is one product of two whole pairs. The first stage's
 input has no tangent, its layer's products are those of one half. The operators are named after those of a first
-derivative, with `Pair` before them; the programs have the same actions, and run under any schedule.
+derivative, with `Pair` before them; the programs are those of training step by step, with the same actions, and run
+under any schedule. J is that of `eval`: nothing is dropped.
 
 Products of B rows for a layer in the middle: 3 in F, 3 in I, 2 in W, where a gradient has 1, 1 and 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from partition.errors import PartitionError
-from partition.graph.activations import Keeps
+from partition.graph.activations import ACTIVATION_RECORDS
+from partition.graph.block_operators import Accumulate, AddInputGrad, Gated, GatedGrad, Normalise, NormGrad, Rescale
+from partition.graph.builder import StageBuilder
+from partition.graph.chain import NormNode
 from partition.graph.layers import Layer
 from partition.graph.network import Network
-from partition.graph.program import Category, Give, Instruction, Load, StageProgram, Take, Variable
-
-
-class Pair(Variable):
-    """A variable and its tangent in one buffer, each with one row per example."""
-
-    def shape(self, rows: int) -> tuple[int, ...]:
-        """The shape for a microbatch of `rows` examples."""
-        return super().shape(2 * rows)
-
-    def num_bytes(self, rows: int, itemsize: int) -> int:
-        """Bytes for a microbatch of `rows` examples whose numbers have `itemsize` bytes."""
-        return super().num_bytes(2 * rows, itemsize)
-
-
-class PairAffine(NamedTuple):
-    """z = x @ weight.T + bias and Rz = Rx @ weight.T + x @ V.T + Vb; without Rx where x is no pair."""
-
-    layer: Layer
-    x: Variable
-    z: Pair
-
-
-class PairActivate(NamedTuple):
-    """h = phi(z) and Rh = phi'(z) * Rz, in place where h is z."""
-
-    layer: Layer
-    z: Pair
-    h: Pair
-    workspace: Variable | None = None
-    """For phi', where no kernel multiplies by it at once."""
-
-
-class PairActivationGrad(NamedTuple):
-    """Rg = Rg * phi' + g * phi'' * Rz and g *= phi', in place, from the kept pair (h or z)."""
-
-    layer: Layer
-    kept: Pair
-    grad: Pair
-    workspaces: tuple[Variable, ...]
-
-
-class PairInputGrad(NamedTuple):
-    """grad_x = g @ weight and Rgrad_x = Rg @ weight + g @ V."""
-
-    layer: Layer
-    grad_z: Pair
-    grad_x: Pair
-
-
-class PairWeightGrad(NamedTuple):
-    """(H V) += Rg.T @ x + g.T @ Rx for the weight, column sums of Rg for the bias."""
-
-    layer: Layer
-    x: Variable
-    grad_z: Pair
-    workspace: Variable | None
-
-
-class PairLoss(NamedTuple):
-    """Loss, its gradient g in o, and Rg = (Hessian of the loss in o) @ Ro."""
-
-    o: Pair
-    targets: Variable
-    grad_o: Pair
-    workspace: Variable | None
-    """Of the outputs' shape."""
-    column: Variable | None
-    """One number per example."""
-    loss: Variable
-
-
-PairOperator = PairAffine | PairActivate | PairActivationGrad | PairInputGrad | PairWeightGrad | PairLoss
+from partition.graph.pair_operators import (
+    Pair,
+    PairAccumulate,
+    PairActivate,
+    PairActivationGrad,
+    PairAddInputGrad,
+    PairAffine,
+    PairGated,
+    PairGatedGrad,
+    PairInputGrad,
+    PairLoad,
+    PairLoss,
+    PairNormalise,
+    PairNormGrad,
+    PairRescale,
+    PairWeightGrad,
+)
+from partition.graph.program import (
+    TARGETS,
+    Activate,
+    ActivationGrad,
+    Affine,
+    Category,
+    InputGrad,
+    Load,
+    Program,
+    StageProgram,
+    Variable,
+    WeightGrad,
+)
+from partition.graph.steps import Step, to_program, workspace
 
 
 def build_second_order_program(network: Network, first_layer: int, last_layer: int) -> StageProgram:
-    """The programs of a Hessian-vector product of the stage of layers first_layer..last_layer, inclusive.
-
-    Raises PartitionError for a network of blocks.
-    """
-    return _Builder(network, first_layer, last_layer).build()
+    """The programs of a Hessian-vector product of the stage of layers first_layer..last_layer, inclusive."""
+    is_first, is_last = first_layer == 0, last_layer == network.num_layers - 1
+    return _PairBuilder(network.without_dropout(), first_layer, last_layer, is_first=is_first, is_last=is_last).build()
 
 
-def _activate(layer: Layer, z: Pair, h: Pair) -> Iterator[Instruction]:
-    if not layer.activation.has_workspace:
-        yield PairActivate(layer, z, h)
-        return
-    workspace = Variable(f"workspace{layer.index}", Category.WORKSPACE, columns=layer.out_features)
-    yield Take(workspace)
-    yield PairActivate(layer, z, h, workspace)
-    yield Give(workspace)
-
-
-def _plain(network: Network) -> tuple[Layer, ...]:
-    layers = tuple(layer for layer in network.layers if isinstance(layer, Layer))
-    if len(layers) < network.num_layers:
-        raise PartitionError(
-            "a Hessian-vector product through stages is of affine layers and activations, this model has blocks; "
-            "take model.hidden_features, or differentiate `build_module` on one device"
-        )
-    return layers
-
-
-class _Builder:
-    """Names the variables of one stage once and lists its instructions."""
-
-    def __init__(self, network: Network, first_layer: int, last_layer: int) -> None:
-        self.layers = _plain(network)[first_layer : last_layer + 1]
-        self.first, self.last = first_layer, last_layer
-        self.is_first, self.is_last = first_layer == 0, last_layer == network.num_layers - 1
-        self.record = network.loss
-        first, final = self.layers[0], self.layers[-1]
-        # Inputs do not depend on parameters: the first stage's have no tangent.
-        self.x = (Variable("x", Category.DATA, columns=first.in_features) if self.is_first
-                  else Pair("x", Category.ACTIVATIONS, columns=first.in_features))  # fmt: skip
-        of_layer = {layer.index: layer.out_features for layer in self.layers}
-        self.z = {index: Pair(f"z{index}", Category.ACTIVATIONS, columns=of_layer[index]) for index in of_layer}
-        self.g = {index: Pair(f"g{index}", Category.ACTIVATIONS, columns=of_layer[index]) for index in of_layer}
-        self.g[first_layer - 1] = Pair(f"g{first_layer - 1}", Category.BOUNDARY, columns=first.in_features)
-        if not self.is_last:
-            if final.activation.keeps == Keeps.NOTHING:
-                self.z[last_layer] = Pair(f"z{last_layer}", Category.BOUNDARY, columns=final.out_features)
-            self.g[last_layer] = Pair(f"g{last_layer}", Category.BOUNDARY, columns=final.out_features)
-        self.loss = Variable("loss", Category.WORKSPACE, has_rows=False)
+class _PairBuilder(StageBuilder):
+    """Lists the steps of training, and makes of every operator that of a variable and its tangent."""
 
     def build(self) -> StageProgram:
-        final = self.layers[-1]
-        return StageProgram(
-            layers=self.layers,
-            input=self.x,
-            output=self.loss if self.is_last else self._output_of(final),
-            prediction=self.z[self.last],
-            grad_output=None if self.is_last else self.g[self.last],
-            grad_input=None if self.is_first else self.g[self.first - 1],
-            is_output_kept=not self.is_last and final.activation.keeps == Keeps.OUTPUT,
-            forward=tuple(self._forward()),
-            backward=tuple(self._backward(is_split=False)),
-            input_grad=tuple(self._backward(is_split=True)),
-            weight_grad=tuple(step for layer in reversed(self.layers) for step in self._weight_grad(layer)),
-            predict=(),
+        """All programs but a prediction, which has no tangents."""
+        program = super().build()
+        sent = (program.grad_output, program.grad_input)
+        grad_output, grad_input = (None if of is None else self._pair(of) for of in sent)
+        return replace(
+            program,
+            input=self._of_input,
+            output=program.output if self.is_last else self._pair(program.output),
+            prediction=self._pair(self.values[-1]),
+            grad_output=grad_output,
+            grad_input=grad_input,
         )
 
-    def _output_of(self, layer: Layer) -> Pair:
-        """The pair that holds h and Rh after the forward of a layer."""
-        if layer.activation.keeps != Keeps.PRE_ACTIVATION:
-            return self.z[layer.index]
-        category = Category.BOUNDARY if layer.index == self.last else Category.WORKSPACE
-        return Pair(f"h{layer.index}", category, columns=layer.out_features)
+    @property
+    def _of_input(self) -> Variable:
+        """The network's input has no tangent, nor needs a place for one unless a norm works in its place."""
+        is_plain = self.is_first and not isinstance(self.chain.nodes[1], NormNode)
+        return self.x if is_plain else self._pair(self.x)
 
-    def _input_of(self, layer: Layer) -> Variable:
-        """The kept variable that holds the layer's input when W needs it."""
-        return self.x if layer.index == self.first else self.z[layer.index - 1]
+    def _pair(self, variable: Variable) -> Pair:
+        # The same one for the same variable: that tells what is in place.
+        return self._pairs.setdefault(variable.name, Pair(*variable))
 
-    def _forward(self) -> Iterator[Instruction]:
-        if self.is_first:
-            yield Take(self.x)
-            yield Load(self.x)
-        x = self.x
-        for layer in self.layers:
-            z, h = self.z[layer.index], self._output_of(layer)
-            yield Take(z)
-            yield PairAffine(layer, x, z)
-            if x is not self._input_of(layer):
-                yield Give(x)
-            if h is not z:
-                yield Take(h)
-            if not layer.activation.is_identity:
-                yield from _activate(layer, z, h)
-            x = h
-        if self.is_last:
-            yield from self._loss(self.z[self.last])
+    def _maybe_pair(self, variable: Variable) -> Variable:
+        return self._of_input if variable.name == self.x.name else self._pair(variable)
 
-    def _loss(self, o: Pair) -> Iterator[Instruction]:
-        record, grad_o = self.record, self.g[self.last]
+    def _grad_output(self) -> Variable:
+        """Never in place of the outputs, whose tangent the loss still reads."""
+        self._pairs: dict[str, Pair] = {}
+        category = Category.ACTIVATIONS if self.is_last else Category.BOUNDARY
+        return Variable(f"g{self.units[-1].weighted[-1].index}", category, columns=self.values[-1].columns)
+
+    def _predict(self, received: set[str]) -> tuple[Variable, Program]:
+        del received
+        return self.values[-1], ()
+
+    def _load(self) -> Iterator[Step]:
+        for step in super()._load():
+            into = self._of_input
+            yield Step((PairLoad(into),), (into,)) if isinstance(into, Pair) else step
+
+    def _loss_of(self, o: Variable, grad_o: Variable) -> Iterator[Step]:
+        record = self.record
         columns = None if record.has_class_targets else o.columns
-        targets = Variable("targets", Category.DATA, columns=columns, is_index=record.has_class_targets)
-        workspace = column = None
-        if record.has_second_workspace:
-            workspace = Variable("loss_workspace", Category.WORKSPACE, columns=o.columns)
-        if record.workspace_columns:
-            column = Variable("loss_column", Category.WORKSPACE, columns=record.workspace_columns)
-        passing = [targets, *(one for one in (workspace, column) if one is not None)]
-        yield from (Take(variable) for variable in (*passing, grad_o))
-        yield Load(targets)
-        yield PairLoss(o, targets, grad_o, workspace, column, self.loss)
-        yield from (Give(variable) for variable in (*passing, o))
+        targets = Variable(TARGETS, Category.DATA, columns=columns, is_index=record.has_class_targets)
+        space = workspace("loss_workspace", o.columns or 1) if record.has_second_workspace else None
+        column = workspace("loss_column", record.workspace_columns) if record.workspace_columns else None
+        spaces = tuple(one for one in (space, column) if one is not None)
+        loss = PairLoss(self._pair(o), targets, self._pair(grad_o), space, column, self.loss)
+        yield Step((Load(targets), loss), (targets, *spaces, loss.grad_o, loss.o))
 
-    def _backward(self, *, is_split: bool) -> Iterator[Instruction]:
-        for layer in reversed(self.layers):
-            index, activation = layer.index, layer.activation
-            z, g = self.z[index], self.g[index]
-            if not activation.is_identity:
-                yield from self._activation_grad(layer)
-            if index == self.last:
-                # W of this stage never reads the output of its last layer.
-                if activation.keeps != Keeps.NOTHING:
-                    yield Give(z)
-            else:
-                if activation.keeps == Keeps.PRE_ACTIVATION:
-                    yield from _activate(layer, z, z)
-                if not is_split:
-                    yield from self._weight_grad(self.layers[index + 1 - self.first])
-            if index > self.first or not self.is_first:
-                yield Take(self.g[index - 1])
-                yield PairInputGrad(layer, g, self.g[index - 1])
-        if not is_split:
-            yield from self._weight_grad(self.layers[0])
+    def _program(self, steps: Sequence[Step], alive: set[str], left: set[str]) -> Program:
+        return to_program([self._paired(step) for step in steps], alive, left)
 
-    def _activation_grad(self, layer: Layer) -> Iterator[Instruction]:
-        workspaces = tuple(
-            Variable(f"second_workspace{place}", Category.WORKSPACE, columns=layer.out_features)
-            for place in range(layer.activation.second_workspaces)
+    def _paired(self, step: Step) -> Step:
+        pair = self._pair
+        match step.operators:
+            case (Affine(layer, x, z),):
+                affine = PairAffine(layer, self._maybe_pair(x), pair(z))
+                return Step((affine,), (affine.z, affine.x))
+            case (Activate(layer, z, h),):
+                return _activate(layer, pair(z), pair(h))
+            case (ActivationGrad(layer, kept, grad, _),):
+                spaces = _second_workspaces(layer.index, layer.activation.second_workspaces, layer.out_features)
+                slope = PairActivationGrad(layer, pair(kept), pair(grad), spaces)
+                return Step((slope,), (*spaces, slope.kept, slope.grad))
+            case (InputGrad(layer, grad_z, grad_x),):
+                back = PairInputGrad(layer, pair(grad_z), pair(grad_x))
+                return Step((back,), (back.grad_x, back.grad_z))
+            case (WeightGrad(layer, x, grad_z, sums),):
+                weight = PairWeightGrad(layer, self._maybe_pair(x), pair(grad_z), sums)
+                return Step((weight,), (*((sums,) if sums else ()), weight.grad_z, weight.x))
+            case _:
+                return self._paired_block(step)
+
+    def _paired_block(self, step: Step) -> Step:
+        pair = self._pair
+        match step.operators:
+            case (Normalise(norm, x, n, _),):
+                statistics = workspace(f"statistics{norm.index}", 3)
+                normalise = PairNormalise(norm, pair(x), pair(n), statistics)
+                return Step((normalise,), (statistics, normalise.n, normalise.x))
+            case (NormGrad() as operator,):
+                return self._norm_grad(operator)
+            case (Rescale(norm, n),):
+                return Step((PairRescale(norm, pair(n)),), (pair(n),))
+            case (Gated(gate, a, b, h),):
+                gated = PairGated(gate, pair(a), pair(b), pair(h))
+                return Step((gated,), (gated.h, gated.a, gated.b))
+            case (GatedGrad(gate, a, b, grad, grad_a),):
+                spaces = _second_workspaces(gate.up.index, ACTIVATION_RECORDS["silu"].second_workspaces, gate.features)
+                gates = PairGatedGrad(gate, pair(a), pair(b), pair(grad), pair(grad_a), spaces)
+                return Step((gates,), (*spaces, gates.grad_a, gates.grad, gates.a, gates.b))
+            case (AddInputGrad(layer, grad_z, grad_x),):
+                more = PairAddInputGrad(layer, pair(grad_z), pair(grad_x))
+                return Step((more,), (more.grad_x, more.grad_z))
+            case (Accumulate(source, into),):
+                total = PairAccumulate(self._maybe_pair(source), pair(into))
+                return Step((total,), (total.into, total.source))
+            case _:  # inputs, and the loss, which are of second order already
+                return step
+
+    def _norm_grad(self, operator: NormGrad) -> Step:
+        norm = operator.norm
+        x, standardised, grad = (self._pair(one) for one in (operator.x, operator.standardised, operator.grad))
+        statistics = workspace(f"statistics{norm.index}", 5)
+        found = PairNormGrad(
+            norm, x, standardised, grad, operator.product, statistics, operator.sums, operator.has_input_grad
         )
-        yield from (Take(variable) for variable in workspaces)
-        yield PairActivationGrad(layer, self.z[layer.index], self.g[layer.index], workspaces)
-        yield from (Give(variable) for variable in workspaces)
+        return Step((found,), (standardised, operator.product, statistics, operator.sums, grad, x))
 
-    def _weight_grad(self, layer: Layer) -> Iterator[Instruction]:
-        workspace = None
-        if layer.has_bias:
-            name = f"bias_workspace{layer.index}"
-            workspace = Variable(name, Category.WORKSPACE, has_rows=False, columns=layer.out_features)
-            yield Take(workspace)
-        x, g = self._input_of(layer), self.g[layer.index]
-        yield PairWeightGrad(layer, x, g, workspace)
-        if workspace is not None:
-            yield Give(workspace)
-        yield Give(g)
-        yield Give(x)
+
+def _activate(layer: Layer, z: Pair, h: Pair) -> Step:
+    if not layer.activation.has_workspace:
+        return Step((PairActivate(layer, z, h),), (h, z))
+    space = workspace(f"workspace{layer.index}", layer.out_features)
+    return Step((PairActivate(layer, z, h, space),), (space, h, z))
+
+
+def _second_workspaces(index: int, count: int, columns: int) -> tuple[Variable, ...]:
+    return tuple(workspace(f"second_workspace{index}_{place}", columns) for place in range(count))

@@ -59,6 +59,19 @@ def threshold(rate: float) -> int:
     return min(round(rate * LEVELS), LEVELS - 1)
 
 
+def fill_mask(mask_BD: NDArray[np.bool_], scale: float, out_BD: Tensor) -> None:
+    """What a number is multiplied by: the scale where it is kept, 0 where it is dropped; into a tensor on the host.
+
+    Example: `fill_mask(draw_mask(key, 2, 3, 0.5), 2.0, torch.empty(2, 3))`.
+    """
+    if out_BD.dtype is torch.bfloat16:
+        # NumPy has no bfloat16: the scale's bits where a number is kept, those of 0 where it is dropped.
+        np.multiply(mask_BD, np.int16(bfloat16_bits(scale)), out=out_BD.view(torch.int16).numpy())
+    else:
+        out = out_BD.numpy()
+        np.multiply(mask_BD, out.dtype.type(scale), out=out)
+
+
 def drop(x_BD: Tensor, rate: float, key: MaskKey, out_BD: Tensor, workspace: Tensor) -> None:
     """Out = x ⊙ keep / (1 - rate); `out_BD` may be `x_BD` itself. The workspace holds one row at least.
 
@@ -71,12 +84,8 @@ def drop(x_BD: Tensor, rate: float, key: MaskKey, out_BD: Tensor, workspace: Ten
         count = min(most, num_rows - start)
         mask = draw_mask(key._replace(first_example=key.first_example + start), count, num_features, rate)
         piece_BD = workspace[: count * num_features].view(count, num_features)
-        if piece_BD.dtype is torch.bfloat16 and piece_BD.device.type == "cpu":
-            # NumPy has no bfloat16: the scale's bits where a number is kept, those of 0 where it is dropped.
-            np.multiply(mask, np.int16(bfloat16_bits(scale)), out=piece_BD.view(torch.int16).numpy())
-        elif piece_BD.device.type == "cpu":
-            piece = piece_BD.numpy()
-            np.multiply(mask, piece.dtype.type(scale), out=piece)
-        else:
-            piece_BD.copy_(torch.from_numpy(mask.astype(np.float32) * np.float32(scale)))
+        on_host_BD = piece_BD if piece_BD.device.type == "cpu" else torch.empty_like(piece_BD, device="cpu")
+        fill_mask(mask, scale, on_host_BD)
+        if on_host_BD is not piece_BD:
+            piece_BD.copy_(on_host_BD)  # of its own format: nothing is converted, nor allocated for that, on the device
         torch.mul(x_BD[start : start + count], piece_BD, out=out_BD[start : start + count])

@@ -1,9 +1,10 @@
 """Norms of every example's gradient, from the rows that the backward has at hand anyway.
 
-Shapes: B examples of a microbatch, I features in, O features out.
+Shapes: B examples of a microbatch, I features in, O features out, D features of a norm.
 
 The gradient of one example in an affine layer is an outer product, grad_z_n (x_n, 1)^T, so its norm is the product of
-two norms of rows. Nothing here allocates: every result goes into a buffer of the caller.
+two norms of rows. That of a norm over features, n = x̂ ⊙ weight + bias, is the two rows grad_n ⊙ x̂ and grad_n, the
+first of which its backward has made to sum it up. Nothing here allocates: results go into buffers of the caller.
 """
 
 from __future__ import annotations
@@ -30,6 +31,22 @@ def affine_example_norms(
         torch.hypot(workspace_B, one, out=workspace_B)
     torch.linalg.vector_norm(grad_z_BO, dim=1, out=norms_B)
     norms_B.mul_(workspace_B)
+
+
+def norm_example_norms(product_BD: Tensor, grad_n_BD: Tensor | None, statistics_3B: Tensor, norm_out: Tensor) -> None:
+    """Norm = root of the sum over examples of |grad_n ⊙ x̂|^2 + |grad_n|^2: (B, D), (B, D) -> () in `norm_out`.
+
+    Of the gradients in weight and bias of a norm; `grad_n_BD` is None where there is no bias. The first row of the
+    statistics stays as it is, the others are overwritten.
+
+    Example: `norm_example_norms(product_BD, grad_n_BD, torch.empty(3, B), torch.empty(()))`.
+    """
+    _, norms_B, biases_B = statistics_3B
+    torch.linalg.vector_norm(product_BD, dim=1, out=norms_B)
+    if grad_n_BD is not None:
+        torch.linalg.vector_norm(grad_n_BD, dim=1, out=biases_B)
+        torch.hypot(norms_B, biases_B, out=norms_B)
+    torch.linalg.vector_norm(norms_B, out=norm_out)
 
 
 def weight_grad_norms(

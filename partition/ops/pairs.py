@@ -63,6 +63,16 @@ def affine_input_grad_pair(grad_z_2BO: Tensor, weight_OI: Tensor, direction_OI: 
     out_2BI[:num_rows].addmm_(grad_z_2BO[num_rows:], direction_OI)
 
 
+def add_input_grad_pair(grad_z_2BO: Tensor, weight_OI: Tensor, direction_OI: Tensor, out_2BI: Tensor) -> None:
+    """The same, added to what `out_2BI` holds: (2B, O) -> (2B, I).
+
+    Example: `add_input_grad_pair(grad_z_2BO, weight_OI, direction_OI, grad_x_2BI)`.
+    """
+    out_2BI.addmm_(grad_z_2BO, weight_OI)
+    num_rows = grad_z_2BO.shape[0] // 2
+    out_2BI[:num_rows].addmm_(grad_z_2BO[num_rows:], direction_OI)
+
+
 def activate_pair(
     activation: Activation,
     z_2BO: Tensor,

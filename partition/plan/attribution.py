@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from partition.plan.candidate import Candidate
 from partition.plan.choice import choose
 from partition.plan.progress import usable_noise, with_progress
+from partition.plan.pruned import find_candidates
 from partition.plan.search import SCHEDULES, STRATEGIES, Search
 from partition.plan.variation import MINIBATCH_SIZE, Quantity
 
@@ -101,7 +102,8 @@ def _smaller(search: Search, minibatch_size: int, schedule: str) -> list[Candida
     variation = Quantity(search=search, name=MINIBATCH_SIZE).at(minibatch_size / search.minibatch_size)
     assert variation is not None, "a smaller minibatch can be planned"
     strategies = tuple(one for one in search.settings.planner.strategies or STRATEGIES if one not in _ON_ONE_DEVICE)
-    found = variation.search(strategies=strategies, schedules=(schedule,)).candidates() if strategies else ()
+    narrowed = variation.search(strategies=strategies, schedules=(schedule,))
+    found = find_candidates(narrowed)[0] if strategies else ()
     return with_progress([one for one in found if not one.recompute], usable_noise(search.settings, search.noise))
 
 

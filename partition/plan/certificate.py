@@ -31,8 +31,12 @@ class Certificate:
 
 
 def arithmetic_bound_s(search: Search) -> float:
-    """Seconds that one minibatch takes on all devices together at their best rates."""
-    return search.costs.least_s(search.minibatch_size, search.cluster.devices)
+    """Seconds that one minibatch takes at the best rates of all devices together, or of one that computes alone."""
+    size, cluster = search.minibatch_size, search.cluster
+    together_s = search.costs.least_s(size, cluster.devices)
+    if cluster.alone is cluster:
+        return together_s
+    return min(together_s, *(search.costs.least_s(size, (device,)) for device in cluster.alone.devices))
 
 
 def lower_bound_s(search: Search, candidates: Sequence[Candidate]) -> float:

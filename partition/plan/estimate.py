@@ -120,6 +120,23 @@ class Layout:
         """What a rank holds at its peak, by stage; asked for once for replicas that run the same."""
         return cache(lambda rank, costs: _rank_memory(self, rank, costs))
 
+    @cached_property
+    def stage_bytes(self) -> Callable[[int, StageCost], tuple[int, ...]]:
+        """What a stage holds at every moment of its rank, whatever the rank's other stages are.
+
+        What is the rank's stands with its first stage.
+        """
+        placement, occupancy = self.schedule.placement, cache(self.occupancy)
+        places = [self.schedule.stages_of(rank).index(stage) for stage, rank in enumerate(placement)]
+
+        @cache
+        def stage_bytes(index: int, stage: StageCost) -> tuple[int, ...]:
+            at, shared, place = occupancy(stage).bytes_at, stage.shared_bytes, places[index]
+            known = {moment[place]: at(moment[place]) for moment in self.moments[placement[index]]}
+            return tuple(known[moment[place]] - (shared if place else 0) for moment in self.moments[placement[index]])
+
+        return stage_bytes
+
     def occupancy(self, stage: StageCost) -> StageOccupancy:
         """The bytes of a stage under this layout."""
         return StageOccupancy(stage, self.distinct_sizes, self.num_microbatches)

@@ -85,8 +85,7 @@ def largest_fitting(search: Search, num_microbatches: Sequence[int]) -> list[Lar
     One pass on one device, accumulation in so many microbatches and in microbatches of one example, pipelines of
     every number of devices and schedule, replicas, and replicas of pipelines. Fully sharded replicas are left out:
     their bytes are estimates; so is recomputation where it does not help. Exact for the best split of stages that keep
-    everything or are computed again in either form; with several stages a device and more than a hundred splits, for
-    the best that was found.
+    everything or are computed again in either form; with several stages a device, for the best that was found.
     """
     found = [(way, largest_of(search, way)) for way in ways(search, num_microbatches)]
     return [fit for way, fit in found if not _is_needless(way, fit)]
@@ -194,12 +193,23 @@ class _Room:
     def _stages(self, segments: Sequence[Segment], minibatch_size: int) -> tuple[StagePlan, ...]:
         return self.search.stages_of(self.way.of(minibatch_size), segments)
 
+    def quickest(self, minibatch_size: int, segments: Sequence[Segment]) -> tuple[int, list[Segment]]:
+        """A size and the split that the planner takes for it, where one of those that it looks at fits."""
+        is_recomputing = any(of.recompute for of in segments)
+        if is_recomputing != self.way.is_recomputing:
+            return minibatch_size, list(segments)
+        shape = self.way.of(minibatch_size)
+        planned = (split for order in self.orders for split in self._in_order(_layout(shape), order))
+        alike = (split for split in planned if any(of.recompute for of in split) == is_recomputing)
+        fitting = [split for split in alike if self.fits_on(split, minibatch_size)]
+        found = segments_of(self.search.best_on(shape, fitting).stages) if fitting else segments
+        return minibatch_size, list(found)
+
     def _planned_splits(self, minibatch_size: int) -> Sequence[Sequence[Segment]]:
         shape = self.way.of(minibatch_size)
         if shape.num_ranks == 1:
             return self._alone(shape)
-        sizes = shape.sizes[0]
-        layout = Layout.of(shape.schedule, shape.num_ranks, sizes, shape.num_stages, shape.num_replicas > 1)
+        layout = _layout(shape)
         planned = [split for order in self.orders for split in self._in_order(layout, order)]
         if self.has_one_stage_a_rank:
             return planned
@@ -224,11 +234,17 @@ class _Room:
         return [[search.recomputing_segment(shape, smallest)._replace(device=self.way.device)]]
 
 
+def _layout(shape: Shape) -> Layout:
+    """Of the first replica, which has the largest share."""
+    sizes = shape.sizes[0]
+    return Layout.of(shape.schedule, shape.num_ranks, sizes, shape.num_stages, shape.num_replicas > 1)
+
+
 def _largest(room: _Room) -> LargestFit:
     least = room.way.least
     if least > room.most or not room.fits(least):
         return _found(room, 0, (), room.closest(least) if least <= room.most else ())
-    size, segments = _exact(room) if room.has_one_stage_a_rank else _climb(room)
+    size, segments = _exact(room) if room.has_one_stage_a_rank else room.quickest(*_climb(room))
     one_more = room.closest(size + 1, segments) if size < room.most else ()
     return _found(room, size, room.search.stages_of(room.way.of(size), segments), one_more)
 

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from partition.config import AnyConfig, flatten, resolve
+from partition.config.first_problem import first_problem
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate
 from partition.plan.compare import SCHEMA_VERSION
@@ -60,9 +61,8 @@ def read_plan(path: Path, search: Search) -> Candidate:
     try:
         candidate = TypeAdapter(Candidate).validate_python(document.get("candidate"), strict=False)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, ("candidate", *first["loc"])))
-        raise PartitionError(f"{path}: {where}: {first['msg']}; plan again with `partition plan`") from None
+        problem = first_problem(error, "candidate")
+        raise PartitionError(f"{path}: {problem}; plan again with `partition plan`") from None
     _check_layout(path, candidate, search)
     if candidate.strategy == "sharded":
         priced = search.price_sharded(candidate.num_devices)

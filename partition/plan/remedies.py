@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from partition.config.cluster import LARGEST_DEVICE_COUNT
 from partition.plan.candidate import Candidate
-from partition.plan.search import STRATEGIES, Search
+from partition.plan.search import STRATEGIES, Search, Shape
 from partition.plan.variation import Variation
 
 MOST_TIMES = 16
@@ -51,17 +52,19 @@ def more_devices(search: Search) -> MoreDevices | None:
     if len({device.figures for device in devices}) > 1 or search.cluster.links.inter_node is not None:
         return None
     few, many = len(devices), 2 * len(devices)
-    while many <= min(MOST_TIMES * len(devices), LARGEST_DEVICE_COUNT) and not _fitting(search, many):
+    while many <= min(MOST_TIMES * len(devices), LARGEST_DEVICE_COUNT) and not _first_fitting(search, many):
         few, many = many, 2 * many
     if many > min(MOST_TIMES * len(devices), LARGEST_DEVICE_COUNT):
         return None
     while many - few > 1:
         middle = (few + many) // 2
-        few, many = (few, middle) if _fitting(search, middle) else (middle, many)
-    return MoreDevices(num_devices=many, candidate=_fitting(search, many)[0].name)
+        few, many = (few, middle) if _first_fitting(search, middle) else (middle, many)
+    found = _first_fitting(search, many)
+    assert found is not None, "so many are known to be enough"
+    return MoreDevices(num_devices=many, candidate=found.name)
 
 
-def _fitting(search: Search, num_devices: int) -> list[Candidate]:
+def _first_fitting(search: Search, num_devices: int) -> Candidate | None:
     """What fits so many devices, of the ways that need least of each: all stages of 1F1B, and shared parameters."""
     first = search.cluster.devices[0]
     devices = tuple(replace(first, name=f"{first.kind}:{index}") for index in range(num_devices))
@@ -69,11 +72,18 @@ def _fitting(search: Search, num_devices: int) -> list[Candidate]:
         settings=search.settings, cluster=replace(search.cluster, devices=devices), costs=search.costs
     )
     asked = search.settings.planner.strategies or STRATEGIES
-    found: list[Candidate] = []
+    ways: list[dict[str, object]] = []
     if "sharded" in asked:
-        found += variation.search(strategies=("sharded",)).candidates()
+        ways.append({"strategies": ("sharded",)})
     if "pipeline" in asked and "1f1b" in (search.settings.planner.schedules or ("1f1b",)):
-        found += variation.search(
-            strategies=("pipeline",), schedules=("1f1b",), num_stages=(min(num_devices, search.costs.num_layers),)
-        ).candidates()
-    return [one for one in found if one.feasible]
+        stages = min(num_devices, search.costs.num_layers)
+        ways.append({"strategies": ("pipeline",), "schedules": ("1f1b",), "num_stages": (stages,)})
+    # One that fits is all that is asked for, so no more than that are priced.
+    every = (one for way in ways for one in _candidates(variation.search(**way)))
+    return next((one for one in every if one.feasible), None)
+
+
+def _candidates(search: Search) -> Iterator[Candidate]:
+    """Those of the search in their order, each priced as it is come to."""
+    for offer in search.offers():
+        yield from search.price_all(offer) if isinstance(offer, Shape) else [offer]

@@ -660,7 +660,8 @@ class Search:
         num_ranks = layout.schedule.num_ranks
         own = _shifted(segments, replica * num_ranks)
         if num_replicas == 1:
-            return replay_costs(layout, own, self.cluster, self.costs)
+            cluster = self.cluster.alone if num_ranks == 1 else self.cluster
+            return replay_costs(layout, own, cluster, self.costs)
         columns = [[segment.device + other * num_ranks for other in range(num_replicas)] for segment in segments]
         return replay_costs(layout, own, self.cluster, self.costs, columns)
 

@@ -3,8 +3,8 @@
 With one stage a rank the split is optimal for its schedule's `sum + (M - 1) * bottleneck` and exact in memory. Where
 ranks hold several stages, it is a good one, not proved the best: every stage is placed by the schedule, and each rank's
 work is taken to be as balanced as its stages are. If that does not fit, the split most even in bytes is taken, and if
-that does not either, the fastest that does of all splits, where these are few. Then layers are moved over cuts while
-that relieves the busiest rank and still fits.
+that does not either, one that does is sought from there (`placed_bytes.py`). Then layers are moved over cuts while
+that relieves the busiest rank and still fits, and others as quick are offered beside it (`near_splits.py`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 from partition.costs import Cluster, Device, StageCost, StageSource
 from partition.graph import Spans
 from partition.plan.estimate import Layout, Recomputing
-from partition.plan.occupancy import StageOccupancy, rank_peak
+from partition.plan.occupancy import StageOccupancy
 from partition.plan.peaks import FORMS, Form, StagePeaks
+from partition.plan.placed_bytes import PlacedBytes, fitting_split
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
 
 if TYPE_CHECKING:
     from partition.plan.layer_sums import Floats, LayerSums
 
-RankSeconds = Callable[[Sequence[Segment]], list[float]]
 Fits = Callable[[Sequence[Segment]], bool]
 MOST_DEVICE_CHOICES = 200_000
 """Stages times pairs of devices that two of them may be on; of more, the first devices are taken."""
@@ -294,49 +294,40 @@ class Splitter:
         if unlimited:
             return unlimited
 
-        occupancy = cache(layout.occupancy)
-
-        @cache
-        def peak_alone(index: int, stage: StageCost) -> int:
-            place = layout.schedule.stages_of(placement[index]).index(index)
-            own = dict.fromkeys(moment[place] for moment in layout.moments[placement[index]])
-            return max(map(occupancy(stage).bytes_at, own))
-
-        def bytes_alone(index: int, device: int, first: int, last: int) -> float:
-            limit_bytes = self.cluster.devices[placement[device]].memory_bytes
-            return peak_alone(index, self.model.stage(first, last)) / limit_bytes
-
-        def fits(segments: Sequence[Segment]) -> bool:
-            return self._overflow_bytes(layout, segments, occupancy) <= 0
-
-        found = self._improved(placement, layout.sizes, rows, fits)
+        limits = [self.cluster.devices[rank].memory_bytes for rank in range(layout.schedule.num_ranks)]
+        placed = PlacedBytes(layout, self.model, limits)
+        found = self._improved(placement, layout.sizes, rows, placed.fits)
         if found:
             return found
-        rank_seconds = self._rank_seconds(placement, rows)
-        start = _placed(_closest(self._placed_problem(placement, cache(bytes_alone))), placement)
-        if not fits(start):
-            fitting = filter(fits, few_splits(self.num_layers, placement))
-            start = min(fitting, key=rank_seconds, default=start)
-        return _with_improved(start, placement, self._seconds(rows), fits) if fits(start) else [start]
+
+        def fill(index: int, device: int, first: int, last: int) -> float:
+            del device  # the schedule says which
+            return placed.fill(index, first, last)
+
+        start = _placed(_closest(self._placed_problem(placement, fill)), placement)
+        is_hopeless = any(placed.fill(index, *of[1:3]) > 1 for index, of in enumerate(start))
+        if not is_hopeless and not placed.fits(start) and len(placement) <= MOST_STAGES_IMPROVED:
+            start = fitting_split(placed, start) or start
+        return self._with_near(start, placement, layout.sizes, rows, placed.fits) if placed.fits(start) else [start]
 
     def _improved(
         self, placement: Sequence[int], sizes: Sequence[int], rows: int, fits: Fits
     ) -> list[tuple[Segment, ...]]:
         """The fastest split and a better balanced one; nothing where the fastest does not fit."""
         start = self.fastest(tuple(placement), sizes)
-        return _with_improved(start, placement, self._seconds(rows), fits) if fits(start) else []
+        return self._with_near(start, placement, sizes, rows, fits) if fits(start) else []
 
-    def _rank_seconds(self, placement: Sequence[int], rows: int) -> RankSeconds:
-        seconds = self._seconds(rows)
+    def _with_near(
+        self, start: tuple[Segment, ...], placement: Sequence[int], sizes: Sequence[int], rows: int, fits: Fits
+    ) -> list[tuple[Segment, ...]]:
+        """A split, the one that it is improved to, and others that may be as quick."""
+        from partition.plan.near_splits import near_splits, steps_of  # of NumPy, for which few verbs should wait
 
-        def rank_seconds(segments: Sequence[Segment]) -> list[float]:
-            """Of every rank, the busiest first."""
-            busy_s = [0.0] * (max(placement) + 1)
-            for index, segment in enumerate(segments):
-                busy_s[placement[index]] += seconds(index, *segment[:3])
-            return sorted(busy_s, reverse=True)
-
-        return rank_seconds
+        found = _with_improved(start, placement, self._seconds(rows), fits)
+        first_alike, devices = self.cluster.first_alike, self.cluster.devices
+        sums = [self.sums.of(rows, devices[first_alike[rank]])[:2] for rank in placement]
+        hops = [self._cuts(here, there, rows) for here, there in pairwise(placement)]
+        return near_splits(found, self.num_layers, steps_of(placement, sums, hops, len(sizes)), fits, len(sizes))
 
     def _placed_problem(self, placement: Sequence[int], stage_s: StageSeconds) -> SplitProblem:
         """A device of its own for every stage: which one, the schedule says."""
@@ -349,17 +340,6 @@ class Splitter:
             once_s=_no_seconds,
             first_alike=tuple(range(len(placement))),
         )
-
-    def _overflow_bytes(
-        self, layout: Layout, segments: Sequence[Segment], occupancy: Callable[[StageCost], StageOccupancy]
-    ) -> int:
-        """By how much the fullest device is too small."""
-        found = []
-        for rank in range(layout.schedule.num_ranks):
-            own = [segments[stage] for stage in layout.schedule.stages_of(rank)]
-            stages = [occupancy(self.model.stage(*of.layers)) for of in own]
-            found.append(rank_peak(stages, layout.moments[rank])[0] - self.cluster.devices[own[0].device].memory_bytes)
-        return max(found)
 
     # Costs
 

@@ -23,6 +23,11 @@ def costs_text(file: CostsFile) -> str:
         parts.append(_messages(file.messages))
     else:
         parts.append("Links were not measured: --nproc 2 or more does, with all of them busy at once.")
+    if file.alone:
+        parts.append(
+            f"A rank takes {file.alone.factor:.0%} of that while the others wait (the middle half of the repetitions "
+            f"spans {file.alone.spread:.0%} of it): candidates of one device are priced so."
+        )
     overheads = file.overheads
     parts.append(
         f"Besides: {format_seconds(overheads.action_s)} for each action, {format_seconds(overheads.step_s)} for each "

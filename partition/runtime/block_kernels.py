@@ -21,6 +21,7 @@ from partition.graph.block_operators import (
 from partition.ops import dropout as masks
 from partition.ops import gate as gates
 from partition.ops import normalisation as norms
+from partition.ops.norms import norm_example_norms
 from partition.ops.sums import sum_rows
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _rescale_rounded(n_BD: Tensor, wide_BD: Tensor, of: Parameters) -> None:
 
 
 def _norm_grad(stage: Stage, instruction: NormGrad, frame: Frame) -> None:
-    norm, *variables, has_input_grad, wide, wide_grad = instruction
+    norm, *variables, has_input_grad, wide, wide_grad, noise = instruction
     x_BD, standardised_BD, grad_BD, product_BD, statistics, sums_D = (frame.tensors[one.name] for one in variables)
     narrow = (standardised_BD, grad_BD)
     if wide is not None and wide_grad is not None:
@@ -58,6 +59,9 @@ def _norm_grad(stage: Stage, instruction: NormGrad, frame: Frame) -> None:
     norms.norm_weight_grad(standardised_BD, grad_BD, frame.is_first, of.grad_weight_OI, product_BD, sums_D)
     if of.grad_bias_O is not None:
         sum_rows(grad_BD, frame.is_first, of.grad_bias_O, sums_D)
+    if noise is not None:
+        grad_of_bias_BD = None if of.grad_bias_O is None else grad_BD
+        norm_example_norms(product_BD, grad_of_bias_BD, statistics_3B, stage.norm_of(norm, frame))
     if has_input_grad:
         norms.norm_input_grad(standardised_BD, grad_BD, of.weight_OI, norm.has_mean, product_BD, statistics_3B)
     if wide is not None:

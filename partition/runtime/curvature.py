@@ -23,7 +23,7 @@ from torch import Tensor
 
 from partition.costs import CostModel, step_flop
 from partition.data.rows import Examples
-from partition.errors import RunError
+from partition.errors import PartitionError, RunError
 from partition.graph import build_second_order_program
 from partition.plan import Candidate
 from partition.plan.curvature import CurvatureSearch
@@ -57,13 +57,15 @@ class CurvatureFleet(Fleet):
 
     @torch.no_grad()
     def set_directions(self, directions: Mapping[int, LayerTensors]) -> None:
-        """Copy a direction in, layer by layer; layers that live elsewhere are not read."""
+        """Copy a direction in, by index of layer or norm; those that live elsewhere are not read.
+
+        Raises PartitionError where one is missing, or of another shape than its parameter.
+        """
         for _, _, update in self._held():
             for index, along in update.stage.directions.items():
-                weight_OI, bias_O = directions[index]
-                along.weight_OI.copy_(weight_OI)
-                if along.bias_O is not None and bias_O is not None:
-                    along.bias_O.copy_(bias_O)
+                weight_OI, bias_O = directions.get(index, (None, None))
+                _copy_direction(f"weight of layer {index}", weight_OI, along.weight_OI)
+                _copy_direction(f"bias of layer {index}", bias_O, along.bias_O)
 
     @torch.no_grad()
     def draw_directions(self, seed: int) -> None:
@@ -130,6 +132,17 @@ class CurvatureFleet(Fleet):
             stage = update.stage
             for product, direction in zip(stage.products, stage.direction_tensors, strict=True):
                 direction.mul_(stage.number.fill_(factor / norm)).add_(product, alpha=1.0 / norm)
+
+
+def _copy_direction(name: str, given: Tensor | None, into: Tensor | None) -> None:
+    found, wanted = (None if of is None else tuple(of.shape) for of in (given, into))
+    if found != wanted:
+        raise PartitionError(
+            f"the direction of the {name} has shape {found}, the parameter {wanted}; give a tensor of the parameter's "
+            "shape, None where there is no parameter"
+        )
+    if given is not None and into is not None:
+        into.copy_(given)
 
 
 def of_directions(stage: SecondOrderStage) -> tuple[list[Tensor], list[Tensor]]:

@@ -98,6 +98,13 @@ class RuntimeDevice:
         """Count a tensor as returned; the caller holds no reference to it afterwards."""
         self.count(-tensor.numel() * tensor.element_size(), category, "")
 
+    @property
+    def measured_peak_bytes(self) -> int:
+        """The most that was allocated at once: by the GPU's allocator, elsewhere by the ledger."""
+        if self.spec.kind != "cuda":
+            return self.peak_bytes
+        return int(torch.cuda.max_memory_allocated(self.torch_device))
+
     def synchronize(self) -> None:
         """Wait until everything submitted to the device has run."""
         if self.torch_device.type == "cuda":

@@ -8,13 +8,14 @@ layer to the first. Every rank looks at what it has and tells the others, so all
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from partition.graph.layers import Block, Unit
 from partition.plan import Candidate
 from partition.runtime.world import Numbers, World, share_all
 
@@ -33,9 +34,9 @@ class Findings:
     """What one rank has found."""
 
     first_output: float = _NONE_FORWARD
-    """The first layer with an output that is not finite."""
+    """The first layer, or block, with an output that is not finite."""
     last_gradient: float = _NONE_BACKWARD
-    """The last layer with a gradient that is not finite."""
+    """The last layer, or block, with a gradient that is not finite."""
 
     def output(self, layer: int, tensor: Tensor) -> None:
         """Look at the output of a layer, or at the inputs."""
@@ -53,24 +54,33 @@ class Findings:
         return np.array([self.first_output, self.last_gradient])
 
 
-def describe_fault(world: World, findings: Mapping[int, Findings], candidate: Candidate) -> str:
-    """What first was not finite, as a phrase; all ranks call it, each with its findings, and have the same answer."""
+def describe_fault(world: World, findings: Mapping[int, Findings], candidate: Candidate, units: Sequence[Unit]) -> str:
+    """What first was not finite, as a phrase; all ranks call it, each with its findings, and have the same answer.
+
+    `units` are the layers of the network, or its blocks.
+    """
     every = share_all(world, {rank: of.numbers for rank, of in findings.items()})
     output, gradient = min(of[0] for of in every), max(of[1] for of in every)
     if output == INPUTS:
         return "the inputs of the minibatch are not all finite"
     if output != _NONE_FORWARD:
-        return f"the output of {_place(candidate, int(output))} was the first that is not finite"
+        return f"the output of {_place(candidate, units[int(output)])} was the first that is not finite"
     if gradient != _NONE_BACKWARD:
         return (
-            f"all outputs are finite, and the gradient of {_place(candidate, int(gradient))} was the first that is not"
+            f"all outputs are finite, and the gradient of {_place(candidate, units[int(gradient)])} was the first that "
+            "is not"
         )
     return "outputs and gradients are finite, and what is summed over them is too large a number"
 
 
-def _place(candidate: Candidate, layer: int) -> str:
-    """A layer, and where it lives if that is not plain."""
-    if candidate.num_stages == 1:
-        return f"layer {layer}"
-    plan = next(one for one in candidate.stages if one.first_layer <= layer <= one.last_layer)
-    return f"layer {layer} (stage {plan.stage_index} on {plan.device})"
+def _place(candidate: Candidate, unit: Unit) -> str:
+    """A layer or a block with its layers, and where it lives if that is not plain."""
+    name, details = f"layer {unit.index}", list[str]()
+    if isinstance(unit, Block):
+        first, last = unit.weighted[0].index, unit.weighted[-1].index
+        name = f"block {unit.index}"
+        details.append(f"layer {first}" if first == last else f"layers {first} to {last}")
+    if candidate.num_stages > 1:
+        plan = next(one for one in candidate.stages if one.first_layer <= unit.index <= one.last_layer)
+        details.append(f"stage {plan.stage_index} on {plan.device}")
+    return f"{name} ({'; '.join(details)})" if details else name

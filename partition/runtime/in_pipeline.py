@@ -25,16 +25,16 @@ from partition.plan import Candidate, Search
 from partition.plan.estimate import replay_costs
 from partition.plan.search import Shape
 from partition.plan.split import Segment
+from partition.runtime.made_up import made_up_examples
 from partition.runtime.processes import ProcessWorld
-from partition.runtime.profiling import curve, made_up_examples, stand_in_search
+from partition.runtime.profiling import curve, stand_in_search
 from partition.runtime.workers import Fleet, Parts
 from partition.runtime.world import share_all
 from partition.schedule import Action, Kind, ReplayCosts, replay
 from partition.schedule.actions import COMPUTE, RECEIVES, SENDS
 
-MICROBATCHES = 8
-FRACTIONS = (4, 16, 64)
-"""Microbatch sizes are the minibatch divided by these."""
+MICROBATCHES = {2: 4, 4: 8, 16: 8, 64: 8}
+"""Of a step, by what the minibatch is divided by to give the size of one: from the largest that a pipeline has."""
 WARM_UP, REPEATS = 2, 6
 FIRST_LATENCY_S = 0.1
 """Doubled until it explains what was measured."""
@@ -69,9 +69,10 @@ def messages_in_pipeline(file: CostsFile, config: ExperimentConfig, world: Proce
         for rank in range(num_ranks)
     ]
     found: dict[int, _Cost] = {}
-    for rows in sorted({max(1, config.training.minibatch_size // fraction) for fraction in FRACTIONS}):
-        shape = Shape(name="profile", strategy="pipeline", minibatch_size=rows * MICROBATCHES,
-                      num_microbatches=MICROBATCHES, num_ranks=num_ranks, num_stages=num_ranks)  # fmt: skip
+    counts = {max(1, config.training.minibatch_size // part): count for part, count in MICROBATCHES.items()}
+    for rows, count in sorted(counts.items()):
+        shape = Shape(name="profile", strategy="pipeline", minibatch_size=rows * count,
+                      num_microbatches=count, num_ranks=num_ranks, num_stages=num_ranks)  # fmt: skip
         candidate = search.price(shape, segments)
         if candidate.feasible:
             cost = _measure(file, search, candidate, segments, world)
@@ -105,7 +106,7 @@ def _measure(
     (layout,) = search.layouts(candidate)
     (size,) = layout.distinct_sizes
     cuts = [search.model.stage(of.first_layer, of.last_layer).microbatch(size).output_bytes for of in segments[:-1]]
-    num_bytes, num_messages = sorted(cuts)[len(cuts) // 2], 2 * len(cuts) * MICROBATCHES
+    num_bytes, num_messages = sorted(cuts)[len(cuts) // 2], 2 * len(cuts) * layout.num_microbatches
     alone = replay_costs(layout, segments, _priced(search.cluster, file), search.costs)
     row = layout.schedule.rows[world.process.rank]
     predicted_s = sum(alone.seconds_of(action) for action in row if action.kind in COMPUTE)

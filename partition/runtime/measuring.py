@@ -13,16 +13,19 @@ from partition.costs.profile import CostsFile, Machine, Messages
 from partition.errors import PartitionError, RunError
 from partition.graph import Network, build_network
 from partition.record.run import environment
+from partition.runtime.alone import measure_alone
 from partition.runtime.in_pipeline import messages_in_pipeline
 from partition.runtime.messages import measure_messages, sizes_of
 from partition.runtime.process import Process
 from partition.runtime.processes import ProcessWorld, join, leave
-from partition.runtime.profiling import Layers, check_room, measure_layers, smallest_share
+from partition.runtime.profiling import BUDGET_S, Layers, check_room, measure_layers, smallest_share
 from partition.runtime.world import LocalWorld
 
 
-def measure(config: ExperimentConfig) -> CostsFile | None:
+def measure(config: ExperimentConfig, budget_s: float = BUDGET_S) -> CostsFile | None:
     """Measure as the only process, or as one of those that torchrun started; None on all but the first.
+
+    `budget_s` is what the layers may take, beside the least number of repetitions.
 
     Raises PartitionError and RunError where something cannot be measured here.
     """
@@ -32,17 +35,17 @@ def measure(config: ExperimentConfig) -> CostsFile | None:
     check_devices(config, process.local_world_size if process else 1)
     if process is None or process.world_size == 1:
         world = LocalWorld(1, 1)
-        layers = measure_layers(config, world, smallest_share(world, 1))
+        layers = measure_layers(config, world, smallest_share(world, 1), budget_s)
         return _file(config, layers, None, num_ranks=1, start_s=start_s)
     join(process, config.training.timeout_s)
     if is_cuda:
         torch.cuda.set_device(process.local_rank)
-    file = _measure_together(config, process, start_s)
+    file = _measure_together(config, process, start_s, budget_s)
     leave()
     return file if process.rank == 0 else None
 
 
-def _measure_together(config: ExperimentConfig, process: Process, start_s: float) -> CostsFile:
+def _measure_together(config: ExperimentConfig, process: Process, start_s: float, budget_s: float) -> CostsFile:
     """What the ranks measure, all busy at once."""
     is_cuda = config.cluster.devices[0].kind == "cuda"
     world = ProcessWorld(process, num_replicas=1, is_cuda=is_cuda, timeout_s=config.training.timeout_s)
@@ -50,16 +53,18 @@ def _measure_together(config: ExperimentConfig, process: Process, start_s: float
         share_bytes = smallest_share(world, process.local_world_size)
         check_room(config, share_bytes)
         messages = _messages(config, world)
-        layers = measure_layers(config, world, share_bytes)
-        alone = _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
-        messages = messages_in_pipeline(alone, config, world, share_bytes)
+        layers = measure_layers(config, world, share_bytes, budget_s)
+        alone = measure_alone(config, world, share_bytes, budget_s)
+        apart = _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
+        messages = messages_in_pipeline(apart, config, world, share_bytes)
     except PartitionError as error:
         # What cannot be measured is found by all ranks alike; the first tells of it.
         error.is_told = process.rank > 0 and not isinstance(error, RunError)
         raise
     finally:
         world.close()
-    return _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
+    file = _file(config, layers, messages, num_ranks=process.world_size, start_s=start_s)
+    return file.model_copy(update={"alone": alone})
 
 
 def _messages(config: ExperimentConfig, world: ProcessWorld) -> Messages:

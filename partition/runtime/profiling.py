@@ -23,12 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from partition.config import ExperimentConfig, ModelConfig
 from partition.costs.profile import Curve, Overheads
 from partition.costs.work import operator_key
-from partition.data.dataset import compute_dtype
 from partition.data.stores import free_bytes
 from partition.errors import PartitionError
 from partition.graph import Program, build_network
@@ -36,6 +34,7 @@ from partition.graph.program import Give, Operator, Take
 from partition.plan import Candidate, Search
 from partition.plan.search import Shape
 from partition.plan.split import Segment
+from partition.runtime.made_up import made_up_examples
 from partition.runtime.stage import INSTRUCTION_METHODS, Frame, Stage
 from partition.runtime.update import Update
 from partition.runtime.workers import Fleet, Parts
@@ -162,6 +161,12 @@ def measure_layers(config: ExperimentConfig, world: World, share_bytes: int, bud
 def check_room(config: ExperimentConfig, share_bytes: int) -> None:
     """Raise PartitionError where no size of the layers can be measured with so many bytes."""
     _fitting(stand_in_search(config, share_bytes), _sizes(config.training.minibatch_size))
+
+
+def fitting_candidates(search: Search) -> list[Candidate]:
+    """A step of the stand-in with full backwards for every size of microbatches that fits, in increasing order."""
+    sizes = _fitting(search, _sizes(search.minibatch_size))
+    return [_candidates(search, rows)[0] for rows in sizes]
 
 
 def curve(measured: Mapping[int, tuple[float, float]]) -> Curve:
@@ -298,10 +303,10 @@ def _steps(search: Search, rows: int, world: World, budget_s: float) -> list[tup
 
     Each is the mean of a step with full backwards and one with I and W.
     """
-    runs = [_Runner(search, candidate) for candidate in _candidates(search, rows)]
+    runs = [Runner(search, candidate) for candidate in _candidates(search, rows)]
     for runner in runs:
         runner.step()
-    slowest_s = float(share_largest(world, [max(runner.warm_up() for runner in runs)])[0])
+    slowest_s = float(share_largest(world, [max(runner.step_s() for runner in runs)])[0])
     repeats = round(min(MOST_REPEATS, max(LEAST_REPEATS, budget_s / (2 * slowest_s))))
     found = []
     for _ in range(repeats):
@@ -325,7 +330,7 @@ def _measure_tiny(
         candidate = _candidate(search, 1, count, "1f1b")
         if not candidate.feasible:
             raise _refusal(search, candidate)
-        runner = _Runner(search, candidate)
+        runner = Runner(search, candidate)
         for _ in range(3):
             runner.step()
         share_largest(world, [0.0])
@@ -335,17 +340,7 @@ def _measure_tiny(
     return (rests[0], rests[1]), min(updates)
 
 
-def made_up_examples(search: Search, size: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Inputs and targets of so many examples, of the shapes that the network takes."""
-    random, network = np.random.default_rng(0), search.network
-    dtype, out_features = compute_dtype(search.config), network.layers[-1].out_features
-    x = random.standard_normal((size, network.layers[0].in_features)).astype(dtype)
-    if network.loss.has_class_targets:
-        return x, random.integers(0, out_features, size)
-    return x, random.standard_normal((size, out_features)).astype(dtype)
-
-
-class _Runner:
+class Runner:
     """Trains one candidate of one device on made-up examples."""
 
     def __init__(self, search: Search, candidate: Candidate) -> None:
@@ -360,8 +355,8 @@ class _Runner:
         self._x, self._y = made_up_examples(search, candidate.minibatch_size)
         self._examples = np.random.default_rng(0).permutation(candidate.minibatch_size)
 
-    def warm_up(self) -> float:
-        """Seconds of a step."""
+    def step_s(self) -> float:
+        """Seconds of a step, with the taking of its time."""
         start_s = time.perf_counter()
         self.step()
         return time.perf_counter() - start_s

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from partition.graph import Category, Keeps, Program
-from partition.graph.second_order import (
+from partition.graph.pair_operators import (
     PairActivate,
     PairActivationGrad,
     PairAffine,
@@ -23,6 +23,7 @@ from partition.graph.second_order import (
 )
 from partition.ops import ACTIVATIONS, affine_bias_grad, affine_weight_grad
 from partition.ops.pairs import activate_pair, activation_grad_pair, affine_input_grad_pair, affine_pair, dot_rows
+from partition.runtime.block_pair_kernels import BLOCK_PAIR_METHODS
 from partition.runtime.stage import INSTRUCTION_METHODS, Frame, Parameters, Stage, TensorSource
 from partition.runtime.update import Update
 
@@ -116,6 +117,7 @@ METHODS: dict[type, Callable[[Any, Any, Frame], None]] = {
     PairInputGrad: SecondOrderStage._input_grad_pair,
     PairWeightGrad: SecondOrderStage._weight_grad_pair,
     PairLoss: SecondOrderStage._loss_pair,
+    **BLOCK_PAIR_METHODS,
 }
 
 

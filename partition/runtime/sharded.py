@@ -23,6 +23,7 @@ from partition.data.rows import Examples
 from partition.ops.losses import summed_loss
 from partition.plan import Candidate, Search
 from partition.plan.microbatches import microbatch_sizes
+from partition.runtime.cuda import prepare
 from partition.runtime.fault import INPUTS, Findings, describe_fault
 from partition.runtime.feed import MinibatchFeed, example_weight
 from partition.runtime.module import build_module
@@ -45,6 +46,7 @@ class ShardedModel:
         self.world: World = world
         self.rank = world.process.rank
         self.device = world.torch_device(search.cluster.devices[candidate.stages[self.rank].device_index])
+        prepare(self.device)
         config = search.config
         dtype: torch.dtype = getattr(torch, config.precision.compute)
         self.model = build_module(config.model, config.training.seed, dtype=dtype).to_torch()
@@ -160,7 +162,7 @@ class ShardedModel:
         self.model(outputs)
         for hook in hooks:
             hook.remove()
-        return describe_fault(self.world, {self.rank: findings}, self.candidate)
+        return describe_fault(self.world, {self.rank: findings}, self.candidate, self.search.network.layers)
 
     @torch.no_grad()
     def predict(self, x: Examples, examples: NDArray[np.int64], replica: int) -> Iterator[NDArray[Any]]:

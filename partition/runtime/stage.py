@@ -135,9 +135,9 @@ class Stage:
         self.losses_M = source.take((num_losses,), Category.WORKSPACE, "the losses of a step", wide)
         self.loss = bind_loss(network.loss, self._class_vector() if program.is_last else None)
         self.norms_LM: Tensor | None = None
-        """Of the gradients of the examples, by layer and microbatch; None where noise is not measured."""
+        """Of the gradients of the examples, by part and microbatch; None where noise is not measured."""
         if program.has_noise:
-            shape = (len(program.layers), num_microbatches)
+            shape = (len(layers), num_microbatches)
             self.norms_LM = source.take(shape, Category.WORKSPACE, "the norms of the examples' gradients")
 
     @property
@@ -211,7 +211,7 @@ class Stage:
         return frame.tensors[self.program.prediction.name]
 
     def example_squares(self, num_microbatches: int) -> list[float]:
-        """By layer the sum over the step's examples of the squared norms of their gradients, in float64."""
+        """The sum over the step's examples of the squared norms of their gradients, by part, in float64."""
         if self.norms_LM is None:
             return []
         norms = self.norms_LM[:, :num_microbatches].tolist()
@@ -293,12 +293,15 @@ class Stage:
 
     def _example_norms(self, instruction: ExampleNorms, frame: Frame) -> None:
         layer, x, grad_z, workspace, _ = instruction
-        assert self.norms_LM is not None, "a program with noise"
         norms_B, workspace_B = frame.tensors[workspace.name].view(2, -1)
         one = self.one if layer.has_bias else None
         affine_example_norms(frame.tensors[x.name], frame.tensors[grad_z.name], one, norms_B, workspace_B)
-        into = self.norms_LM[layer.index - self.program.layers[0].index, frame.microbatch]
-        torch.linalg.vector_norm(norms_B, out=into)
+        torch.linalg.vector_norm(norms_B, out=self.norm_of(layer, frame))
+
+    def norm_of(self, part: Weighted, frame: Frame) -> Tensor:
+        """Where the norm of the gradients of all examples of a microbatch goes, a number."""
+        assert self.norms_LM is not None, "a program with noise"
+        return self.norms_LM[part.index - self.program.layers[0].weighted[0].index, frame.microbatch]
 
     def _loss_and_grad(self, instruction: LossAndGrad, frame: Frame) -> None:
         o, targets, grad_o, workspace, _ = instruction

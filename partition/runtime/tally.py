@@ -2,7 +2,7 @@
 
     numbers of a rank   stop | losses of its last stage | squares of stage a | squares of stage b | padding
     squares of a stage  gradients | weights, if penalised | where noise is measured: gradients without the penalty |
-                        gradients of the examples, by layer
+                        gradients of the examples, by part with parameters
 
 Sums run over replicas, microbatches and stages in increasing order, whoever holds them.
 """
@@ -47,7 +47,7 @@ class _Part:
     num_weights: int
     start: int
     num_noise_grads: int = 0
-    num_noise_layers: int = 0
+    num_noise_parts: int = 0
 
     @property
     def grads(self) -> slice:
@@ -66,8 +66,8 @@ class _Part:
 
     @property
     def examples(self) -> slice:
-        """Sums over the examples of the squares of their gradients, by layer."""
-        return slice(self.data_grads.stop, self.data_grads.stop + self.num_noise_layers)
+        """Sums over the examples of the squares of their gradients, by part with parameters."""
+        return slice(self.data_grads.stop, self.data_grads.stop + self.num_noise_parts)
 
 
 class Tally:
@@ -92,7 +92,7 @@ class Tally:
                 num_weights=sum(part.penalised_rows > 0 for part in parts) if network.l2_penalty else 0,
                 start=ends.get(plan.rank, 1 + self._num_losses),
                 num_noise_grads=num_grads if has_noise else 0,
-                num_noise_layers=len(units) if has_noise else 0,
+                num_noise_parts=len(parts) if has_noise else 0,
             )
             ends[plan.rank] = part.examples.stop
             self._parts.append(part)
@@ -106,7 +106,7 @@ class Tally:
         stop_signal: int = 0,
         example_squares: Mapping[int, Sequence[float]] | None = None,
     ) -> Numbers:
-        """The numbers of a rank; `example_squares` are those of each stage, by layer."""
+        """The numbers of a rank; `example_squares` are those of each stage, by part."""
         numbers = np.zeros(self.width)
         numbers[0] = stop_signal
         numbers[1 : 1 + len(losses)] = losses

@@ -23,20 +23,24 @@ from partition.ops.mixed import to_numpy
 from partition.plan import Candidate, Layout, Search, StagePlan
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.prediction import MOST_IN_ONE_PASS, prediction_schedule, prediction_sizes
-from partition.runtime.channel import Channels, MessageKey
+from partition.runtime.channel import Channels, MessageKey, NobodyThere
 from partition.runtime.clock import Clock, SimulatedClock, WallClock
+from partition.runtime.cuda import prepare
 from partition.runtime.device import RuntimeDevice
 from partition.runtime.executor import Executor, Observer, Run, Step, run_in_turn
 from partition.runtime.fault import Findings, describe_fault
 from partition.runtime.feed import MinibatchFeed, example_weight
+from partition.runtime.made_up import made_up_examples
 from partition.runtime.optimizer import build_optimizer
 from partition.runtime.parameters import initialise
 from partition.runtime.stage import Parameters, Stage, take_parameters, wide_dtype
 from partition.runtime.tally import Tally, Totals
 from partition.runtime.update import Update
 from partition.runtime.world import LocalWorld, Numbers, World, share_all
-from partition.schedule import ReplayCosts, Schedule
+from partition.schedule import Kind, ReplayCosts, Schedule
 from partition.units import format_bytes
+
+_UPDATES = (Kind.REDUCE_GRAD, Kind.STEP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,9 @@ class Worker:
         spec = search.cluster.devices[self.plans[0].device_index]
         dtype: torch.dtype = getattr(torch, search.config.precision.compute)
         rules = search.cluster.rules
-        self.device = RuntimeDevice(spec, dtype, world.torch_device(spec), rules)
+        torch_device = world.torch_device(spec)
+        prepare(torch_device)
+        self.device = RuntimeDevice(spec, dtype, torch_device, rules)
         if candidate.predicted is not None and candidate.predicted.reserved_bytes:
             self.device.check_free(candidate.predicted.reserved_bytes[rank])
         self.device.count(rules.library_bytes, Category.WORKSPACE, "the workspaces of matrix libraries")
@@ -129,6 +135,28 @@ class Fleet:
         self._priced: dict[tuple[int, int], tuple[Layout, ReplayCosts]] = {}
         self._ended_s: float | None = None
         self._step = 0
+        if self.world.is_shared and any(worker.device.torch_device.type == "cuda" for worker in self.workers):
+            self.rehearse()
+
+    def rehearse(self) -> None:
+        """Run the actions of a minibatch but its update on made-up rows, with nobody at the other end of a message.
+
+        What a GPU does for the first time, to load a kernel or to set up a library, waits until everything on it is
+        done. A message that was posted early and waits for this very action would then wait for ever. Gradients and
+        losses of the first minibatch overwrite what this leaves.
+        """
+        size = self.candidate.minibatch_size
+        x, y = made_up_examples(self.search, size)
+        runs: list[Run] = []
+        for replica, _, part in self._parts(np.arange(size)):
+            layout, _ = self._priced_layout(replica, len(part))
+            feed = MinibatchFeed(x, y, part, layout.sizes)
+            step = Step(sizes=layout.sizes, weight=1.0 / size, feed=feed, seconds=_no_seconds)
+            for worker in self.workers:
+                if worker.replica == replica:
+                    row = [one for one in layout.schedule.rows[worker.position] if one.kind not in _UPDATES]
+                    runs.append((self._executor(worker, NobodyThere()), row, step))
+        run_in_turn(runs)
 
     def train(
         self,
@@ -282,7 +310,7 @@ class Fleet:
             most = rows * MOST_IN_ONE_PASS
             for start in range(0, len(part), most):
                 self._predict(x, part[start : start + most], replica, rows, examine)
-        return describe_fault(self.world, findings, self.candidate)
+        return describe_fault(self.world, findings, self.candidate, self.search.network.layers)
 
     def _predict(
         self,
@@ -305,8 +333,8 @@ class Fleet:
         return [found[microbatch] for microbatch in sorted(found)]
 
     def peak_bytes(self) -> dict[int, int | None]:
-        """The most that each rank here has held at once, by its ledger."""
-        return {worker.rank: worker.device.peak_bytes for worker in self.workers}
+        """The most that each rank here has held at once."""
+        return {worker.rank: worker.device.measured_peak_bytes for worker in self.workers}
 
     @property
     def has_simulated_clock(self) -> bool:

@@ -86,6 +86,8 @@ def test_two_processes_measure_their_messages(config: str, tmp_path: Path, capsy
     assert file.machine.num_ranks == 2
     assert file.messages is not None
     assert {(link.source, link.destination) for link in file.messages.links} == {(0, 1), (1, 0)}
+    assert file.alone is not None
+    assert 0.1 < file.alone.factor <= 1
 
 
 def test_the_place_is_tried_and_left_as_it_was(

@@ -74,7 +74,7 @@ def test_headroom_and_context_are_read_with_their_units_and_refused_without_a_gp
     cluster = load_config(EXAMPLE, overrides=gpu).cluster
     assert (cluster.headroom_of_cuda, cluster.context_bytes_of_cuda) == (0.05, 400 * 2**20)
     cluster = load_config(EXAMPLE, overrides=gpu[:1]).cluster
-    assert (cluster.headroom_of_cuda, cluster.context_bytes_of_cuda) == (0.03, 500 * 2**20)
+    assert (cluster.headroom_of_cuda, cluster.context_bytes_of_cuda) == (0.03, 800 * 2**20)
     with pytest.raises(PartitionError, match=r"cluster\.context.* is for devices of kind cuda, and there are none"):
         load_config(EXAMPLE, overrides=gpu[2:])
     with pytest.raises(PartitionError, match=r"cluster\.headroom.* 0\.9"):

@@ -8,7 +8,7 @@ import pytest
 
 from partition.config import ClusterConfig
 from partition.costs import AllocatorRules, build_cluster
-from partition.costs.allocator import EXACT, DeviceRoom, cuda_reserved_bytes, cuda_rules
+from partition.costs.allocator import EXACT, NUM_ONES, DeviceRoom, cuda_reserved_bytes, cuda_rules
 from partition.errors import PartitionError
 
 MIB = 2**20
@@ -43,7 +43,7 @@ def test_two_threads_have_a_workspace_of_cublas(
     capability: str | None, setting: str | None, workspace_bytes: int
 ) -> None:
     rules = cuda_rules(capability, setting)
-    assert rules == AllocatorRules(granularity_bytes=512, library_bytes=2 * workspace_bytes)
+    assert rules == AllocatorRules(granularity_bytes=512, library_bytes=2 * workspace_bytes + 8 * NUM_ONES)
 
 
 def test_the_most_that_may_be_allocated_leaves_context_and_headroom() -> None:
@@ -80,11 +80,11 @@ def test_simulated_devices_and_cpus_are_exact_and_give_all() -> None:
 def test_a_mixed_cluster_counts_every_device_as_the_strictest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     devices = ({"kind": "cpu", "memory_bytes": 10}, {"name": "A100-SXM-80GB"}, {"name": "H100-SXM-80GB"})
-    assert cluster(*devices).rules == AllocatorRules(granularity_bytes=512, library_bytes=64 * MIB)
+    assert cluster(*devices).rules == AllocatorRules(granularity_bytes=512, library_bytes=64 * MIB + 8 * NUM_ONES)
 
 
 def test_a_gpu_too_small_for_its_context_is_refused_with_the_figures() -> None:
-    with pytest.raises(PartitionError, match=r"cuda:0 has 512\.0 MiB, of which 500\.0 MiB are for its context"):
+    with pytest.raises(PartitionError, match=r"cuda:0 has 512\.0 MiB, of which 800\.0 MiB are for its context"):
         cluster({"kind": "cuda", "memory_bytes": 512 * MIB, **RATES})
 
 

@@ -51,3 +51,25 @@ def test_every_operator_has_a_key_and_work() -> None:
     counts = stage._actions["backward"].operator_counts
     assert sum(counts.values()) == len(list(operators(stage.program.backward)))
     assert counts["weight gradient pair 4x3 bias"] == counts["weight gradient first 7x5 bias"] == 1
+
+
+def test_every_operator_of_blocks_has_a_key_and_work() -> None:
+    """A block's products are 8/3 of a gradient's too."""
+    blocks = (
+        {"norm": "layer_norm"},
+        {"residual": {"norm": "rms_norm", "swiglu": 64}, "repeat": 6},
+        {"residual": {"hidden": 64, "activation": "gelu"}, "repeat": 6},
+    )
+    network = build_network(ModelConfig.model_validate({"in_features": 64, "out_features": 2, "blocks": blocks}))
+    record = optimizer_record(OptimizerConfig(lr=0.1))
+    gradient, product = CostModel(network, record, 8), CurvatureCostModel(network, record, 8)
+    assert 2.5 < step_flop(product, [500]) / step_flop(gradient, [500]) < 2.8
+    stage = product.stage(0, network.num_layers - 1)
+    for action in ("forward", "backward"):
+        program = stage._actions[action]
+        assert all(work.moved_bytes > 0 for work in program.kernels(ROWS))
+        assert sum(program.operator_counts.values()) == len(list(operators(getattr(stage.program, action))))
+    counts = stage._actions["backward"].operator_counts
+    assert counts["swiglu gradient pair 64"] == counts["added input gradient pair 64x64"] == 6
+    assert counts["rms_norm 64 rescaled pair"] == 6
+    assert counts["layer_norm 64 bias weight gradient pair"] + counts["layer_norm 64 bias gradient pair"] == 1

@@ -76,9 +76,9 @@ def test_another_experiment_is_told_apart_by_its_keys() -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"b_noise": -1.0}, "b_noise"),
+        ({"b_noise": -1.0}, "b_noise: -1.0 is too small; the least is 0"),
         ({"b_noise": None}, "b_noise or an end of interval is missing"),
-        ({"b_noise": "3"}, "b_noise"),
+        ({"b_noise": "3"}, 'b_noise: "3" is not valid here'),
         ({"interval": None}, "an end of interval is missing"),
         ({"interval": [1.0, None]}, "an end of interval is missing"),
         ({"interval": [3.0, 1.0]}, "interval is empty"),
@@ -87,7 +87,7 @@ def test_another_experiment_is_told_apart_by_its_keys() -> None:
         ({"schema_version": 2}, "schema_version"),
         ({"tr_sigma": float("nan")}, "tr_sigma"),
         ({"num_examples": 0}, "num_examples"),
-        ({"surplus": 1}, "surplus"),
+        ({"surplus": 1}, "surplus: is not known"),
     ],
 )
 def test_what_makes_no_sense_is_refused(write: Callable[..., str], changes: dict[str, Any], problem: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from partition.config import ExperimentConfig
 from partition.costs import CostsFile, Profile, build_costs, read_costs
 from partition.costs.profile import Curve, LinkCurve, Machine, Messages, Overheads
 from partition.errors import PartitionError
-from partition.plan import Search, compare
+from partition.plan import Search, compare, compare_with
+from partition.plan.compare import Comparison
+from partition.plan.plan_file import plan_record
+from partition.plan.verification import verify_plan
 from partition.runtime.profiling import measure_layers
 from partition.runtime.workers import Fleet
 from partition.runtime.world import LocalWorld
@@ -31,7 +35,7 @@ def test_seconds_lie_on_a_line_between_measured_sizes_and_go_on_along_the_last()
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("{", "not a costs file"), ("[]", "not a costs file"), ('{"schema_version": 2}', "schema_version"),
+    [("{", "not a costs file"), ("[]", "not a costs file"), ('{"schema_version": 3}', "schema_version"),
      ("[" * 100_000, "not a costs file")],
 )  # fmt: skip
 def test_what_is_no_costs_file_is_refused_in_one_line(tmp_path: Path, content: str, words: str) -> None:
@@ -72,7 +76,7 @@ DOCUMENT = {
         ({"machine": []}, "machine: is empty"),
         ({"more": 1}, "more: is not known"),
         ({"operators": {}}, "operators: is empty"),
-        ({"operators": {"a": {**CURVE, "seconds": [-1]}}}, "operators.a.seconds.0: -1 is not valid here"),
+        ({"operators": {"a": {**CURVE, "seconds": [-1]}}}, "operators.a.seconds.0: -1 is too small; the least is 0"),
         (
             {"operators": {"a": {**CURVE, "sizes": [1, 2]}}},
             "operators.a: sizes, seconds and spread are not of one",
@@ -181,6 +185,74 @@ def test_every_candidate_is_priced_by_measured_costs_and_runs_on_simulated_clock
             assert result.step_s == pytest.approx(candidate.predicted.step_s, rel=1e-12)
             ran += 1
     assert ran > 5
+
+
+def comparison_at(config: ExperimentConfig, path: Path, changes: dict[str, object]) -> tuple[Search, Comparison]:
+    """The comparison by a costs file of two ranks, with some of its keys changed."""
+    document = {**json.loads(costs_file_of_two(config)), **changes}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    planner = config.planner.model_copy(update={"costs": str(path)})
+    search = Search(config.model_copy(update={"planner": planner}))
+    return search, compare_with(search)
+
+
+@cache
+def _costs_text(number_format: str) -> str:
+    return costs_file(build_config(number_format=number_format)).model_dump_json()
+
+
+def costs_file_of_two(config: ExperimentConfig) -> str:
+    """Measured once, so that what is compared was measured alike."""
+    return _costs_text(config.precision.compute)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_a_device_that_computes_alone_is_faster_by_what_was_measured(tmp_path: Path, num_devices: int) -> None:
+    config = build_config(num_devices=num_devices)
+    path = tmp_path / "costs.json"
+    alone = {"factor": 0.75, "spread": 0.1}
+    (_, before), (search, after) = (comparison_at(config, path, {"alone": one}) for one in (None, alone))
+    for one in after.candidates:
+        other = before.candidate(one.name)
+        if one.predicted and other and other.predicted:
+            factor = 0.75 if one.num_devices == 1 else 1.0
+            assert one.predicted.step_s == pytest.approx(factor * other.predicted.step_s)
+    assert {one.num_devices for one in after.candidates if one.predicted} == set(range(1, num_devices + 1))
+    assert after.chosen is not None
+    assert after.certificate is not None
+    assert after.chosen.predicted is not None
+    assert after.certificate.lower_bound_s <= after.chosen.predicted.step_s
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(plan_record(search.config, after.chosen, after.verdict)), encoding="utf-8")
+    _, checks = verify_plan(plan, search)
+    assert all(check.passed for check in checks)
+
+
+def test_a_file_of_an_earlier_version_is_read_as_if_alone_were_no_faster(tmp_path: Path) -> None:
+    config, path = build_config(num_devices=2), tmp_path / "costs.json"
+    document = json.loads(costs_file_of_two(config))
+    del document["alone"]
+    path.write_text(json.dumps({**document, "schema_version": 1}), encoding="utf-8")
+    file = read_costs(str(path))
+    assert file.alone is None
+    assert Profile(file=file, path="").alone.factor == 1.0
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.5])
+def test_a_factor_that_makes_no_sense_is_refused(tmp_path: Path, factor: float) -> None:
+    with pytest.raises(PartitionError, match=r"alone\.factor: "):
+        comparison_at(build_config(), tmp_path / "costs.json", {"alone": {"factor": factor, "spread": 0.0}})
+
+
+def test_one_device_exchanges_no_numbers_with_others(tmp_path: Path) -> None:
+    """The end of its step had the exchange of the ranks in it."""
+    config, path = build_config(num_devices=2), tmp_path / "costs.json"
+    messages = json.loads(costs_file_of_two(config))["messages"]
+    whole = []
+    for share_s in (0.0, 1.0):
+        search, _ = comparison_at(config, path, {"messages": {**messages, "share_s": share_s}})
+        whole.append(search.whole().predicted)
+    assert whole[0] == whole[1]
 
 
 def test_costs_of_another_network_or_optimizer_are_refused(tmp_path: Path) -> None:

@@ -93,9 +93,15 @@ def test_noise_keeps_a_norm_of_every_layer_and_microbatch(first: int, last: int,
     assert stage(first, last, noise=True).static_bytes(6)[Category.WORKSPACE] == 4 * numbers
 
 
-def test_noise_takes_the_norms_without_the_penalty_beside_a_piece_of_a_weight() -> None:
-    norms, piece = 3 * (5 + 2) + 2, 3 * 5
-    assert stage(noise=True, penalty=0.1).step.memory.peak_bytes == 4 * (norms + piece)
+def test_noise_takes_the_penalty_off_by_a_product_for_each_weight_and_then_in_pieces() -> None:
+    norms, products, number = 2 * (5 + 2) + 2, 2, 1
+    piece, of_its_rows = 3 * 5, 5
+    assert stage(noise=True, penalty=0.1).step.memory.peak_bytes == 4 * max(norms + products + number,
+                                                                            piece + of_its_rows)  # fmt: skip
+    wide = build_network(ModelConfig.model_validate({"in_features": 30, "hidden_features": (2,), "out_features": 1,
+                                                     "l2_penalty": 0.1, "loss": "mse"}))  # fmt: skip
+    record = optimizer_record(OptimizerConfig(lr=0.1))
+    assert CostModel(wide, record, 4, has_noise=True).stage(0, 1).step.memory.peak_bytes == 4 * (30 * 2 + 2)
     assert stage(noise=True).step.memory.peak_bytes == stage().step.memory.peak_bytes
 
 

@@ -9,8 +9,7 @@ import pytest
 from partition.config import ModelConfig
 from partition.graph import build_network, build_second_order_program, build_stage_program
 from partition.graph.network import Network
-from partition.graph.program import Give, Load, Take
-from partition.graph.second_order import (
+from partition.graph.pair_operators import (
     Pair,
     PairActivate,
     PairActivationGrad,
@@ -19,6 +18,7 @@ from partition.graph.second_order import (
     PairLoss,
     PairWeightGrad,
 )
+from partition.graph.program import Give, Load, Take
 
 
 def network(**changes: object) -> Network:
@@ -53,7 +53,7 @@ def test_programs_of_the_last_two_layers() -> None:
         "-targets", "-loss_workspace", "-loss_column", "-z2",
     ]  # fmt: skip
     assert words(program.backward) == [
-        "+g1", "InputGrad 2", "+second_workspace0", "ActivationGrad 1", "-second_workspace0", "Activate 1",
+        "+g1", "InputGrad 2", "+second_workspace1_0", "ActivationGrad 1", "-second_workspace1_0", "Activate 1",
         "WeightGrad 2", "-g2", "-z1", "+g0", "InputGrad 1", "WeightGrad 1", "-g1", "-x",
     ]  # fmt: skip
     assert words(program.input_grad) == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,6 +17,14 @@ AllocatorEvents = Callable[[Callable[[], object]], list[int]]
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _on_one_gpu() -> Iterator[None]:
+    """Under scripts/test_cuda.sh tensors are made on a GPU."""
+    torch.set_default_device(os.environ.get("PARTITION_TEST_DEVICE"))
+    yield
+    torch.set_default_device(None)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from partition.ops import normalisation as norms
 from partition.ops.cross_entropy import weighted_cross_entropy, weighted_cross_entropy_tangent
 from partition.ops.dropout import MaskKey, drop
 from partition.ops.gate import gated, gated_grad
+from partition.ops.norms import norm_example_norms
 
 SHAPES = [(1, 1, 1), (1, 5, 3), (7, 1, 5), (7, 5, 1), (500, 784, 10), (100, 1024, 512), (3, 2, 70_000), (1, 70_000, 2),
           (70_000, 2, 1), (70_000, 1, 3), (32_768, 1, 1)]  # fmt: skip
@@ -77,6 +78,11 @@ def run_norm(has_mean: bool, b: Buffers) -> None:
     norms.rescale(b.sum_BO, b.bias_O, b.grad_bias_O)
 
 
+def run_norm_of_norms(b: Buffers) -> None:
+    norm_example_norms(b.z_BO, b.grad_z_BO, b.statistics_B3.view(3, -1), b.loss)
+    norm_example_norms(b.z_BO, None, b.statistics_B3.view(3, -1), b.loss)
+
+
 def run_second(name: str, b: Buffers) -> None:
     second = ACTIVATIONS[name].second
     assert second is not None
@@ -109,6 +115,7 @@ PAIRS: dict[str, Callable[[Buffers], None]] = {
     "example norms": lambda b: affine_example_norms(b.x_BI, b.grad_z_BO, b.one, b.norms_B, b.workspace_B),
     "example norms without bias": lambda b: affine_example_norms(b.x_BI, b.grad_z_BO, None, b.norms_B, b.workspace_B),
     "norm of example norms": lambda b: torch.linalg.vector_norm(b.norms_B, out=b.loss),
+    "example norms of a norm": run_norm_of_norms,
     "norms without penalty": lambda b: weight_grad_norms(b.grad_weight_OI, b.weight_OI, 0.1, b.workspace_O, b.piece),
     **{f"{name} loss": lambda b, name=name: run_loss(name, b) for name in LOSSES},
     **{name: lambda b, a=a: a.forward(b.z_BO, b.h_BO) for name, a in ACTIVATIONS.items()},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from partition.ops.dropout import MaskKey, draw_mask, drop
+from partition.ops.dropout import MaskKey, draw_mask, drop, fill_mask
 
 KEY = MaskKey(seed=3, step=7, dropout=2, first_example=0)
 
@@ -58,3 +58,27 @@ def test_rate_zero_drops_nothing():
 
 def test_largest_seed_and_step_can_be_used():
     assert draw_mask(MaskKey(2**40 - 1, 10**9, 10**5, 2**30), 2, 5, 0.5).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("key", "rate", "expected"),
+    [
+        (KEY, 0.4, "46ab6d97a496e9ffee231750eaae"),
+        (MaskKey(0, 1, 0, 5), 0.1, "dffff7fffffffedaaffdfffffdc6"),
+        (MaskKey(2**40 - 1, 10**9, 10**5, 2**30), 0.5, "4a7b1a462e7d6b418e25777b954a"),
+    ],
+)
+def test_the_bits_of_a_mask_stay_what_they_are(key: MaskKey, rate: float, expected: str) -> None:
+    """A run that is resumed drops what it would have dropped: three examples of 37 features, written down once."""
+    assert np.packbits(draw_mask(key, 3, 37, rate)).tobytes().hex() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_a_mask_is_made_in_the_format_of_what_it_is_for(dtype: torch.dtype) -> None:
+    """So that a device that it is copied to gets the bits that a CPU multiplies by."""
+    mask, scale = draw_mask(KEY, 6, 11, 0.3), 1 / 0.7
+    out_BD, ones_BD = torch.empty(6, 11, dtype=dtype), torch.ones(6, 11, dtype=dtype)
+    fill_mask(mask, scale, out_BD)
+    expected = torch.where(torch.from_numpy(mask), torch.tensor(scale, dtype=torch.float64), 0.0).to(dtype)
+    assert torch.equal(out_BD, expected)
+    assert torch.equal(ones_BD * out_BD, expected)

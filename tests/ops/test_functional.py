@@ -128,7 +128,7 @@ def test_gradgradcheck_of_losses_with_their_options(record, assert_equal_in_norm
     o_Bq = leaf(7, 3)
     assert gradcheck(lambda o_Bq: functional.loss(record, o_Bq, targets), [o_Bq])
     assert gradgradcheck(lambda o_Bq: functional.loss(record, o_Bq, targets), [o_Bq])
-    expected = summed_loss(record, o_Bq, targets) / summed_weight(record, targets.numpy())
+    expected = summed_loss(record, o_Bq, targets) / summed_weight(record, targets.cpu().numpy())
     assert_equal_in_norm(functional.loss(record, o_Bq, targets).detach(), expected.detach())
 
 

@@ -97,7 +97,7 @@ def test_class_weights_and_smoothed_labels_are_those_of_torch(
     class_weights_q = None if vector is None else torch.tensor(vector).double()
     expected = torch.nn.functional.cross_entropy(leaf_Nq, targets_N, class_weights_q, label_smoothing=label_smoothing)
     expected.backward()
-    kernel, weight = bind_loss(record, class_weights_q).forward, 1 / summed_weight(record, targets_N.numpy())
+    kernel, weight = bind_loss(record, class_weights_q).forward, 1 / summed_weight(record, targets_N.cpu().numpy())
     losses, grads = [], []
     for o_Bq, targets_B in zip(o_Nq.split(microbatch_sizes), targets_N.split(microbatch_sizes), strict=True):
         grad_o_Bq, loss = torch.full_like(o_Bq, torch.nan), o_Bq.new_empty(())

@@ -73,9 +73,9 @@ def test_bits_are_those_of_torch() -> None:
 
 def test_numpy_gets_a_copy_in_a_format_that_it_has() -> None:
     for tensor in (torch.randn(3, 4), torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 4).bfloat16()):
-        found = to_numpy(tensor)
+        found = to_numpy(tensor.cpu())
         assert found.dtype == (np.float64 if tensor.dtype is torch.float64 else np.float32)
-        assert np.array_equal(found, tensor.to(torch.float64).numpy())
+        assert np.array_equal(found, tensor.to(torch.float64).cpu().numpy())
         before = found.copy()
         tensor.zero_()
         assert np.array_equal(found, before)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from partition.ops import affine_example_norms, weight_grad_norms
+from partition.ops.norms import norm_example_norms
 
 SHAPES = [(1, 1, 1), (1, 4, 3), (7, 1, 5), (6, 5, 1), (9, 8, 7)]
 ONE = torch.ones((), dtype=torch.float64)
@@ -43,3 +44,19 @@ def test_the_penalty_is_taken_off_in_pieces_of_any_size(rows: int) -> None:
     ridden_OI, norms_O = grad_OI + 0.3 * weight_OI, torch.empty(7, dtype=torch.float64)
     weight_grad_norms(ridden_OI, weight_OI, 0.3, norms_O, torch.empty(rows * 4, dtype=torch.float64))
     torch.testing.assert_close(norms_O, grad_OI.norm(dim=1), rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_norm_of_a_norm_is_that_of_all_gradients_in_weight_and_bias(bias: bool) -> None:
+    standardised_BD, grad_BD = torch.randn(2, 6, 4, dtype=torch.float64)
+    weight_D, bias_D = torch.randn(2, 4, dtype=torch.float64)
+
+    def value(weight_D: Tensor, bias_D: Tensor, x_D: Tensor, grad_D: Tensor) -> Tensor:
+        return (grad_D * (x_D * weight_D + bias_D)).sum()
+
+    grads = vmap(grad(value, (0, 1)), (None, None, 0, 0))(weight_D, bias_D, standardised_BD, grad_BD)
+    found, statistics_3B = torch.empty((), dtype=torch.float64), torch.ones(3, 6, dtype=torch.float64)
+    norm_example_norms(standardised_BD * grad_BD, grad_BD if bias else None, statistics_3B, found)
+    expected = torch.cat(grads if bias else grads[:1]).norm()
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0.0)
+    assert torch.equal(statistics_3B[0], torch.ones(6, dtype=torch.float64)), "what the input gradient reads"

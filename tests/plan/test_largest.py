@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from itertools import combinations
+from itertools import combinations, permutations
 
 import pytest
 
@@ -40,12 +40,12 @@ def fits_on(search: Search, shape: Shape, segments: list[Segment]) -> bool:
 
 
 def all_splits(search: Search, shape: Shape) -> list[list[Segment]]:
-    """Every way to cut the layers, on every choice of devices in order."""
+    """Every way to cut the layers, on every choice and order of devices."""
     layers, devices = search.network.num_layers, len(search.cluster.devices)
     placement = search._shapes_layouts(shape)[0].schedule.placement
     found = []
-    chosen = [range(shape.num_ranks)] if shape.num_replicas > 1 or shape.num_stages > shape.num_ranks else list(
-        combinations(range(devices), shape.num_ranks))  # fmt: skip
+    ranks = range(shape.num_ranks)
+    chosen = [tuple(ranks)] if shape.num_replicas > 1 else list(permutations(range(devices), shape.num_ranks))
     for of_ranks in chosen:
         for cuts in combinations(range(1, layers), shape.num_stages - 1):
             ends = (0, *cuts, layers)

@@ -37,7 +37,7 @@ def build_fleet(config: ExperimentConfig, name: str) -> Fleet:
 
 def gradients(fleet: Fleet) -> list[Tensor]:
     """Copies of all gradients, layer by layer, weight before bias."""
-    return [parameter.grad.clone() for parameter in fleet.parameters() if parameter.grad is not None]
+    return [parameter.grad.cpu().clone() for parameter in fleet.parameters() if parameter.grad is not None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from partition.config import ExperimentConfig, ModelConfig
+from partition.runtime.world import LocalWorld
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +20,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def on_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under scripts/test_cuda.sh simulated devices keep their tensors on a GPU, all on the same one."""
+    device = os.environ.get("PARTITION_TEST_DEVICE")
+    if device is not None:
+        monkeypatch.setattr(LocalWorld, "torch_device", lambda *_: torch.device(device))
 
 
 def build_config(**changes: Any) -> ExperimentConfig:

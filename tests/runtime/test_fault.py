@@ -156,3 +156,39 @@ def test_inputs_that_are_not_finite_are_said_to_be() -> None:
         RunError, match=r"^step 1: loss is nan: the inputs of the minibatch are not all finite; the lea"
     ):
         train(search, find(search, "whole"), dataset, lambda _: None)
+
+
+BLOCKS: tuple[dict[str, Any], ...] = (
+    {"linear": 9, "activation": "relu"},
+    {"residual": {"norm": "layer_norm", "hidden": 8, "activation": "relu"}},
+    {"residual": {"norm": "rms_norm", "swiglu": 6}},
+    {"norm": "layer_norm"},
+)
+
+
+def overflow_within_a_block(layer: int, of: Parameters) -> None:
+    """Layer 5 is the gate of block 2, whose weighted parts are 4 (a norm) to 7."""
+    if layer == 5:
+        of.weight_OI.fill_(3e38)
+
+
+def overflow_at_the_end(layer: int, of: Parameters) -> None:
+    """The logits alone: block 4 is one layer, and so is block 3."""
+    if layer == 9:
+        of.weight_OI.fill_(3e38)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "name", "expected"),
+    [
+        (overflow_within_a_block, "accumulate-4", "the output of block 2 (layers 4 to 7) was the first"),
+        (overflow_within_a_block, "pipeline-4x4-1f1b", "the output of block 2 (layers 4 to 7; stage 2 on simulated:2)"),
+        (overflow_at_the_end, "whole", "the output of block 4 (layer 9) was the first"),
+    ],
+)
+def test_a_block_is_named_with_its_layers(tamper: Callable[[int, Parameters], None], name: str, expected: str) -> None:
+    config = build_config(blocks=BLOCKS, planner=PLANNER)
+    search, dataset = Search(config), load(config)
+    with tampering(tamper), pytest.raises(RunError) as caught:
+        train(search, find(search, name), dataset, lambda _: None)
+    assert expected in str(caught.value)

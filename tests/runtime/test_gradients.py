@@ -29,7 +29,7 @@ def find(search: Search, name: str) -> Candidate:
 
 
 def gradients(fleet: Fleet) -> list[torch.Tensor]:
-    return [parameter.grad.clone() for parameter in fleet.parameters() if parameter.grad is not None]
+    return [parameter.grad.cpu().clone() for parameter in fleet.parameters() if parameter.grad is not None]
 
 
 def run_schedule(fleet: Fleet, dataset: Dataset, schedule: Schedule, sizes: tuple[int, ...]) -> list[torch.Tensor]:
@@ -54,7 +54,7 @@ def test_gradients_equal_autograd(make_config: Make, activation: str, loss: str,
     fleet, dataset = build(config, name)
     reference = build_module(config.model, seed=config.training.seed, dtype=torch.float64).to_torch()
     for own, torchs in zip(fleet.parameters(), reference.parameters(), strict=True):
-        assert torch.equal(own, torchs)
+        assert torch.equal(own.cpu(), torchs)
     result = fleet.train(dataset.train_x, dataset.train_y, np.arange(22))
     outputs, targets = reference(torch.from_numpy(dataset.train_x[:22])), torch.from_numpy(dataset.train_y[:22])
     functions = torch.nn.functional

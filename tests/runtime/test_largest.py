@@ -121,5 +121,5 @@ def test_the_largest_of_every_strategy_at_twenty_random_limits(make_config: Make
     for seed in range(100, 120):
         for fit in check_all(make_config, seed):
             found.setdefault(fit.strategy, []).append(fit.minibatch_size)
-    assert set(found) == {"whole", "accumulate", "pipeline", "data_parallel", "hybrid"}
+    assert set(found) == {"whole", "accumulate", "recompute", "pipeline", "data_parallel", "hybrid"}
     assert all(sum(size > 0 for size in sizes) >= 5 for sizes in found.values())

@@ -17,8 +17,8 @@ from partition.costs.noise import NoiseEstimate, Parts, StepNoise, estimate_nois
 from partition.data.dataset import Dataset, load
 from partition.plan import Search, compare
 from partition.record import Metrics
-from partition.runtime import Fleet, build_module, joined, train
-from tests.runtime.by_hand import find, gradients, peaks_of
+from partition.runtime import Fleet, build_module, joined, train, update
+from tests.runtime.by_hand import build_fleet, find, gradients, peaks_of
 from tests.runtime.conftest import build_config
 from tests.runtime.ranks import run_ranks
 from tests.runtime.test_memory import Total, allocated
@@ -73,6 +73,24 @@ def test_norms_are_those_of_vmap_of_grad(loss: str, bias: bool, activation: str)
     assert step.num_examples == 22
     assert step.example_square == pytest.approx(float(expected[:22].square().sum(1).mean()), rel=1e-10)
     assert step.mean_square == pytest.approx(float(expected[:22].mean(0).square().sum()), rel=1e-10)
+
+
+def test_a_penalty_that_outweighs_the_gradient_keeps_its_digits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The squares of both cancel: in float32 their difference has few digits left, that of the tensors has them."""
+    fleet, exact = (
+        build_fleet(noisy(l2_penalty=30.0, number_format=number_format), "whole")
+        for number_format in ("float32", "float64")
+    )
+    with torch.no_grad():
+        for parameter, same in zip(exact.parameters(), fleet.parameters(), strict=True):
+            parameter.copy_(same)
+    dataset, examples = load(fleet.search.config), np.arange(22)
+    expected = noise_of(exact, load(exact.search.config), examples, 0.0).mean_square
+    assert noise_of(fleet, dataset, examples, 0.0).mean_square == pytest.approx(expected, rel=1e-4)
+    monkeypatch.setattr(update, "CANCELLED", -math.inf)
+    assert noise_of(fleet, dataset, examples, 0.0).mean_square != pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1e-2])

@@ -198,6 +198,21 @@ def test_cuda_devices_must_be_there(
         check_devices(search, candidate)
 
 
+@pytest.mark.parametrize("name", [*NAMES, "pipeline-2x4-zb_h1", "pipeline-2x4-interleaved_1f1b", "pipeline-2x4-zbv"])
+def test_a_rehearsal_leaves_no_trace(make_config: Make, name: str) -> None:
+    """Every rank runs all its actions by itself, in the memory that training takes, and gives everything back."""
+    config = make_config(planner={**SPLITS, "num_stages": (2, 3, 4)}, activation="silu")
+    expected, actual = build_fleet(config, name), build_fleet(config, name)
+    before = [worker.device.held_bytes for worker in actual.workers]
+    start = [one.clone() for one in actual.parameters()]
+    actual.rehearse()
+    assert [worker.device.held_bytes for worker in actual.workers] == before
+    assert all(torch.equal(one, other) for one, other in zip(actual.parameters(), start, strict=True))
+    assert train_once(actual).grad_norm == train_once(expected).grad_norm
+    assert all(torch.equal(one, other) for one, other in zip(actual.parameters(), expected.parameters(), strict=True))
+    assert peaks(actual) == peaks_of(actual.candidate)
+
+
 def test_ledgers_stay_apart(make_config: Make) -> None:
     """Each rank has a device of its own."""
     fleet = build_fleet(make_config(planner=SPLITS), "pipeline-3x4-gpipe")

@@ -7,60 +7,13 @@ one, the last field is overwritten. So a new operator is drawn before anybody ha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from partition.graph.computational.described import AFFINE, Described, Surroundings, parameters_of
+from partition.graph.computational.describing_blocks import BLOCK_DESCRIBERS
 from partition.graph.computational.nodes import Phase
-from partition.graph.layers import Layer
-from partition.graph.network import Network
 from partition.graph.program import Activate, ActivationGrad, Affine, InputGrad, Operator, Variable, WeightGrad
-
-AFFINE = "affine"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Described:
-    """One operator: its buffers, parameters, and how it is written."""
-
-    name: str
-    label: str
-    formula: str
-    phase: Phase
-    record: object
-    """What the instruction is of: a layer, or another part of the network; None where it names none."""
-    reads: tuple[Variable, ...]
-    writes: tuple[Variable, ...]
-    parameters: tuple[str, ...] = ()
-    """Letters of the parameters of its layer that it reads."""
-    parameter_gradients: tuple[str, ...] = ()
-    """Letters of those whose gradient it computes."""
-    letter: str = ""
-    """Of what it writes; empty for the name of the buffer."""
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Of the parameters, by letter."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What is known where an instruction stands."""
-
-    network: Network
-    values: Mapping[str, str]
-    """For every buffer that holds a value the id of the value."""
-    spaces: Set[str]
-    """The buffers that hold nothing from one operator to another."""
-
-    def letter(self, buffer: Variable) -> str:
-        """The letter of the value of a buffer: h of `h3@1`."""
-        return re.split(r"[0-9@']", self.values[buffer.name])[0]
-
-    def result(self, layer: Layer) -> str:
-        """The letter of what the affine map of a layer computes: without an activation it is h at once."""
-        last = self.network.layers[-1]
-        if layer is last or layer in getattr(last, "parts", ()):
-            return "o"
-        return "h" if layer.activation.is_identity else "z"
 
 
 def record_of(operator: Operator) -> object:
@@ -74,16 +27,9 @@ def describe(operator: Operator, around: Surroundings) -> Described:
     return describer(operator, around) if describer else _unknown(operator, around)
 
 
-def _parameters(layer: Layer) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
-    shapes: dict[str, tuple[int, ...]] = {"W": (layer.out_features, layer.in_features)}
-    if layer.has_bias:
-        shapes["b"] = (layer.out_features,)
-    return tuple(shapes), shapes
-
-
 def _affine(operator: Affine, around: Surroundings) -> Described:
     layer = operator.layer
-    letters, shapes = _parameters(layer)
+    letters, shapes = parameters_of(layer)
     plus, letter, source = " + b" if layer.has_bias else "", around.result(layer), around.letter(operator.x)
     return Described(
         name=AFFINE, label="×+" if layer.has_bias else "×", formula=f"{letter} = {source} Wᵀ{plus}",
@@ -111,7 +57,7 @@ def _activation_grad(operator: ActivationGrad, _: Surroundings) -> Described:
 
 def _input_grad(operator: InputGrad, around: Surroundings) -> Described:
     layer = operator.layer
-    _, shapes = _parameters(layer)
+    _, shapes = parameters_of(layer)
     z = around.result(layer)
     return Described(
         name="input gradient", label="×", formula=f"∂h = ∂{z} W", phase=Phase.INPUT_GRADIENT, record=layer,
@@ -121,7 +67,7 @@ def _input_grad(operator: InputGrad, around: Surroundings) -> Described:
 
 def _weight_grad(operator: WeightGrad, around: Surroundings) -> Described:
     layer = operator.layer
-    letters, shapes = _parameters(layer)
+    letters, shapes = parameters_of(layer)
     z, h, penalised = around.result(layer), around.letter(operator.x), around.network.l2_penalty > 0
     penalty = " + λ W" if penalised else ""
     bias = f",  ∂b = Σ ∂{z}" if layer.has_bias else ""
@@ -138,6 +84,7 @@ _DESCRIBERS: Mapping[type, Callable[..., Described]] = MappingProxyType({
     ActivationGrad: _activation_grad,
     InputGrad: _input_grad,
     WeightGrad: _weight_grad,
+    **BLOCK_DESCRIBERS,
 })  # fmt: skip
 
 

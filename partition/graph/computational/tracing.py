@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from partition.graph.computational.describing import AFFINE, Described, Surroundings, describe, record_of
+from partition.graph.computational.described import AFFINE, Described, Surroundings, number_parts
+from partition.graph.computational.describing import describe, record_of
 from partition.graph.computational.nodes import Carry, OperatorNode, Phase, Role, VariableNode, symbolic_shape
 from partition.graph.layers import Unit, Weighted
 from partition.graph.network import Network
@@ -51,8 +52,8 @@ class Trace:
 
     @cached_property
     def part_index(self) -> dict[object, int]:
-        """For every part of the network that has parameters its number."""
-        return {part: part.index for unit in self.network.layers for part in _parts(unit)}
+        """For every part of the network its number."""
+        return number_parts(self.network)
 
     @cached_property
     def unit_of(self) -> dict[int, int]:
@@ -249,8 +250,12 @@ class _StageTracer:
             writes.append(self._gradient(buffer, of, position))
             self.values[buffer.name] = writes[-1]
         gradients = self._parameters(described, described.parameter_gradients, GRADIENT)
+        again = of.writes if of is not None and described.again else ()
+        self.values.update({buffer.name: value for buffer, value in zip(described.again, again, strict=True)})
+        self.values.update({buffer.name: self.values[like.name] for buffer, like in described.left})
         name = None if of is None else of.id
-        self.trace.backward.append(self._operator(described, reads, (*writes, *gradients), described.phase, name))
+        written = (*writes, *gradients, *again)
+        self.trace.backward.append(self._operator(described, reads, written, described.phase, name))
 
     def _gradient(self, buffer: Variable, of: OperatorNode | None, position: int) -> str:
         """The gradient in what the operator of the forward reads; else what the buffer held, changed."""

@@ -11,12 +11,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from partition.config.first_problem import first_problem
 from partition.errors import CheckpointError, PartitionError
 from partition.record.checkpoint.facts import CheckpointRecord, Facts, FileRecord
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 DOCUMENT = "checkpoint.json"
@@ -93,17 +96,16 @@ def _check_content(file: Path, document: dict[str, Any], content: bytes) -> None
 
 
 def _record(path: Path, file: Path, document: Mapping[str, Any]) -> CheckpointRecord:
-    try:
-        text = json.dumps(document)
-        facts = TypeAdapter(Facts).validate_json(text, strict=True)
-        files = TypeAdapter(tuple[FileRecord, ...]).validate_json(json.dumps(document.get("files")), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(
-            f"{file}: {where or 'files'}: {first['msg']}; it was not written by this program"
-        ) from None
+    facts = _validated(file, TypeAdapter(Facts), document)
+    files = _validated(file, TypeAdapter(tuple[FileRecord, ...]), document.get("files"), "files")
     for index, one in enumerate(files):
         if one.name != layer_file(index):  # and so no path that leads elsewhere
             raise CheckpointError(f"{file}: files.{index}.name is {one.name[:80]!r}, expected {layer_file(index)!r}")
     return CheckpointRecord(path=path, facts=facts, files=files)
+
+
+def _validated(file: Path, adapter: TypeAdapter[T], part: object, within: str = "") -> T:
+    try:
+        return adapter.validate_json(json.dumps(part), strict=True)
+    except ValidationError as error:
+        raise CheckpointError(f"{file}: {first_problem(error, within)}; it was not written by this program") from None

@@ -28,6 +28,8 @@ class Scale:
     node_height: float
     letters: float
     captions: float
+    has_bytes: bool = True
+    """Whether there is room for the bytes of what is kept: in a drawing of the second order not always."""
 
     @property
     def line(self) -> float:

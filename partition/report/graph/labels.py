@@ -19,11 +19,14 @@ def names(paper: Paper, boxes: Boxes) -> Iterator[Label]:
 
 
 def captions(paper: Paper, boxes: Boxes) -> Iterator[Label]:
-    """Shapes and kept bytes; a drawing of the second order has no room for them, and no kept bytes of its own."""
-    if paper.graph.kind is not GraphKind.SECOND_ORDER:
-        for (name, _), box in boxes.items():
-            if isinstance(box.node, VariableNode) and not box.is_ghost:
+    """Shapes and kept bytes; a drawing of the second order has room for the bytes at most."""
+    for (name, _), box in boxes.items():
+        if isinstance(box.node, VariableNode) and not box.is_ghost:
+            if paper.graph.kind is not GraphKind.SECOND_ORDER:
                 yield from _beside(paper, box.node, box, paper.slots.of[name].level)
+            elif box.node.is_kept and paper.scale.has_bytes:
+                y = box.y - paper.scale.node_height / 2 - 0.65 * paper.scale.line
+                yield Label(format_bytes(paper.subject.kept_bytes(box.node)), box.x, y, paper.scale.captions)
 
 
 def _beside(paper: Paper, node: VariableNode, box: Box, level: int) -> Iterator[Label]:

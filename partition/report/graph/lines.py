@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from partition.graph.computational import EdgeKind, OperatorNode
 from partition.report.graph.drawing import Box, Line, Scale
@@ -20,21 +20,59 @@ def edge_lines(paper: Paper, boxes: Boxes) -> Iterator[Line]:
     of_row: dict[int, list[Box]] = {}
     for box in boxes.values():
         of_row.setdefault(box.row, []).append(box)
-    for edge in paper.graph.edges:
+    for number, edge in enumerate(paper.graph.edges):
         if not paper.is_on_bus(edge):
             row = paper.row_of_edge(edge)
             source, target = boxes[edge.source, row], boxes[edge.target, row]
-            points = _route(source, target, of_row[row], paper.scale)
+            points = _in_lane(paper, source, target, of_row[row])
+            points = points or _route(source, target, of_row[row], paper.scale, number)
             yield Line(points, edge.kind, ends=(edge.source, edge.target))
 
 
-def _route(source: Box, target: Box, boxes: Sequence[Box], scale: Scale) -> tuple[Point, ...]:
-    """The first of some ways that touches nothing else; where there is none, the straight one."""
+def _in_lane(paper: Paper, source: Box, target: Box, boxes: Sequence[Box]) -> tuple[Point, ...]:
+    """Out of the chain, along its lane and back; nothing where the line has none, or a node stands in its way."""
+    lane = paper.lanes.get((source.node.id, target.node.id, source.row))
+    if lane is None:
+        return ()
+    scale, y = paper.scale, paper.lane_height(source.row, lane)
+    # Between two columns, and not quite in the middle: another line may come down there.
+    aside = 0.48 * scale.column * (1 if target.x > source.x else -1)
+    slant = 0.4 * scale.node_height * lane.side
+    first, last = source.x + aside, target.x - aside
+    way = ((first, source.y + slant), (first, y), (last, y), (last, target.y + slant))
+    others = [box for box in boxes if box is not source and box is not target]
+    points = _ended(source, target, way, scale)
+    return points if is_clear(points, others, scale) else ()
+
+
+def _route(source: Box, target: Box, boxes: Sequence[Box], scale: Scale, number: int) -> tuple[Point, ...]:
+    """The first of some ways that touches nothing else; where there is none, the straight one.
+
+    `number` is that of the line: lines that run between the same levels are spread a little.
+    """
     reach = 3 * scale.column
     left, right = min(source.x, target.x) - reach, max(source.x, target.x) + reach
     others = [box for box in boxes if box is not source and box is not target and left <= box.x <= right]
-    ways = [_ended(source, target, way, scale) for way in _ways(source, target, scale)]
-    return next((way for way in ways if is_clear(way, others, scale)), ways[0])
+    straight, *plain = [_ended(source, target, way, scale) for way in _ways(source, target, scale)]
+    around = (_ended(source, target, way, scale) for way in _detours(source, target, scale, number))
+    return next((way for way in chain((straight, *plain), around) if is_clear(way, others, scale)), straight)
+
+
+def _detours(source: Box, target: Box, scale: Scale, number: int) -> list[tuple[Point, ...]]:
+    """Between two columns to between two levels, along these, and back between two columns; the shortest first."""
+    lowest, highest = (pick(source.y, target.y) for pick in (min, max))
+    spread = (number % 3 - 1) * 0.2 * (scale.level - scale.node_height)
+    steps = range(-1, round((highest - lowest) / scale.level) + 1)
+    heights = [lowest + (step + 0.5) * scale.level + spread for step in steps]
+    sides = [(0.5 * scale.column * one, 0.5 * scale.column * other) for one in (1, -1) for other in (1, -1)]
+    ways = [_over(source, target, y, of_both, scale) for y in heights for of_both in sides]
+    return sorted(ways, key=lambda way: sum(abs(x1 - x0) + abs(y1 - y0) for (x0, y0), (x1, y1) in pairwise(way)))
+
+
+def _over(source: Box, target: Box, y: float, aside: tuple[float, float], scale: Scale) -> tuple[Point, ...]:
+    slants = [0.35 * scale.node_height * (1 if y > box.y else -1) for box in (source, target)]
+    first, last = source.x + aside[0], target.x + aside[1]
+    return (first, source.y + slants[0]), (first, y), (last, y), (last, target.y + slants[1])
 
 
 def _ways(source: Box, target: Box, scale: Scale) -> Iterator[tuple[Point, ...]]:

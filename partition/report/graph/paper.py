@@ -7,12 +7,13 @@ what it shares with the row under it, so that no line runs back over the page.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 from partition.graph.computational import Edge, GraphKind
 from partition.report.graph.drawing import Box, Scale, text_width
+from partition.report.graph.lanes import SIDES, Lane, Skip, lanes_of
 from partition.report.graph.slots import Slots
 from partition.report.graph.subject import Subject
 from partition.units import format_bytes
@@ -48,7 +49,11 @@ class Paper:
         self.header = _TITLE + _LEGEND_LINE * 2
         self.first_columns = 1
         """What is repeated from other rows stands in these, before the parts of a row."""
+        self.lanes: dict[tuple[str, str, int], Lane] = {}
         self.rows = self._arranged()
+        self.lanes = lanes_of(self._skips())
+        if self.lanes:
+            self.rows = self._stack([row.units for row in self.rows])
 
     @property
     def fits(self) -> bool:
@@ -68,17 +73,50 @@ class Paper:
         stage = 1.4 * self.scale.captions if self.is_staged else 0.0
         lines = {GraphKind.FORWARD: 2.15, GraphKind.BACKWARD: 1.1, GraphKind.SECOND_ORDER: 0.0}[self.graph.kind]
         bus = 0.4 * self.scale.node_height if self.hub and self.graph.kind is GraphKind.FORWARD else 0.0
-        return half + lines * line + bus + stage + 3
+        return half + lines * line + bus + stage + 3 + self._lanes_height(1)
 
     @property
     def below(self) -> float:
         """What stands under the middle of the lowest level of a row."""
         half, line = self.scale.node_height / 2, self.scale.line
         if self.graph.kind is GraphKind.FORWARD:
-            return half + 2.15 * line + 2
+            return half + 2.15 * line + 2 + self._lanes_height(-1)
         if self.graph.kind is GraphKind.BACKWARD:
             return half + (0.75 if self.hub else 0.4) * self.scale.node_height + 2
-        return half + 2
+        return half + 2 + self._lanes_height(-1)
+
+    # Lanes
+
+    @property
+    def _lane_step(self) -> float:
+        return max(3.0, 0.6 * self.scale.captions)
+
+    def _lanes_height(self, side: int) -> float:
+        return max((lane.number + 1 for lane in self.lanes.values() if lane.side == side), default=0) * self._lane_step
+
+    def lane_height(self, row: int, lane: Lane) -> float:
+        """Where a lane runs: beside the outermost nodes and their letters on its side."""
+        one, scale, kind = self.rows[row], self.scale, self.graph.kind
+        half, step = scale.node_height / 2, (lane.number + 0.6) * self._lane_step
+        if kind is GraphKind.FORWARD:
+            return one.bottom - half - 2.15 * scale.line - step
+        if lane.side < 0:
+            return one.bottom + one.lowest * scale.level - half - step
+        letters = 1.1 * scale.line if kind is GraphKind.BACKWARD else 0.0
+        return one.bottom + one.highest * scale.level + half + letters + step
+
+    def _skips(self) -> Iterator[Skip]:
+        """Lines along the chain of a row that lead past other nodes of it."""
+        if not self.slots.leading_past:
+            return
+        boxes, chain = self.boxes(), dict[tuple[int, int], list[float]]()
+        for (name, row), box in boxes.items():
+            chain.setdefault((row, self.slots.of[name].level), []).append(box.x)
+        for edge in self.slots.leading_past:
+            row, level = self.row_of_edge(edge), self.slots.of[edge.source].level
+            left, right = sorted((boxes[edge.source, row].x, boxes[edge.target, row].x))
+            if not self.is_on_bus(edge) and any(left < x < right for x in chain[row, level]):
+                yield Skip((edge.source, edge.target), row, SIDES[self.graph.kind][level], left, right)
 
     # Rows
 

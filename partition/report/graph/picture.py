@@ -179,6 +179,7 @@ _WORDS = {
     GraphKind.BACKWARD: "∂v is ∂J/∂v, of the shape of v",
     GraphKind.SECOND_ORDER: "v: direction, u: change along v, H: second derivative times v",
 }
+_OF_BLOCKS = {"N": "N: norm", "⊙": "⊙: gate", "m": "m: mask of a dropout"}
 
 
 def _signs(drawing: Drawing) -> list[_Sign]:
@@ -187,7 +188,7 @@ def _signs(drawing: Drawing) -> list[_Sign]:
     kinds = {line.kind for line in drawing.lines}
     signs = [_Sign("variable", Role.VALUE), _Sign("operator", "operator"), _Sign("parameter", Role.PARAMETER)]
     if any(node.is_kept for node in graph.variables):
-        bytes_words = "" if kind is GraphKind.SECOND_ORDER else ", bytes beside it"
+        bytes_words = ", bytes beside it" if drawing.scale.has_bytes else ""
         signs.append(_Sign(f"kept from forward to backward{bytes_words}", "kept"))
     if kind is not GraphKind.FORWARD:
         signs.append(_Sign("result", Role.PARAMETER_GRADIENT))
@@ -199,7 +200,9 @@ def _signs(drawing: Drawing) -> list[_Sign]:
         signs.append(_Sign("penalty λ/2 Σ ‖W‖²", line="bus"))
     if any(box.is_ghost for box in drawing.boxes):
         signs.append(_Sign("repeated from the row below", "ghost"))
-    return [*signs, _Sign(_WORDS[kind])]
+    labels = {operator.label for operator in graph.operators}
+    of_blocks = [words for label, words in _OF_BLOCKS.items() if label in labels and kind is GraphKind.FORWARD]
+    return [*signs, _Sign(", ".join([_WORDS[kind], *of_blocks]))]
 
 
 def _draw_heading(axes: Axes, drawing: Drawing) -> None:

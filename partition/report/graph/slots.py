@@ -18,9 +18,12 @@ The chain of the forward gives the columns; what belongs to a value or an operat
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import NamedTuple
 
-from partition.graph.computational import ComputationalGraph, GraphKind, OperatorNode, Phase, Role
+from partition.graph.computational import ComputationalGraph, Edge, EdgeKind, GraphKind, OperatorNode, Phase, Role
+from partition.graph.computational.describing_blocks import ADDED_GRADIENT, GRADIENT_SUM, NORMS, RESIDUAL_SUM
+from partition.report.graph.lanes import SIDES
 
 BEFORE = -1
 """The column of what enters the first layer."""
@@ -38,6 +41,10 @@ _PARAMETER_LEVELS = {
 _WITH_ACTIVATION = 3
 """The place in its part of what an activation gives: affine, z, phi, h."""
 _LEAST_WIDTH = {GraphKind.FORWARD: 2, GraphKind.BACKWARD: 3, GraphKind.SECOND_ORDER: 3}
+
+
+_SUM_COLUMNS = 2
+"""A sum of gradients, and what comes out of the branch."""
 
 
 class Slot(NamedTuple):
@@ -58,15 +65,63 @@ class Slots:
         self.has_boundary = ["@" in part[0] for part in graph.spine]
         """Of each part: whether it begins on another stage than the one before it ends on."""
         self._taken: set[Slot] = set()
-        self._columns = {name: (unit, column) for unit, part in enumerate(graph.spine)
-                         for column, name in enumerate(part)}  # fmt: skip
-        self._columns["x"] = (0, BEFORE)
+        self._columns = {"x": (0, BEFORE)}
+        for unit, part in enumerate(graph.spine):
+            self._columns |= self._columns_of(unit, part)
         self._roles = {node.id: node.role for node in graph.variables}
         self._place_ends()
+        if graph.kind is GraphKind.BACKWARD:
+            for operator in graph.operators:
+                self._place_sum(operator)
         for operator in graph.operators:
             self._place_operator(operator)
         for carry in graph.carries:
             self._place_values((carry.source, carry.target), None)
+
+    @cached_property
+    def leading_past(self) -> tuple[Edge, ...]:
+        """Edges along a level of the chain with another node of that level between their ends."""
+        levels = SIDES[self.graph.kind]
+        places: dict[int, list[Slot]] = {level: [] for level in levels}
+        for slot in sorted(self.of.values()):
+            places.get(slot.level, []).append(slot)
+        order = {slot: number for of_level in places.values() for number, slot in enumerate(of_level)}
+
+        def leads_past(edge: Edge) -> bool:
+            source, target = self.of[edge.source], self.of[edge.target]
+            if edge.kind is EdgeKind.CARRIED or source.level != target.level or source.level not in levels:
+                return False
+            return abs(order[source] - order[target]) > 1
+
+        return tuple(filter(leads_past, self.graph.edges))
+
+    def _columns_of(self, unit: int, part: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+        """One after another; in the backward with room for a sum of gradients, and for a norm that runs again."""
+        is_backward, column, found = self.graph.kind is GraphKind.BACKWARD, 0, dict[str, tuple[int, int]]()
+        sums = sum(name.startswith(RESIDUAL_SUM) for name in part) * _SUM_COLUMNS * is_backward
+        for name in part:
+            if sums and "@" not in name:
+                column, sums = column + sums, 0
+            found[name] = (unit, column)
+            column += 2 if is_backward and name.startswith(NORMS) else 1
+        self.widths[unit] = max(self.widths[unit], column)
+        return found
+
+    def _place_sum(self, operator: OperatorNode) -> None:
+        """A sum of gradients, where its residual block begins; one that a product adds to, over the chain.
+
+        ∂x' <- + <- ∂x <- N' <- ...
+        """
+        if operator.name == GRADIENT_SUM:
+            branch, past = operator.reads[:2]
+            unit, _ = self._column(past.removeprefix("∂")) or (0, 0)
+            received = self.has_boundary[unit]
+            self._put(operator.id, unit, received, 1)
+            self._put(branch, unit, received + 1, 1)
+        elif operator.name == ADDED_GRADIENT:
+            found = self._column(operator.reads[1].removeprefix("∂"))
+            if found is not None:
+                self._put(operator.reads[1], found[0], found[1] + 2, 2)
 
     def _put(self, name: str, unit: int, column: int, level: int) -> None:
         """In this place, or the next one to the right that is free."""
@@ -108,7 +163,9 @@ class Slots:
         for name in dict.fromkeys((*operator.reads, *operator.writes)):
             role = self._roles[name]
             level = _PARAMETER_LEVELS[self.graph.kind].get(role)
-            if level is not None:
+            if level is not None and operator.phase is Phase.RECOMPUTED and name.startswith("b"):
+                self._put(name, unit, column, -1)  # of a norm that runs again, under it: beside it is its value
+            elif level is not None:
                 counts[role] = step = counts.get(role, -1) + 1
                 shift = role is Role.PARAMETER_GRADIENT
                 self._put(name, unit, column + step + shift, level)
@@ -160,7 +217,7 @@ class Slots:
         """
         if primal == "x":
             return column, 1
-        unit, at = self._columns[primal]
+        unit, at = self._column(primal) or self._columns["x"]
         part = self.graph.spine[unit]
         is_between = at + 1 < len(part) or at < _WITH_ACTIVATION
         has_gradient = "∂" + primal in self._roles

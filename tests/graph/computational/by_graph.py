@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, gelu
 
 from partition.graph.computational import ComputationalGraph, OperatorNode, Phase
+from tests.graph.computational import blocks_by_graph as blocks
 
 PHI = {"gelu": gelu, "tanh": torch.tanh}
 
@@ -49,6 +50,11 @@ def run(graph: ComputationalGraph, given: Mapping[str, Tensor], penalty: float =
 
 
 def _compute(operator: OperatorNode, reads: Mapping[str, Tensor], penalty: float) -> dict[str, Tensor]:
+    if blocks.is_of_blocks(operator):
+        return blocks.compute(operator, reads)
+    if operator.name == "added input gradient":
+        grad_z, grad_x, weight = reads.values()
+        return {operator.writes[0]: grad_z @ weight + grad_x}
     return _RULES[operator.phase](operator, reads, penalty)
 
 
@@ -61,7 +67,7 @@ def _into(operator: OperatorNode, *prefixes: str) -> str:
 
 
 def _input(reads: Mapping[str, Tensor]) -> Tensor:
-    return next(value for name, value in reads.items() if name[0] in "xh")
+    return next(value for name, value in reads.items() if name[0] in "xhnrd")
 
 
 def _forward(operator: OperatorNode, reads: Mapping[str, Tensor], penalty: float) -> dict[str, Tensor]:
@@ -112,12 +118,12 @@ def _double(operator: OperatorNode, reads: Mapping[str, Tensor], penalty: float)
         }
     v_OI = _of(reads, "vW")
     written = {_into(operator, "u"): _input(reads) @ v_OI.T + _of(reads, "vb")}
-    has_input = any(name.startswith("uh") for name in reads)
+    has_input = any(name.startswith("u") for name in reads)
     if has_input:
-        written[_into(operator, "u")] = written[_into(operator, "u")] + _of(reads, "uh") @ _of(reads, "W").T
-        written[_into(operator, "Hh")] = _of(reads, "∂") @ v_OI
+        written[_into(operator, "u")] = written[_into(operator, "u")] + _of(reads, "u") @ _of(reads, "W").T
+        written[_into(operator, "Hh", "Hn", "Hr")] = _of(reads, "∂") @ v_OI
     if has_input or penalty:
-        crossed = _of(reads, "∂").T @ _of(reads, "uh") if has_input else 0.0
+        crossed = _of(reads, "∂").T @ _of(reads, "u") if has_input else 0.0
         written[_into(operator, "HW")] = crossed + penalty * v_OI
     return written
 
@@ -128,8 +134,8 @@ def _second(operator: OperatorNode, reads: Mapping[str, Tensor], _: float) -> di
         return {_into(operator, "Hz"): _of(reads, "Hh") * derivative(phi, _of(reads, "z"), 1)}
     curved_BO = next(iter(reads.values()))
     written = {_into(operator, "HW"): curved_BO.T @ _input(reads), _into(operator, "Hb"): curved_BO.sum(0)}
-    if any(name.startswith("Hh") for name in operator.writes):
-        written[_into(operator, "Hh")] = curved_BO @ _of(reads, "W")
+    if any(name.startswith(("Hh", "Hn", "Hr")) for name in operator.writes):
+        written[_into(operator, "Hh", "Hn", "Hr")] = curved_BO @ _of(reads, "W")
     return written
 
 

@@ -13,6 +13,8 @@ from partition.costs.optimizer import OptimizerRecord
 from partition.costs.stage import NetworkStageCost
 from partition.graph import Network, build_network
 from partition.graph.computational import ComputationalGraph, EdgeKind, GraphKind, Role, build_graph
+from partition.graph.layers import Layer
+from partition.runtime import build_module
 from tests.graph.computational.by_graph import PHI, run
 
 SEGMENTS = [((0, 3),), ((0, 1), (2, 3)), ((0, 0), (1, 1), (2, 2), (3, 3))]
@@ -74,6 +76,54 @@ def test_the_graphs_compute_loss_gradient_and_hessian_product(
     _, product = torch.autograd.functional.hvp(function, parameters, tuple(direction.values()))
     for name, of_v in zip(weights, product, strict=True):
         assert torch.allclose(second[f"H{name}"], of_v, atol=1e-12)
+
+
+BLOCKS: dict[str, tuple[dict[str, Any], ...]] = {
+    "norm first": ({"norm": "layer_norm"}, {"linear": 5}, {"norm": "rms_norm"}),
+    "residual": ({"residual": {"hidden": 4}}, {"residual": {"norm": "layer_norm", "hidden": 7}},
+                 {"norm": "layer_norm"}),
+    "swiglu": ({"linear": 5}, {"residual": {"norm": "rms_norm", "swiglu": 4}}, {"residual": {"swiglu": 3}}),
+    "swiglu first": ({"residual": {"norm": "layer_norm", "swiglu": 4}}, {"linear": 5, "activation": "identity"},
+                     {"linear": 6}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("segments", SEGMENTS)
+@pytest.mark.parametrize("case", BLOCKS)
+def test_the_graphs_of_blocks_compute_loss_gradient_and_hessian_product(
+    segments: tuple[tuple[int, int], ...], case: str
+) -> None:
+    torch.manual_seed(0)
+    model = ModelConfig(in_features=6, out_features=4, activation="gelu", l2_penalty=PENALTY, blocks=BLOCKS[case])
+    network, given = build_network(model), data()
+    module = build_module(model, dtype=torch.float64).to_torch()
+    names, weights, direction = [], {}, {}
+    parts = [part for unit in network.layers for part in unit.weighted]
+    for part in parts:
+        letters = ("W" if isinstance(part, Layer) else "w", "b")[: 1 + part.has_bias]
+        names += [f"{letter}{part.index}" for letter in letters]
+    for name, parameter in zip(names, module.parameters(), strict=True):
+        with torch.no_grad():
+            parameter += 0.3 * torch.randn_like(parameter)
+        weights[name], direction[f"v{name}"] = parameter.detach(), torch.randn_like(parameter)
+    keys = [name for name, _ in module.named_parameters()]
+
+    def function(*of: Tensor) -> Tensor:
+        o = torch.func.functional_call(module, dict(zip(keys, of, strict=True)), (given["x"],))
+        squares = sum(weight.square().sum() for weight in of if weight.dim() == 2)
+        return torch.nn.functional.cross_entropy(o, given["y"]) + PENALTY / 2 * squares
+
+    parameters = tuple(weights.values())
+    forward = run(build_graph(network, GraphKind.FORWARD, segments), {**weights, **given}, PENALTY)
+    assert torch.allclose(forward["J"], function(*parameters))
+    one = torch.ones((), dtype=torch.float64)
+    backward = run(build_graph(network, GraphKind.BACKWARD, segments), {**forward, "∂J": one}, PENALTY)
+    for name, gradient in zip(weights, torch.autograd.functional.jacobian(function, parameters), strict=True):
+        assert torch.allclose(backward[f"∂{name}"], gradient), name
+    second = run(build_graph(network, GraphKind.SECOND_ORDER, segments), {**backward, **direction}, PENALTY)
+    _, product = torch.autograd.functional.hvp(function, parameters, tuple(direction.values()))
+    for name, of_v in zip(weights, product, strict=True):
+        assert torch.allclose(second[f"H{name}"], of_v, atol=1e-12), name
 
 
 def test_a_graph_without_an_edge_does_not_run() -> None:

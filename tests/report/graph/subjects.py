@@ -16,12 +16,27 @@ from partition.report.graph.drawing import Drawing, Label, text_width
 def subject(kind: GraphKind, num_layers: int = 3, num_stages: int = 1, width: int = 1024, **changes: Any) -> Subject:
     keys: dict[str, Any] = {"in_features": 784, "hidden_features": (width,) * (num_layers - 1), "out_features": 10,
                             "activation": "gelu", "l2_penalty": 1e-4, **changes}  # fmt: skip
+    if "blocks" in keys:
+        del keys["hidden_features"]
     network = build_network(ModelConfig(**keys))
     ends = [num_layers * stage // num_stages for stage in range(num_stages + 1)]
     segments = [(first, end - 1) for first, end in pairwise(ends)]
     devices = tuple(f"simulated:{stage}" for stage in range(num_stages)) if num_stages > 1 else ()
     return Subject(name="mnist", graph=build_graph(network, kind, segments), rows=63, itemsize=4, devices=devices,
                    candidate="pipeline" if num_stages > 1 else None)  # fmt: skip
+
+
+BLOCKS: tuple[dict[str, Any], ...] = (
+    {"linear": 128, "dropout": 0.1},
+    {"residual": {"norm": "layer_norm", "hidden": 256, "dropout": 0.1}},
+    {"residual": {"norm": "rms_norm", "swiglu": 96}},
+    {"residual": {"hidden": 64, "activation": "relu"}},
+    {"norm": "layer_norm"},
+)
+
+
+def of_blocks(kind: GraphKind, blocks: Sequence[dict[str, Any]] = BLOCKS, num_stages: int = 1) -> Subject:
+    return subject(kind, len(blocks) + 1, num_stages, blocks=tuple(blocks))
 
 
 class Rectangle(NamedTuple):

@@ -13,7 +13,15 @@ from partition.graph.computational import GraphKind
 from partition.report.graph.drawing import Drawing
 from partition.report.graph.layout import A4, LEAST_LETTERS, lay_out
 from partition.report.graph.lines import is_clear
-from tests.report.graph.subjects import Rectangle, node_rectangles, overlaps, rectangle, subject
+from tests.report.graph.subjects import (
+    BLOCKS,
+    Rectangle,
+    node_rectangles,
+    of_blocks,
+    overlaps,
+    rectangle,
+    subject,
+)
 
 SIZES = [(1, 1), (2, 2), (3, 1), (3, 3), (60, 1), (60, 4), (60, 60)]
 MODELS: list[dict[str, Any]] = [
@@ -55,6 +63,35 @@ def test_nothing_overlaps_in_other_models(kind: GraphKind, model: dict[str, Any]
     for num_stages in (1, 2):
         check(lay_out(subject(kind, 5, num_stages, **model)))
     check(lay_out(subject(kind, 23, 3, **model)))
+
+
+@pytest.mark.parametrize("num_stages", [1, 2, 3])
+@pytest.mark.parametrize("kind", GraphKind)
+def test_nothing_overlaps_in_blocks(kind: GraphKind, num_stages: int) -> None:
+    check(lay_out(of_blocks(kind, num_stages=num_stages)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", GraphKind)
+def test_nothing_overlaps_in_sixty_blocks(kind: GraphKind) -> None:
+    """More than a page of them, and whatever stands between their layers."""
+    check(lay_out(of_blocks(kind, [BLOCKS[1 + number % 3] for number in range(59)], 4)))
+
+
+@pytest.mark.parametrize("kind", GraphKind)
+def test_a_residual_runs_beside_the_chain_that_it_leads_past(kind: GraphKind) -> None:
+    """Apart from every other line of its row, and apart from the letters beside the chain."""
+    drawing = lay_out(of_blocks(kind))
+    sums = {node.id for node in drawing.subject.graph.operators if node.label == "+" and node.layer is not None}
+    lines = [line for line in drawing.lines if set(line.ends) & sums and len(line.points) == 6]
+    assert len(lines) >= 3
+    along = {(line.points[2][1], line.points[2][0], line.points[3][0]) for line in lines}
+    assert len(along) == len(lines)
+    letters = [rectangle(label) for label in drawing.labels]
+    for y, *ends in along:
+        assert not [
+            one for one in letters if one.bottom < y < one.top and min(ends) < one.right and one.left < max(ends)
+        ]
 
 
 @pytest.mark.parametrize("num_stages", [1, 4])
@@ -105,6 +142,11 @@ def test_bytes_stand_beside_what_is_kept_and_carried() -> None:
     assert (texts.count("192.9 KiB"), texts.count("2.5 KiB")) == (1, 1)
     assert {"stage 0, simulated:0", "stage 1, simulated:1", "stage 2, simulated:2"} <= set(texts)
     assert len({band.stage for band in drawing.bands}) == 3
+
+
+def test_the_second_order_has_the_bytes_of_what_is_kept_where_there_is_room() -> None:
+    texts = [label.text for label in lay_out(subject(GraphKind.SECOND_ORDER, 3)).labels]
+    assert (texts.count("252.0 KiB"), texts.count("192.9 KiB"), texts.count("2.5 KiB")) == (2, 1, 1)
 
 
 def test_overlaps_are_found() -> None:

@@ -1,0 +1,123 @@
+"""Where ranks hold several stages: splits about as quick as the quickest found, of which only a replay tells the best.
+
+They are ordered by `path + (M - 1) * (busiest rank + a tenth of what it would be if all its stages took as long as the
+longest)`, with the path through all stages and both messages over every cut. The tenth settles ties: stages that are
+alike wait for one another less. Many splits are equal by that, a split and its mirror image among them:
+
+    0 | 1 2 | 3 | 4 5 6        the V of two ranks has layers 0, 4-6 and 1-3 ...
+    0 1 | 2 | 3 4 | 5 6        ... or 0-1, 5-6 and 2-4: as busy, but what waits for what differs
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, combinations, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partition.plan.layer_sums import Floats
+from partition.plan.split import Segment
+
+Split = tuple[Segment, ...]
+Cuts = tuple[int, ...]
+"""The first layer of every stage but the first."""
+Integers = NDArray[np.int64]
+Steps = Callable[[Integers], Floats]
+"""About the step on each of some splits, given by their cuts."""
+MOST_NEAR = 8
+"""Splits that are replayed besides those found."""
+MOST_REPLAYED = 4_000
+"""Computations of the schedules of all of these together."""
+MOST_ORDERED = 10_000
+"""So few splits are all put in order."""
+MOST_CUTS = 15
+"""Of more, runs of cuts are too many to move."""
+EVENNESS = 0.1
+"""Weight of the longest stage beside the busiest rank: of weights from 0 to 1 on random chains the best."""
+MOST_LEFT = 4
+"""Splits whose cuts are moved, where there are too many to look at all."""
+MOST_TRIED = 500
+"""Splits of which it is asked whether they fit."""
+
+
+def near_splits(
+    found: Sequence[Split], num_layers: int, steps_s: Steps, fits: Callable[[Split], bool], num_microbatches: int
+) -> list[Split]:
+    """The splits found and the quickest others that fit: of all there are, or of those near the ones found."""
+    num_cuts = len(found[0]) - 1
+    most = min(MOST_NEAR, MOST_REPLAYED // (2 * (num_cuts + 1) * num_microbatches))
+    if not most or num_cuts > MOST_CUTS:
+        return list(found)
+    known = [_cuts(split) for split in found]
+    is_few = math.comb(num_layers - 1, num_cuts) <= MOST_ORDERED
+    every = _all_cuts(num_layers, num_cuts) if is_few else _reached(known, num_layers, steps_s)
+    ranked = every[np.argsort(steps_s(every), kind="stable")[:MOST_TRIED]].tolist()
+    splits = (_covering(found[0], cuts, num_layers) for cuts in map(tuple, ranked) if cuts not in known)
+    return [*found, *(split for _, split in zip(range(most), filter(fits, splits), strict=False))]
+
+
+def steps_of(
+    placement: Sequence[int],
+    sums: Sequence[tuple[Floats, Floats]],
+    hops: Sequence[Floats],
+    num_microbatches: int,
+) -> Steps:
+    """The order of splits: `sums` and `hops` give the seconds of the stages of each rank, and of each cut."""
+
+    def steps_s(cuts: Integers) -> Floats:
+        edges: Integers = np.pad(cuts, ((0, 0), (1, 1)), constant_values=(0, len(sums[0][1])))
+        busy_s, longest_s = np.zeros((max(placement) + 1, len(cuts))), np.zeros(len(cuts))
+        for index, (rank, (ends, starts)) in enumerate(zip(placement, sums, strict=True)):
+            stage_s = ends[edges[:, index + 1]] - starts[edges[:, index]]
+            busy_s[rank] += stage_s
+            longest_s = np.maximum(longest_s, stage_s)
+        cuts_s = sum(hop[cuts[:, index]] for index, hop in enumerate(hops))
+        each_s = busy_s.max(axis=0) + EVENNESS * len(placement) / len(busy_s) * longest_s
+        total: Floats = busy_s.sum(axis=0) + cuts_s + (num_microbatches - 1) * each_s
+        return total
+
+    return steps_s
+
+
+def _cuts(split: Split) -> Cuts:
+    return tuple(segment.first_layer for segment in split[1:])
+
+
+def _covering(split: Split, cuts: Cuts, num_layers: int) -> Split:
+    """The stages of a split, cut elsewhere."""
+    spans = pairwise((0, *cuts, num_layers))
+    return tuple(segment.covering(first, end - 1) for segment, (first, end) in zip(split, spans, strict=True))
+
+
+def _all_cuts(num_layers: int, num_cuts: int) -> Integers:
+    every = chain.from_iterable(combinations(range(1, num_layers), num_cuts))
+    return np.fromiter(every, dtype=np.int64).reshape(-1, num_cuts)
+
+
+def _reached(found: Sequence[Cuts], num_layers: int, steps_s: Steps) -> Integers:
+    """Splits with runs of cuts moved by one layer, again and again from the quickest not yet left."""
+    waiting = dict(zip(found, steps_s(np.array(found)).tolist(), strict=True))
+    known = set(found)
+    for _ in range(MOST_LEFT):
+        if not waiting:
+            break
+        start = min(waiting, key=lambda cuts: waiting[cuts])
+        del waiting[start]
+        new = [cuts for cuts in _with_a_run_moved(start, num_layers) if cuts not in known]
+        if new:
+            waiting |= dict(zip(new, steps_s(np.array(new)).tolist(), strict=True))
+            known |= set(new)
+    return np.array(sorted(known))
+
+
+def _with_a_run_moved(cuts: Cuts, num_layers: int) -> Iterator[Cuts]:
+    """The cuts with some neighbouring ones moved by one layer, all the same way."""
+    ends = (0, *cuts, num_layers)
+    for start, stop in combinations(range(len(cuts) + 1), 2):
+        # Within a run the distances stay; at its ends one grows, and the other must not vanish.
+        if ends[start + 1] - ends[start] > 1:
+            yield (*cuts[:start], *(cut - 1 for cut in cuts[start:stop]), *cuts[stop:])
+        if ends[stop + 1] - ends[stop] > 1:
+            yield (*cuts[:start], *(cut + 1 for cut in cuts[start:stop]), *cuts[stop:])
