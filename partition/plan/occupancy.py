@@ -15,7 +15,7 @@ from operator import ge
 from typing import Any, NamedTuple
 
 from partition.costs import MicrobatchCost, StageCost
-from partition.costs.memory import MemoryEffect
+from partition.costs.memory import Effect
 from partition.graph import Category
 from partition.schedule import Action, Kind, Schedule
 from partition.schedule.actions import BACKWARD
@@ -193,7 +193,7 @@ def held_bytes(cost: MicrobatchCost) -> HeldBytes:
     return HeldBytes(received, kept, gradients, deferred, outputs, cost.grad_input_buffer_bytes, remade)
 
 
-def action_effects(cost: MicrobatchCost, step: MemoryEffect) -> dict[Kind, MemoryEffect]:
+def action_effects(cost: MicrobatchCost, step: Effect) -> dict[Kind, Effect]:
     """The memory effect of every kind of action on one microbatch size."""
     return {
         Kind.F: cost.forward.memory,
