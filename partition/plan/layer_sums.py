@@ -9,7 +9,7 @@ weight gradient of the next layer), so with alone[j] the sum over layers 0..j-1 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -79,6 +79,7 @@ class LayerSums:
         self._known: dict[object, Sums] = {}
         self._known_most: dict[object, list[int]] = {}
         self._known_alone: dict[tuple[int, ...], list[StageOccupancy | None]] = {}
+        self._known_cuts: dict[tuple[int, Hashable], Floats] = {}
         self._known_once: dict[object, float] = {}
         self._known_bytes: dict[int, tuple[Integers, NDArray[np.intp]]] = {}
 
@@ -120,11 +121,17 @@ class LayerSums:
             ]
         return self._known_alone[sizes]
 
-    def over_cuts(self, rows: int, seconds: Callable[[int], float]) -> Floats:
+    def over_cuts(self, rows: int, figures: Hashable, seconds: Callable[[int], float]) -> Floats:
         """What a cut takes, of the bytes that it carries forward, by the number of layers before it.
 
-        At both ends of the chain nothing is sent, which is not asked for.
+        At both ends of the chain nothing is sent, which is not asked for. `figures` tell `seconds` from any other.
         """
+        key = (rows, figures)
+        if key not in self._known_cuts:
+            self._known_cuts[key] = self._over_cuts(rows, seconds)
+        return self._known_cuts[key]
+
+    def _over_cuts(self, rows: int, seconds: Callable[[int], float]) -> Floats:
         distinct, index = self._sent(rows)
         inner: Floats = np.array([seconds(num_bytes) for num_bytes in distinct.tolist()], dtype=np.float64)[index]
         return np.concatenate(([0.0], inner, [0.0]))
