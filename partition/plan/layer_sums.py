@@ -21,6 +21,8 @@ from partition.plan.occupancy import StageOccupancy
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Lists = tuple[list[float], list[float]]
+"""Ends and starts, as `Sums` has them."""
 
 BOTH = ("forward", "recompute", "backward")
 """What a stage does with a microbatch."""
@@ -42,7 +44,7 @@ class Sums(NamedTuple):
         return bool((np.diff(self.starts) >= 0).all() and (np.diff(self.ends[1:]) >= 0).all())
 
     @property
-    def lists(self) -> tuple[list[float], list[float]]:
+    def lists(self) -> Lists:
         """Ends and starts."""
         return self.ends.tolist(), self.starts.tolist()
 
@@ -77,6 +79,7 @@ class LayerSums:
     def __init__(self, model: StageSource) -> None:
         self.model = model
         self._known: dict[object, Sums] = {}
+        self._known_lists: dict[object, Lists] = {}
         self._known_most: dict[object, list[int]] = {}
         self._known_alone: dict[tuple[int, ...], list[StageOccupancy | None]] = {}
         self._known_cuts: dict[tuple[int, Hashable], Floats] = {}
@@ -90,6 +93,13 @@ class LayerSums:
             make = self._of_table if isinstance(self.model, ChainCosts) else self._of_stages
             self._known[key] = make(rows, device, actions)
         return self._known[key]
+
+    def lists(self, rows: int, device: Device, actions: tuple[str, ...]) -> Lists:
+        """The same as lists."""
+        key = (rows, device.rates, actions)
+        if key not in self._known_lists:
+            self._known_lists[key] = self.of(rows, device, actions).lists
+        return self._known_lists[key]
 
     def once(self, key: object, find: Callable[[], float]) -> float:
         """A figure that follows from the sums, found at the first question after it."""

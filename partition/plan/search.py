@@ -13,7 +13,7 @@ from partition.costs import Cluster, CostModel, CostSource, build_costs, read_no
 from partition.errors import PartitionError
 from partition.graph import Category, Network
 from partition.plan.candidate import Candidate, StagePlan, overflow_bytes, rank_loads
-from partition.plan.estimate import Layout, communication_bytes, predict, replay_costs, stage_plans
+from partition.plan.estimate import Layout, communication_bytes, predict, replay_costs, replay_step, stage_plans
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.orders import Orders, device_orders, given_order, on_devices
@@ -25,6 +25,7 @@ from partition.plan.split import Segment
 from partition.plan.splitter import Splitter
 from partition.schedule import GENERATORS, ReplayCosts
 from partition.schedule.generators import outline
+from partition.schedule.step_time import StepTime
 from partition.units import format_bytes
 
 if TYPE_CHECKING:
@@ -449,7 +450,15 @@ class Search:
             # Where the fastest split of all fits there is nothing to search.
             fastest = self.price(shape, splitter.fastest(_placement(shape), shape.sizes[0]))
             return fastest if fastest.feasible else self._without_layout(shape, self._too_much(fastest))
-        return self.best_on(shape, self.splits_of(shape))
+        splits = self.splits_of(shape)
+        if len(splits) > MOST_SPLITS_PRICED and self._surely_fits(shape):
+            return self._fastest_on(shape, splits)
+        return self.best_on(shape, splits)
+
+    def _surely_fits(self, shape: Shape) -> bool:
+        """Whether the splits of a shape fit whatever is in flight, in every order of devices."""
+        splitters = (self._splitter(shape.num_replicas, shape.num_ranks, order) for order in self.orders_tried(shape))
+        return all(of.unlimited(_placement(shape), shape.sizes[0]) for of in splitters)
 
     def splits_of(self, shape: Shape) -> list[Split]:
         """The splits that a shape over several devices is priced on, over all orders of devices that are tried."""
@@ -473,16 +482,15 @@ class Search:
     def _fastest_on(self, shape: Shape, splits: Sequence[Sequence[Segment]]) -> Candidate:
         """By bounds, the most promising first: what is bounded above the best that is known is not priced."""
         bounds = [self._bound_s(shape, split) for split in splits]
-        best: tuple[float, int, Candidate] | None = None
+        best: tuple[float, int, list[StepTime]] | None = None
         for place in sorted(range(len(splits)), key=bounds.__getitem__):
             if best is not None and bounds[place] > best[0]:
                 break
-            candidate = self.price(shape, splits[place])
-            assert candidate.predicted is not None, "a candidate with a layout is priced"
-            found = candidate.predicted.step_s, place, candidate
+            replicas = self._step_times(shape, splits[place])
+            found = max(of.makespan_s for of in replicas), place, replicas
             best = found if best is None or found[:2] < best[:2] else best
         assert best is not None, "there are splits"
-        return best[2]
+        return self._priced(shape, splits[best[1]], best[2])
 
     # Orders of devices
 
@@ -677,9 +685,17 @@ class Search:
 
     def price(self, shape: Shape, segments: Sequence[Segment]) -> Candidate:
         """The candidate of a shape on given segments, those of its first replica."""
+        return self._priced(shape, segments, self._step_times(shape, segments))
+
+    def _step_times(self, shape: Shape, segments: Sequence[Segment]) -> list[StepTime]:
+        """What each replica of a shape comes to on given segments."""
         layouts = self.layouts_on(shape, segments)
         costs = self._costs_of_replicas(layouts, segments)
-        stages = self.stages_of(shape, segments)
+        return replay_step(layouts, costs, has_step_barrier=self.has_step_barrier)
+
+    def _priced(self, shape: Shape, segments: Sequence[Segment], replicas: Sequence[StepTime]) -> Candidate:
+        """The candidate of a shape whose replicas have been replayed."""
+        layouts, stages = self.layouts_on(shape, segments), self.stages_of(shape, segments)
         candidate = self._without_layout(shape, "")
         overflow = _overflow(stages)
         return replace(
@@ -688,13 +704,7 @@ class Search:
             reason=overflow or _fit(stages),
             recompute=tuple(span for segment in segments for span in segment.recompute),
             stages=stages,
-            predicted=predict(
-                layouts,
-                costs,
-                stages,
-                communication_bytes(layouts, segments, self.costs),
-                has_step_barrier=self.has_step_barrier,
-            ),
+            predicted=predict(layouts, replicas, stages, communication_bytes(layouts, segments, self.costs)),
         )
 
     def sharded_shape(self, num_ranks: int) -> Shape:
