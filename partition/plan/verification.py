@@ -22,7 +22,8 @@ from partition.errors import PartitionError
 from partition.plan.candidate import Candidate, overflow_bytes
 from partition.plan.certificate import arithmetic_bound_s
 from partition.plan.plan_file import read_plan
-from partition.plan.search import Search, Shape
+from partition.plan.search import Search
+from partition.plan.shape import Shape
 from partition.plan.simulation import simulate_candidate
 from partition.plan.split import SplitProblem, optimal_split
 from partition.units import format_bytes, format_seconds
