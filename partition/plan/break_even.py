@@ -210,7 +210,7 @@ class _Flips:
         found = self.quantity.least_value(leader, factor)
         for other, known in self._known.get(leader.name, {}).items():
             if self.quantity.name == MINIBATCH_SIZE:
-                # Of one that does not fit there is no time: it does not fit a larger minibatch either, a smaller it may.
+                # What does not fit has no time: a larger minibatch does not fit either, a smaller one may.
                 is_told = math.isfinite(known) or factor >= other
                 found = max(found, known * min(1.0, factor / other)) if is_told else found
             elif other >= factor:
