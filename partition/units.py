@@ -98,6 +98,20 @@ def format_bytes(value_bytes: float) -> str:
     return f"{value_bytes / 1024**power:.1f} {_BINARY_NAMES[power]}"
 
 
+def format_bytes_enough(value_bytes: float) -> str:
+    """Bytes rounded up, by 1% at most: who takes what is said has so many, and not many more.
+
+    >>> format_bytes_enough(79_730_000), format_bytes_enough(1_200_000_000)
+    ('76.1 MiB', '1144.5 MiB')
+    """
+    power = 0
+    while value_bytes / 1024 ** (power + 1) >= 10 and power < len(_BINARY_NAMES) - 1:
+        power += 1
+    if power == 0:
+        return f"{math.ceil(value_bytes)} B"
+    return f"{math.ceil(value_bytes / 1024**power * 10) / 10:.1f} {_BINARY_NAMES[power]}"
+
+
 def format_seconds(value_s: float) -> str:
     """Seconds for a reader, three digits: "20.0 us", "12.3 ms", "1.23 s", "5.00 min".
 

@@ -43,6 +43,8 @@ def run_plan(options: argparse.Namespace) -> int:
     """Compare, explain, write the plan."""
     if options.strategy and not options.pytorch:
         raise PartitionError("--strategy names the candidate that --pytorch prints; give both, or neither")
+    if options.check is not None and (options.pytorch or options.all or options.break_even):
+        raise PartitionError("--check verifies a plan file and plans nothing; leave out --pytorch, --all, --break-even")
     config = load_plannable(options, may_lack_data=True)
     search = Search(config)
     if options.check is not None:

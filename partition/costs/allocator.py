@@ -14,6 +14,7 @@ Sources: torch's c10/cuda/CUDACachingAllocator (kMinBlockSize 512, kSmallBuffer 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -103,6 +104,12 @@ class DeviceRoom:
         """The most that may be allocated, so that what is reserved for it leaves context and headroom."""
         room = self.reported_bytes - self.headroom_bytes - self.context_bytes - LARGE_SEGMENT_BYTES
         return room // SMALL_SEGMENT_BYTES * SMALL_SEGMENT_BYTES
+
+    def enough_bytes(self, allocated_bytes: int) -> int:
+        """What the driver would have to report, for so much to be allocated beside the same context and headroom."""
+        reserved = cuda_reserved_bytes(allocated_bytes) + self.context_bytes
+        enough = math.ceil(reserved / (1 - self.headroom_bytes / self.reported_bytes))
+        return enough + 2  # headroom and this are rounded up
 
     def check(self, name: str) -> None:
         """Raise PartitionError where nothing may be allocated."""

@@ -187,11 +187,15 @@ class _Flips:
         """What has no split to be made anew."""
         if self.quantity.name == LINK_BANDWIDTH:
             alone = [one for one in self.candidates if one.num_devices == 1]
-            return alone + self._priced(variation.search(strategies=self._not_split & {"data_parallel", "sharded"}))
-        pool = self._priced(variation.search(strategies=self._not_split))
+            return alone + self._all_of(self._not_split & {"data_parallel", "sharded"}, variation)
+        pool = self._all_of(self._not_split, variation)
         if self.quantity.name == MEMORY:
             pool += [one for one in self._split if fits(one, variation.cluster)]
         return pool
+
+    def _all_of(self, strategies: frozenset[str], variation: Variation) -> list[Candidate]:
+        """Every candidate of these strategies; of none there are none, whereas a search without names has all."""
+        return self._priced(variation.search(strategies=strategies)) if strategies else []
 
     def _lead(self, factor: float, pool: Sequence[Candidate], left: Sequence[Candidate]) -> float:
         """The logarithm of how many times as long any other strategy takes, as far as is known."""
@@ -207,7 +211,9 @@ class _Flips:
         found = self.quantity.least_value(leader, factor)
         for other, known in self._known.get(leader.name, {}).items():
             if self.quantity.name == MINIBATCH_SIZE:
-                found = max(found, known * min(1.0, factor / other))
+                # What does not fit has no time: a larger minibatch does not fit either, a smaller one may.
+                is_told = math.isfinite(known) or factor >= other
+                found = max(found, known * min(1.0, factor / other)) if is_told else found
             elif other >= factor:
                 found = max(found, known)
         return found
@@ -226,7 +232,9 @@ class _Flips:
                                       "num_stages": (leader.num_stages,)}  # fmt: skip
         if variation.costs.microbatch_rows is None:
             most = variation.settings.training.minibatch_size // leader.num_replicas
-            planner["num_microbatches"] = self._counts(leader, factor, max(1, most))
+            planner["num_microbatches"] = counts = self._counts(leader, factor, max(1, most))
+            if not counts:
+                return []
         found = self._priced(variation.search(**planner))
         able = [value(one, self.planner.objective) for one in found if one.feasible]
         self._known.setdefault(leader.name, {})[factor] = min(able, default=math.inf)
@@ -239,8 +247,11 @@ class _Flips:
             return (count,)
         power = math.log2(count * math.sqrt(factor))
         about = {count, 1 << max(0, math.floor(power)), 1 << max(0, math.ceil(power))}
-        admitted = about & set(asked) if asked else {one for one in about if one <= MOST_MICROBATCHES}
-        return tuple(sorted(one for one in admitted if one <= most)) or (1 << most.bit_length() - 1,)
+        if asked:
+            able = [one for one in sorted(set(asked)) if one <= most]
+            return tuple(one for one in able if one in about) or tuple(able)
+        admitted = sorted(one for one in about if one <= min(most, MOST_MICROBATCHES))
+        return tuple(admitted) or (1 << most.bit_length() - 1,)
 
     def _priced(self, search: Search) -> list[Candidate]:
         return with_progress(find_candidates(search)[0], self._b_noise)

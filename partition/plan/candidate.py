@@ -152,6 +152,18 @@ class RankLoad:
         return f"{self.device} has {limit} to allocate of {format_bytes(room.reported_bytes)}"
 
     @property
+    def stated_bytes(self) -> int:
+        """The memory of the device as the experiment states it."""
+        room = self.stages[0].room
+        return self.limit_bytes if room is None else room.reported_bytes
+
+    @property
+    def enough_bytes(self) -> int:
+        """What would have to be stated, for the peak to fit."""
+        room = self.stages[0].room
+        return self.peak_bytes if room is None else room.enough_bytes(self.peak_bytes)
+
+    @property
     def reserved_bytes(self) -> int:
         """What the allocator holds for the peak, gaps between blocks apart."""
         return self.peak_bytes if self.stages[0].room is None else cuda_reserved_bytes(self.peak_bytes)

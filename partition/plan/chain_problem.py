@@ -71,6 +71,7 @@ def alike_problem(
 ) -> ChainProblem:
     """The problem of as many equal devices as stages."""
     _check_bandwidth(bytes_per_s)
+    _check_stages(chain, num_stages)  # before there is a place for each
     return ChainProblem(
         chain=chain,
         num_stages=num_stages,
@@ -115,6 +116,14 @@ def _first_of_run(kinds: Sequence[Hashable], position: int) -> int:
     return position
 
 
+def _check_stages(chain: Chain, num_stages: int) -> None:
+    layers = len(chain.layers)
+    if not 1 <= num_stages <= layers:
+        raise PartitionError(
+            f"{chain.source}: {num_stages} stages of {layers} layers; take 1 to {layers}, a layer at least each"
+        )
+
+
 def _check_bandwidth(bytes_per_s: float) -> None:
     if bytes_per_s < LEAST_BYTES_PER_S:
         raise PartitionError(f"a bandwidth of {bytes_per_s:g} bytes per second is too small; the least is 1")
@@ -135,8 +144,7 @@ def check_problem(problem: ChainProblem) -> None:
     """Raise PartitionError for what has no split or takes too long, and memory limits that cannot be kept to."""
     layers, stages, devices = len(problem.chain.layers), problem.num_stages, len(problem.places)
     source = problem.chain.source
-    if not 1 <= stages <= layers:
-        raise PartitionError(f"{source}: {stages} stages of {layers} layers; take 1 to {layers}, a layer at least each")
+    _check_stages(problem.chain, stages)
     if stages > devices:
         raise PartitionError(f"{source}: {stages} stages, but {devices} devices; take at most {devices} stages")
     if not 1 <= problem.num_microbatches <= MOST_MICROBATCHES:

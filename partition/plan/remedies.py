@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from partition.config.cluster import LARGEST_DEVICE_COUNT
 from partition.plan.candidate import Candidate
+from partition.plan.choice import is_out_of_reach
 from partition.plan.search import Search
 from partition.plan.shape import STRATEGIES, Shape
 from partition.plan.variation import Variation
@@ -81,7 +82,7 @@ def _first_fitting(search: Search, num_devices: int) -> Candidate | None:
         ways.append({"strategies": ("pipeline",), "schedules": ("1f1b",), "num_stages": (stages,)})
     # One that fits is all that is asked for, so no more than that are priced.
     every = (one for way in ways for one in _candidates(variation.search(**way)))
-    return next((one for one in every if one.feasible), None)
+    return next((one for one in every if one.feasible and not is_out_of_reach(one)), None)
 
 
 def _candidates(search: Search) -> Iterator[Candidate]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from partition.plan.candidate import Candidate, Prediction
 from partition.plan.choice import choose, is_out_of_reach
+from partition.plan.more_memory import enough_memory
 from partition.plan.noise_break_even import noise_break_evens
 from partition.plan.progress import TIE_OF_NOISE
 from partition.plan.rejection import RunnerUp, runners_up
@@ -230,9 +231,14 @@ def _nothing_fits(candidates: Sequence[Candidate]) -> list[str]:
     if not with_layout:
         reasons = " Or: ".join(dict.fromkeys(f"{candidate.reason}." for candidate in candidates))
         return [f"Nothing can be laid out: {reasons}" if reasons else "The planner section leaves nothing to compare."]
-    closest = min(with_layout, key=lambda candidate: candidate.overflow_bytes)
-    enough = format_bytes(max(_predicted(closest).peak_bytes))
+    able = [candidate for candidate in with_layout if not is_out_of_reach(candidate)]
+    closest = min(able or with_layout, key=lambda candidate: candidate.overflow_bytes)
+    if not able:
+        return [
+            f"Nothing can be chosen. The closest is {closest.name} ({describe(closest)}): {closest.reason}; simulated "
+            "devices cannot hold it to its bytes."
+        ]
     return [
         f"Nothing fits. The closest is {closest.name} ({describe(closest)}): {closest.reason}. "
-        f"Devices of {enough} would do for it."
+        f"Devices of {enough_memory(closest).in_words} would do for it."
     ]

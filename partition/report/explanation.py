@@ -44,9 +44,12 @@ def _remedies(explanation: Explanation) -> Iterator[str]:
             "and no smaller minibatch can help."
         )
     words = []
-    for name, noun in (("memory", "devices of"), ("minibatch_size", "a minibatch of")):
-        flips: tuple[Flip, ...] = getattr(found, name) if found else ()
-        words += [f"{noun} {_figure(name, flip)} ({flip.candidate})" for flip in flips if flip.candidate]
+    if explanation.more_memory:
+        words.append(f"devices of {explanation.more_memory.in_words} ({explanation.more_memory.candidate})")
+    flips = found.minibatch_size if found else ()
+    words += [
+        f"a minibatch of {_figure('minibatch_size', flip)} ({flip.candidate})" for flip in flips if flip.candidate
+    ]
     if explanation.more_devices:
         words.append(f"{explanation.more_devices.num_devices} devices ({explanation.more_devices.candidate})")
     if words:
@@ -110,4 +113,4 @@ def _figure(name: str, flip: Flip) -> str:
         return f"{flip.factor:.2f} times what they have"
     if name == "link_bandwidth":
         return format_bytes_per_s(flip.figure)
-    return format_bytes(flip.figure) if name == "memory" else f"{flip.figure:,.0f} examples"
+    return format_bytes(flip.figure) if name == "memory" else counted(int(flip.figure), "example")

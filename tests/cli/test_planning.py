@@ -142,6 +142,7 @@ def test_pytorch_lines_and_nothing_else(small: str, capsys: pytest.CaptureFixtur
     [
         (["--pytorch", "--strategy", "absent"], 2, "--strategy absent: no such candidate; there are "),
         (["--strategy", "whole"], 2, "--strategy names the candidate that --pytorch prints; give both, or neither"),
+        (["--check", "plan.json", "--all"], 2, "--check verifies a plan file and plans nothing; leave out --pytorch, "),
         (["--pytorch", "--json"], 2, "--pytorch prints lines of Python, --json a document; give one of the two"),
         (["--pytorch", "--set", "cluster.devices.memory=600 B"], 3, "Nothing fits."),
         (["planner.learning_rate_rule=noise"], 2, "planner.learning_rate_rule: noise takes a measured noise, and "),

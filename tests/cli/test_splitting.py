@@ -98,6 +98,7 @@ def test_messages_may_bound_it(table: str, capsys: pytest.CaptureFixture[str]) -
         ([], "--stages is missing; say into how many stages, for example --stages 4"),
         (["--stages", "0"], "chain.csv: 0 stages of 5 layers; take 1 to 5"),
         (["--stages", "6"], "chain.csv: 6 stages of 5 layers; take 1 to 5"),
+        (["--stages", "9" * 20], f"chain.csv: {'9' * 20} stages of 5 layers; take 1 to 5"),
         (["--stages", "2", "--microbatches", "0"], "0 microbatches; take 1 to"),
         (["--stages", "2", "--bandwidth", "fast"], "--bandwidth: 'fast' is not a data rate"),
         (["--stages", "2", "--memory", "0"], "--memory: 0 is nothing; give more, or leave the option out"),

@@ -66,6 +66,19 @@ def test_random_cases_have_changes_to_check() -> None:
     assert sum(len(one.link_bandwidth) + len(one.memory) + len(one.minibatch_size) for one in of) >= 4
 
 
+@pytest.mark.parametrize("strategies", [("pipeline",), ("accumulate", "pipeline")])
+def test_only_strategies_that_were_asked_for_win(strategies: tuple[str, ...]) -> None:
+    """A search that asks for none of those that have nothing to split is not one that asks for all."""
+    config = build_config(planner={"strategies": strategies, "schedules": ("1f1b",), "num_microbatches": (2, 4)})
+    search = Search(with_memory(config, 9000, 9000))
+    of = found(search)
+    flips = [(name, flip) for name in QUANTITIES for flip in getattr(of, name)]
+    assert flips
+    assert {flip.strategy for _, flip in flips} <= {*strategies, None}
+    for name, flip in flips:
+        check(search, name, flip)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUANTITIES)
 @pytest.mark.parametrize("config", ["digits", "mnist", "recommender", "chain", "wide_deep_24gb"])
