@@ -156,7 +156,8 @@ class ArraySearch:
         self.bound = bound * SLACK
         self.has_once = has_once
         self._firsts = {id(sums): _first_layers(sums, self.bound) for sums in problem.kinds}
-        self._limited: dict[int, bool] = {}
+        # By identity, which holds as long as the array lives: it is kept beside the answer.
+        self._limited: dict[int, tuple[Floats, bool]] = {}
 
     @cached_property
     def next_bound(self) -> float:
@@ -307,10 +308,10 @@ class ArraySearch:
     def _way(self, sum_s: Floats, cut_s: Floats, since: int, until: int) -> Floats:
         """The sums before a stage that follows one device over its cuts; infinite where the bound refuses a cut."""
         if id(cut_s) not in self._limited:
-            self._limited[id(cut_s)] = bool((cut_s > self.bound).any())
+            self._limited[id(cut_s)] = cut_s, bool((cut_s > self.bound).any())
         here = cut_s[since : until + 1]
         way: Floats = sum_s + here
-        return np.where(here <= self.bound, way, math.inf) if self._limited[id(cut_s)] else way
+        return np.where(here <= self.bound, way, math.inf) if self._limited[id(cut_s)][1] else way
 
     def _traced(
         self, reached: list[dict[int, _Reached]], ranges: list[tuple[int, int]], device: int, sum_s: float
