@@ -23,13 +23,14 @@ from partition.costs import Cluster
 from partition.plan.candidate import StagePlan, overflow_bytes, rank_loads
 from partition.plan.estimate import Layout
 from partition.plan.microbatches import microbatch_sizes
+from partition.plan.moves import neighbours
 from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.orders import on_devices
 from partition.plan.recomputation import can_recompute_within
 from partition.plan.search import Search
 from partition.plan.shape import Shape, segments_of
 from partition.plan.split import Segment
-from partition.plan.splitter import Splitter, few_splits, neighbours
+from partition.plan.splitter import Splitter, few_splits
 from partition.plan.tightest import some_split_fits
 from partition.plan.ways import Way, ways
 

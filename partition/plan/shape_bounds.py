@@ -8,7 +8,7 @@ from functools import cache
 from partition.config import AnyConfig
 from partition.costs import Cluster, CostSource
 from partition.plan.candidate import Candidate, by_step, overflow_bytes
-from partition.plan.device_splits import DeviceSplits
+from partition.plan.device_splits import DeviceSplits, Split
 from partition.plan.shape import Shape, placement_of
 from partition.plan.split import Segment
 from partition.schedule.step_time import StepTime
@@ -24,6 +24,7 @@ class ShapeBounds(DeviceSplits):
         """`built`: devices and costs of this experiment that are there already."""
         super().__init__(config, built)
         self.least_step_s = cache(self._least_step_s)
+        self._bounds = cache(self._find_bound_s)
 
     def _least_step_s(self, shape: Shape) -> float:
         """What no candidate of a shape over several devices can be below, whatever its split."""
@@ -49,6 +50,9 @@ class ShapeBounds(DeviceSplits):
 
     def _bound_s(self, shape: Shape, split: Sequence[Segment]) -> float:
         """What the step of a shape on a split cannot be below; 0 where costs may fall as microbatches grow."""
+        return self._bounds(shape, tuple(split))
+
+    def _find_bound_s(self, shape: Shape, split: Split) -> float:
         from partition.plan.bounds import StepBound
 
         if not self._is_bounded(shape):

@@ -1,0 +1,162 @@
+"""The fastest splits, whether or not they fit: of memory nothing is asked here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from partition.costs import Cluster, Device, StageCost, StageSource
+from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
+
+if TYPE_CHECKING:
+    from partition.plan.layer_sums import Floats, LayerSums
+
+MOST_DEVICE_CHOICES = 200_000
+"""Stages times pairs of devices that two of them may be on; of more, the first devices are taken."""
+
+
+class FastestSplits:
+    """The splits of least step of a model over the devices of one replica."""
+
+    def __init__(
+        self, cluster: Cluster, model: StageSource, minibatch_size: int, sums: LayerSums | None = None
+    ) -> None:
+        self.cluster = cluster
+        self._sums = sums
+        self.model = model
+        self.minibatch_size = minibatch_size
+        self.num_layers = model.num_layers
+        # Neither depends on the schedule, so all of a shape's schedules share them.
+        self._seconds = cache(self._stage_seconds)
+        self._fastest = cache(self._fastest_split)
+        self._cuts = cache(self._cut_seconds)
+
+    def fastest(self, placement: tuple[int, ...], sizes: Sequence[int]) -> tuple[Segment, ...]:
+        """The split of least step for stages so placed, whether or not it fits."""
+        if placement == tuple(range(len(placement))):
+            return self._fastest(len(placement), len(sizes))
+        stages_per_rank = len(placement) // (max(placement) + 1)
+        repeats = stages_per_rank * (len(sizes) - 1)
+        return on_ranks(self._least_step(placement, len(placement), repeats + 1, max(sizes)), placement)
+
+    def _fastest_split(self, num_stages: int, num_microbatches: int) -> tuple[Segment, ...]:
+        """The split of least step, whether or not it fits."""
+        rows = -(-self.minibatch_size // num_microbatches)
+        return self._least_step(range(len(self.cluster.devices)), num_stages, num_microbatches, rows)
+
+    def _least_step(
+        self, devices: Sequence[int], num_stages: int, num_microbatches: int, rows: int
+    ) -> tuple[Segment, ...]:
+        """The split of least step on devices in a given order, of which some may stand twice; memory is not looked at.
+
+        The devices of the segments are positions in that order.
+        """
+        from partition.plan.array_split import ArrayProblem, array_split  # of NumPy, for which few verbs should wait
+
+        spare, runs = len(devices) - num_stages, len(set(self.cluster.first_alike))
+        if runs > 1 and num_stages * min(spare, runs) ** 2 > MOST_DEVICE_CHOICES:
+            devices = tuple(devices)[:num_stages]
+        is_in_order = devices == range(len(self.cluster.devices))
+        sums = tuple(self.sums.of(rows, self.cluster.devices[device]) for device in devices)
+        if not all(of.is_increasing for of in sums):
+            return self._least_step_of_any(devices, num_stages, num_microbatches, rows)
+        problem = ArrayProblem(
+            num_layers=self.num_layers,
+            num_stages=num_stages,
+            num_microbatches=num_microbatches,
+            sums=sums,
+            cut_s=lambda here, there: self._cuts(devices[here], devices[there], rows),
+            once_s=lambda device, last: self._once_s(0, devices[device], 0, last),
+            first_alike=self.cluster.first_alike if is_in_order else tuple(range(len(devices))),
+        )
+        return array_split(problem).segments
+
+    def _least_step_of_any(
+        self, devices: Sequence[int], num_stages: int, num_microbatches: int, rows: int
+    ) -> tuple[Segment, ...]:
+        """The same where a stage may take less for having a layer more."""
+        seconds, of_devices = self._seconds(rows), self._problem(num_stages, num_microbatches, rows)
+        split = optimal_split(
+            replace(
+                of_devices,
+                stage_s=cache(lambda index, device, first, last: seconds(index, devices[device], first, last)),
+                cut_s=cache(lambda here, there, layer: self._cuts(devices[here], devices[there], rows)[layer + 1]),
+                once_s=cache(lambda index, device, first, last: self._once_s(index, devices[device], first, last)),
+                first_alike=of_devices.first_alike if devices == range(len(self.cluster.devices))
+                else tuple(range(len(devices))),
+            )
+        )  # fmt: skip
+        assert split is not None, "a chain with enough layers always has a split"
+        return split.segments
+
+    # Costs
+
+    @property
+    def sums(self) -> LayerSums:
+        """Running sums over the layers, shared by all splitters of a search."""
+        if self._sums is None:
+            from partition.plan.layer_sums import LayerSums
+
+            self._sums = LayerSums(self.model)
+        return self._sums
+
+    def _cut_seconds(self, device: int, following: int, rows: int) -> Floats:
+        """Seconds of both messages over a cut between two devices, by the number of layers before it."""
+        if device == following:
+            return self.sums.over_cuts(rows, None, lambda _: 0.0)
+        link = self.cluster.link_kind(device, following)
+        if link != (device, following):
+            return self._cuts(*link, rows)
+        transfer_s, figures = self.cluster.transfer_s, self.cluster.transfer_figures
+        return self.sums.over_cuts(
+            rows,
+            (figures(device, following), figures(following, device)),
+            lambda each: transfer_s(device, following, each) + transfer_s(following, device, each),
+        )
+
+    def _stage_seconds(self, rows: int) -> StageSeconds:
+        """Seconds of forward, recomputation and backward of a microbatch, whether or not the stage fits its device."""
+        first_alike, devices = self.cluster.first_alike, self.cluster.devices
+        sums = {device: self.sums.of(rows, devices[device]).lists for device in set(first_alike)}
+
+        def seconds(index: int, device: int, first: int, last: int) -> float:
+            del index
+            ends, starts = sums[first_alike[device]]
+            return ends[last + 1] - starts[first]
+
+        return seconds
+
+    def _once_s(self, index: int, device: int, first: int, last: int) -> float:
+        """The optimizer step of the first stage, which has the last backward of all and so ends last."""
+        return self.model.stage(first, last).step.seconds(self.cluster.devices[device]) if index == 0 else 0.0
+
+    def _problem(self, num_stages: int, num_microbatches: int, rows: int) -> SplitProblem:
+        @cache
+        def cut_s(device: int, following: int, layer: int) -> float:
+            num_bytes = self.model.stage(layer, layer).microbatch(rows).output_bytes
+            transfer_s = self.cluster.transfer_s(device, following, num_bytes)
+            return transfer_s + self.cluster.transfer_s(following, device, num_bytes)
+
+        return SplitProblem(
+            num_layers=self.num_layers,
+            num_stages=num_stages,
+            num_microbatches=num_microbatches,
+            stage_s=self._seconds(rows),
+            cut_s=cut_s,
+            once_s=self._once_s,
+            first_alike=self.cluster.first_alike,
+        )
+
+
+def work_seconds(stage: StageCost, rows: int, device: Device) -> float:
+    """Seconds of forward, recomputation and backward of one microbatch."""
+    cost = stage.microbatch(rows)
+    again_s = cost.recompute.seconds(device) if stage.has_recomputation else 0.0
+    return cost.forward.seconds(device) + again_s + cost.backward.seconds(device)
+
+
+def on_ranks(segments: Sequence[Segment], placement: Sequence[int]) -> tuple[Segment, ...]:
+    """The segments on the devices that the schedule has placed their stages on."""
+    return tuple(segment._replace(device=placement[segment.device]) for segment in segments)
