@@ -1,26 +1,20 @@
 """The costs of a chain given as a table: the same questions as a network's costs, answered for one microbatch size.
 
-A table knows what each layer takes, sends and keeps, not what happens inside it. What a stage holds follows from that:
-
-    F    layer by layer: what it keeps and its output beside its input, which counts as part of what it keeps as far as
-         it keeps that much; then the stage holds what its layers keep, and its output until that is sent
-    B    from the last layer: the gradient of its input beside that of its output and what it keeps
-    I    the same, but nothing is given back: W needs what was kept, and the gradient of every layer's output
-    W    gives all of that back
-
-The optimizer step takes no time: a table has no column for it. The output of the last layer goes nowhere.
+A table knows what each layer takes, sends and keeps, not what happens inside it; `chain_memory.py` says what a stage
+holds. The optimizer step takes no time: a table has no column for it. The output of the last layer goes nowhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from os.path import basename
 
+from partition.costs.chain_memory import ChainBytes, ChainStageMemory
 from partition.costs.hardware import Cluster, Device
-from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect
+from partition.costs.memory import Effect, memory_effect
 from partition.costs.source import MicrobatchCost
 from partition.costs.table import Chain, LayerCost
 from partition.errors import PartitionError
@@ -34,7 +28,7 @@ class TableCost:
     """One action of a stage: its seconds on the device that was measured, and its bytes."""
 
     measured_s: float
-    memory: MemoryEffect
+    memory: Effect
     slowdown: Callable[[Device], float]
 
     def seconds(self, device: Device) -> float:
@@ -54,6 +48,7 @@ class ChainCosts:
         self.microbatch_rows: int | None = microbatch_rows
         self.measured_on = measured_on
         self._sums = {name: (0.0, *accumulate(values)) for name, values in _seconds_by_action(chain.layers).items()}
+        self.sums = ChainBytes(chain.layers)
         self._stages: dict[tuple[int, int], ChainStageCost] = {}
 
     @property
@@ -135,16 +130,13 @@ class ChainStageCost:
     def static_bytes(self, num_microbatches: int) -> dict[Category, int]:
         """Parameters, as many bytes of gradients, the optimizer's state."""
         del num_microbatches
-        parameters_bytes = sum(self.tensor_bytes)
+        held = self.costs.sums
+        parameters_bytes = held.of_stage(held.parameters, self.first_layer, self.last_layer)
         return {
             Category.PARAMETERS: parameters_bytes,
             Category.GRADIENTS: parameters_bytes,
-            Category.OPTIMIZER: self._optimizer_bytes,
+            Category.OPTIMIZER: held.of_stage(held.optimizer, self.first_layer, self.last_layer),
         }
-
-    @cached_property
-    def _optimizer_bytes(self) -> int:
-        return sum(layer.optimizer_bytes for layer in self.layers)
 
     @cached_property
     def step(self) -> TableCost:
@@ -163,77 +155,24 @@ class ChainStageCost:
 
     @cached_property
     def _microbatch(self) -> MicrobatchCost:
+        memory = ChainStageMemory(self.costs.sums, self.first_layer, self.last_layer)
         return MicrobatchCost(
             rows=self.costs.microbatch_rows or 0,
-            forward=self._action("forward", self._forward_steps()),
-            backward=self._action("backward", self._backward_steps(gives_back=True)),
-            input_grad=self._action("input_grad", self._backward_steps(gives_back=False)),
-            weight_grad=self._action("weight_grad", self._weight_grad_steps()),
-            recompute=self._action(None, []),
-            receive_forward=self._action(None, [_step(self._input_bytes, Category.BOUNDARY)]),
-            receive_backward=self._action(None, [_step(self._sent_bytes, Category.BOUNDARY)]),
-            output_bytes=self._sent_bytes,
-            grad_input_bytes=self._input_bytes,
+            forward=self._action("forward", memory.forward),
+            backward=self._action("backward", memory.backward),
+            input_grad=self._action("input_grad", memory.input_grad),
+            weight_grad=self._action("weight_grad", memory.weight_grad),
+            recompute=self._action(None, memory_effect((), 0)),
+            receive_forward=self._action(None, memory.received(memory.input_bytes)),
+            receive_backward=self._action(None, memory.received(memory.sent_bytes)),
+            output_bytes=memory.sent_bytes,
+            grad_input_bytes=memory.input_bytes,
             is_output_kept=False,
         )
 
-    def _action(self, name: str | None, steps: Sequence[MemoryStep]) -> TableCost:
+    def _action(self, name: str | None, memory: Effect) -> TableCost:
         measured_s = self.costs.seconds(name, self.first_layer, self.last_layer) if name else 0.0
-        return TableCost(measured_s=measured_s, memory=memory_effect(steps, 0), slowdown=self.costs.slowdown)
-
-    @property
-    def _input_bytes(self) -> int:
-        """What the stage receives; 0 for the first one, whose examples are in no row."""
-        return self.costs.chain.layers[self.first_layer - 1].activation_bytes if self.first_layer else 0
-
-    @property
-    def _is_last(self) -> bool:
-        return self.last_layer == self.costs.num_layers - 1
-
-    @property
-    def _sent_bytes(self) -> int:
-        return 0 if self._is_last else self.layers[-1].activation_bytes
-
-    def _boundary(self, position: int) -> tuple[int, Category]:
-        """Bytes between the layers at position - 1 and position of the stage, and what they are for."""
-        if position == 0:
-            return self._input_bytes, Category.BOUNDARY
-        is_sent = position == len(self.layers) and not self._is_last
-        return self.layers[position - 1].activation_bytes, Category.BOUNDARY if is_sent else Category.ACTIVATIONS
-
-    def _forward_steps(self) -> list[MemoryStep]:
-        return [step for position in range(len(self.layers)) for step in self._layer_forward(position)]
-
-    def _layer_forward(self, position: int) -> Iterator[MemoryStep]:
-        (input_bytes, of_input), (output_bytes, of_output) = self._boundary(position), self._boundary(position + 1)
-        kept_bytes = _saved(self.layers[position])
-        alive_bytes = max(kept_bytes, input_bytes)
-        yield _step(-input_bytes, of_input)
-        yield _step(alive_bytes, Category.ACTIVATIONS)
-        yield _step(output_bytes, of_output)
-        yield _step(kept_bytes - alive_bytes, Category.ACTIVATIONS)
-        if self._is_last and position == len(self.layers) - 1:
-            yield _step(-output_bytes, of_output)
-
-    def _backward_steps(self, *, gives_back: bool) -> list[MemoryStep]:
-        """Of B, or of I, which gives nothing back."""
-        count = len(self.layers)
-        # The gradient of the last layer's output is received from nowhere.
-        steps = [_step(*self._boundary(count))] if self._is_last else []
-        for position in reversed(range(count)):
-            steps.append(_step(*self._boundary(position)))
-            if gives_back:
-                steps += self._given_back(position)
-        return steps
-
-    def _weight_grad_steps(self) -> list[MemoryStep]:
-        return [step for position in reversed(range(len(self.layers))) for step in self._given_back(position)]
-
-    def _given_back(self, position: int) -> list[MemoryStep]:
-        """What a layer keeps, and the gradient of its output."""
-        output_bytes, of_output = self._boundary(position + 1)
-        kept_bytes = _saved(self.layers[position])
-        return [_step(-kept_bytes, Category.ACTIVATIONS), _step(-output_bytes, of_output)]
+        return TableCost(measured_s=measured_s, memory=memory, slowdown=self.costs.slowdown)
 
 
 def relative_seconds(measured_on: Device, device: Device) -> float:
@@ -260,11 +199,3 @@ def _seconds_by_action(layers: Sequence[LayerCost]) -> dict[str, list[float]]:
         "input_grad": [layer.backward_s if layer.input_grad_s is None else layer.input_grad_s for layer in layers],
         "weight_grad": [layer.weight_grad_s or 0.0 for layer in layers],
     }
-
-
-def _saved(layer: LayerCost) -> int:
-    return layer.saved_bytes or 0
-
-
-def _step(num_bytes: int, category: Category) -> MemoryStep:
-    return MemoryStep(0, num_bytes, category)

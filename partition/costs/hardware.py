@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.resources import files
@@ -120,6 +120,13 @@ class Cluster:
             return 0, 1
         is_same_node = source // per_node == destination // per_node
         return (0, 1) if is_same_node and per_node > 1 else (0, per_node)
+
+    def transfer_figures(self, source: int, destination: int) -> Hashable:
+        """What `transfer_s` between two devices follows from, besides the bytes."""
+        if self._profile is not None:
+            return self._profile, self._pair(source, destination), self.bandwidth_factor
+        link = self.links.between(*self._pair(source, destination))
+        return link.latency_s, link.bytes_per_s * self.bandwidth_factor
 
     def sum_s(self, devices: Sequence[int], tensor_bytes: Sequence[int]) -> float:
         """Seconds to add up tensors that each of the devices has, around a ring (Patarasuk and Yuan 2009)."""

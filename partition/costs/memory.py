@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from partition.costs.allocator import EXACT, AllocatorRules
 from partition.graph import Category, Program
@@ -24,14 +24,36 @@ class MemoryStep(NamedTuple):
         return rules.block_bytes(self.bytes_per_row * rows + self.other_bytes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class MemoryEffect:
+class Effect(Protocol):
     """The bytes of one action, relative to those alive before it."""
 
+    @property
+    def net_bytes(self) -> int:
+        """Change that stays after the action."""
+        ...
+
+    @property
+    def peak_bytes(self) -> int:
+        """Highest excess over the bytes before the action, never below 0."""
+        ...
+
+    @property
+    def net_by_category(self) -> Mapping[Category, int]:
+        """What stays, by what it is for."""
+        ...
+
+    @property
+    def peak_by_category(self) -> Mapping[Category, int]:
+        """What the excess consists of at its peak."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEffect:
+    """The bytes of one action, step by step."""
+
     net_bytes: int
-    """Change that stays after the action."""
     peak_bytes: int
-    """Highest excess over the bytes before the action, never below 0."""
     steps: tuple[MemoryStep, ...]
     rows: int
     peak_position: int

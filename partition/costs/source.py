@@ -8,7 +8,7 @@ from typing import Protocol
 
 from partition.costs.allocator import EXACT, AllocatorRules
 from partition.costs.hardware import Cluster, Device
-from partition.costs.memory import MemoryEffect
+from partition.costs.memory import Effect
 from partition.graph import Category, Spans
 
 
@@ -16,7 +16,7 @@ class ActionCost(Protocol):
     """One action of a stage."""
 
     @property
-    def memory(self) -> MemoryEffect:
+    def memory(self) -> Effect:
         """Bytes taken and given."""
         ...
 

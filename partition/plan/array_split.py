@@ -25,6 +25,8 @@ from partition.plan.split import BOTTLENECK, SUM, Criterion, Link, Split, State,
 Integers = NDArray[np.intp]
 SLACK = 1 + 1e-12
 """A bound admits what exceeds it by rounding."""
+FEW_VALUES = 400
+"""In which looking through every window takes less than a table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,10 +343,28 @@ def _first_layers(sums: Sums, bound: float) -> Integers:
 
 
 def window_minima(values: Floats, starts: Integers, stops: Integers) -> Floats:
-    """The least of values[start:stop] for many windows; infinite where one is empty.
+    """The least of values[start:stop] for many windows in increasing order; infinite where one is empty.
 
-    Row k of a table has the minima over 2**k neighbours; a window is covered by two of them.
+    Over few values every window is looked through. Else row k of a table has the minima over 2**k neighbours, and a
+    window is covered by two of them.
     """
+    return _found_in_few(values, starts, stops) if len(values) <= FEW_VALUES else _found_in_table(values, starts, stops)
+
+
+def _found_in_few(values: Floats, starts: Integers, stops: Integers) -> Floats:
+    count = len(values)
+    padded = np.empty(count + 1)
+    padded[:count], padded[count] = values, math.inf
+    edges = np.empty(2 * len(starts), dtype=np.intp)
+    # A window that begins behind the values is empty, as is one that would have to.
+    edges[::2] = starts if starts[-1] <= count else np.minimum(starts, count)
+    edges[1::2] = stops
+    found: Floats = np.minimum.reduceat(padded, edges)[::2]
+    found[starts >= stops] = math.inf
+    return found
+
+
+def _found_in_table(values: Floats, starts: Integers, stops: Integers) -> Floats:
     widths = stops - starts
     table = np.empty((max(len(values).bit_length(), 1), len(values)))
     table[0] = values

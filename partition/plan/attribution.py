@@ -15,7 +15,8 @@ from partition.plan.candidate import Candidate
 from partition.plan.choice import choose
 from partition.plan.progress import usable_noise, with_progress
 from partition.plan.pruned import find_candidates
-from partition.plan.search import SCHEDULES, STRATEGIES, Search
+from partition.plan.search import Search
+from partition.plan.shape import SCHEDULES, STRATEGIES
 from partition.plan.variation import MINIBATCH_SIZE, Quantity
 
 _ON_ONE_DEVICE = ("whole", "shrink", "accumulate", "recompute")

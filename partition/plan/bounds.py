@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 
 from partition.costs import Cluster, CostSource, Device
@@ -75,13 +76,15 @@ class StepBound:
         """The figures of the first replica, whose segments these are."""
         rows, num_ranks = min(sizes), max(placement) + 1
         splits_backward = GENERATORS[schedule].splits_backward
+        actions = ("forward", *(("input_grad", "weight_grad") if splits_backward else ("backward",) * 2))
+        running = {
+            index: [sums.lists(rows, cluster.devices[index], (action,)) for action in actions]
+            for index in {segment.device for segment in segments}
+        }
         found = []
         for index, segment in enumerate(segments):
             device, first, last = cluster.devices[segment.device], segment.first_layer, segment.last_layer
-            forward_s, path_s, weight_s = (
-                sums.of(rows, device, (action,)).stage_s(first, last)
-                for action in ("forward", *(("input_grad", "weight_grad") if splits_backward else ("backward",) * 2))
-            )
+            forward_s, path_s, weight_s = (ends[last + 1] - starts[first] for ends, starts in running[segment.device])
             send_s, send_back_s = (
                 _message_s(segments, placement, index, index + side, cluster, sums.sent_bytes(rows, cut))
                 for side, cut in ((1, last + 1), (-1, first))
@@ -119,18 +122,18 @@ class StepBound:
     def _is_one_a_rank(self) -> bool:
         return len(set(self.placement)) == len(self.placement)
 
-    @property
+    @cached_property
     def _in_s(self) -> list[float]:
         """in(k) of every stage, and in(S) with the last stage's own forward."""
         return [0.0, *accumulate(stage.forward_s + stage.send_s for stage in self.stages)]
 
-    @property
+    @cached_property
     def _out_s(self) -> list[float]:
         """out(k) of every stage, and out(S) with the last stage's own P."""
         pairs = [*pairwise(self.stages), (self.stages[-1], None)]
         return [0.0, *accumulate(of.path_s + (after.send_back_s if after else 0.0) for of, after in pairs)]
 
-    @property
+    @cached_property
     def _ending_s(self) -> float:
         """What stage 0 does after its last P."""
         first = self.stages[0]
@@ -172,10 +175,11 @@ class StepBound:
         """What the rows of some ranks cannot be shorter than; see `row_bound.py`."""
         entered_s, left_s, ending_s, found = self._in_s, self._out_s, self._ending_s, []
         backward = Kind.I if GENERATORS[self.schedule].splits_backward else Kind.B
+        forward, weight = Kind.F, Kind.W
         seconds: dict[tuple[int, Kind], float] = {}
         for index, of in enumerate(self.stages):
             weight_s = of.work_s - of.forward_s - of.path_s
-            seconds |= {(index, Kind.F): of.forward_s, (index, backward): of.path_s, (index, Kind.W): weight_s}
+            seconds |= {(index, forward): of.forward_s, (index, backward): of.path_s, (index, weight): weight_s}
         for parts in row_parts(self.schedule, max(self.placement) + 1, len(self.stages), self.num_microbatches):
             at, first = parts.first_backward, parts.first_stage
             gradient_s = entered_s[-1] + left_s[-1] - left_s[at] - self.stages[at].path_s

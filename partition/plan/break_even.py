@@ -22,7 +22,8 @@ from partition.plan.choice import choose, eligible, value
 from partition.plan.noise_break_even import NoiseBreakEven, noise_break_evens
 from partition.plan.progress import TIE_OF_NOISE, prices_noise, usable_noise, with_progress
 from partition.plan.pruned import find_candidates
-from partition.plan.search import STRATEGIES, Search
+from partition.plan.search import Search
+from partition.plan.shape import STRATEGIES
 from partition.plan.sizes import MOST_MICROBATCHES
 from partition.plan.variation import (
     FARTHEST,

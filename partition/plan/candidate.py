@@ -194,3 +194,9 @@ def rank_loads(stages: Sequence[StagePlan]) -> list[RankLoad]:
 def overflow_bytes(stages: Sequence[StagePlan]) -> float:
     """By how much the fullest device is too small, negative where all have room; infinite without stages."""
     return max((load.peak_bytes - load.limit_bytes for load in rank_loads(stages)), default=float("inf"))
+
+
+def by_step(candidate: Candidate) -> tuple[bool, float]:
+    """What fits first, by its step."""
+    assert candidate.predicted is not None, "a candidate with a layout is priced"
+    return not candidate.feasible, candidate.predicted.step_s

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from partition.plan.candidate import Candidate
 from partition.plan.choice import is_out_of_reach
-from partition.plan.search import Search, Shape
+from partition.plan.search import Search
+from partition.plan.shape import Shape
 
 EXACT_GAP = 1e-9
 """Up to this the step is its own lower bound: the bounds add in another order."""

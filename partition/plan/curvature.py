@@ -6,7 +6,8 @@ from partition.config import ExperimentConfig, OptimizerConfig
 from partition.costs import CurvatureCostModel
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate
-from partition.plan.search import Search, Shape, segments_of
+from partition.plan.search import Search
+from partition.plan.shape import Shape, segments_of
 
 STRATEGIES = ("whole", "accumulate", "pipeline", "data_parallel", "hybrid")
 """Those whose stages run programs of this project, on the whole minibatch."""

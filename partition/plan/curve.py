@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from partition.plan.candidate import Candidate, rank_loads
-from partition.plan.search import Search, Shape, segments_of
+from partition.plan.search import Search
+from partition.plan.shape import Shape, segments_of
 from partition.plan.sharded import ShardedLayout, sharded_memory
 
 MOST_MICROBATCHES = 512

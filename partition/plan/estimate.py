@@ -17,7 +17,7 @@ from partition.plan.split import Segment
 from partition.schedule import Action, Kind, ReplayCosts, Schedule, generate, lower, with_recomputation
 from partition.schedule.actions import NO_MICROBATCH, SENDS
 from partition.schedule.replay_costs import SecondsTable
-from partition.schedule.step_time import step_times
+from partition.schedule.step_time import StepTime, step_times
 
 RECEIVES_AHEAD = 2
 """Computations before which a receive is posted: the sender must know of it before it has something to send, or the
@@ -305,19 +305,18 @@ def communication_bytes(layouts: Sequence[Layout], segments: Sequence[Segment], 
     return total
 
 
-def predict(
-    layouts: Sequence[Layout],
-    costs: Sequence[ReplayCosts],
-    stages: Sequence[StagePlan],
-    communication_bytes: int,
-    *,
-    has_step_barrier: bool,
-) -> Prediction:
-    """Replay the layouts of all replicas and read their figures."""
+def replay_step(layouts: Sequence[Layout], costs: Sequence[ReplayCosts], *, has_step_barrier: bool) -> list[StepTime]:
+    """What the layouts of all replicas come to, replayed together."""
     pairs = [(layout.schedule, of) for layout, of in zip(layouts, costs, strict=True)]
     distinct, which = _distinct(pairs)
     replayed = step_times(distinct, has_step_barrier=has_step_barrier)
-    replicas = [replayed[index] for index in which]
+    return [replayed[index] for index in which]
+
+
+def predict(
+    layouts: Sequence[Layout], replicas: Sequence[StepTime], stages: Sequence[StagePlan], communication_bytes: int
+) -> Prediction:
+    """The figures of a step whose replicas have been replayed."""
     loads = rank_loads(stages)
     step_s = max(of.makespan_s for of in replicas)
     busy_s = sum(rank_s for of in replicas for rank_s in of.busy_s)

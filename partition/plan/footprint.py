@@ -14,7 +14,8 @@ from partition.plan.candidate import Candidate, RankLoad, StageMemory, StagePlan
 from partition.plan.curve import MOST_MICROBATCHES
 from partition.plan.estimate import Layout
 from partition.plan.prediction import PredictionMemory, prediction_memory
-from partition.plan.search import Search, Shape, segments_of
+from partition.plan.search import Search
+from partition.plan.shape import Shape, segments_of
 from partition.plan.simulation import with_bytes
 from partition.schedule import Action, Kind, ReplayCosts
 from partition.schedule.memory import find_memory_peak

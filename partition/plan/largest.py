@@ -26,7 +26,8 @@ from partition.plan.microbatches import microbatch_sizes
 from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.orders import on_devices
 from partition.plan.recomputation import can_recompute_within
-from partition.plan.search import Search, Shape, segments_of
+from partition.plan.search import Search
+from partition.plan.shape import Shape, segments_of
 from partition.plan.split import Segment
 from partition.plan.splitter import Splitter, few_splits, neighbours
 from partition.plan.tightest import some_split_fits

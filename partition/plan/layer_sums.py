@@ -9,7 +9,7 @@ weight gradient of the next layer), so with alone[j] the sum over layers 0..j-1 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ from partition.plan.occupancy import StageOccupancy
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Lists = tuple[list[float], list[float]]
+"""Ends and starts, as `Sums` has them."""
 
 BOTH = ("forward", "recompute", "backward")
 """What a stage does with a microbatch."""
@@ -42,7 +44,7 @@ class Sums(NamedTuple):
         return bool((np.diff(self.starts) >= 0).all() and (np.diff(self.ends[1:]) >= 0).all())
 
     @property
-    def lists(self) -> tuple[list[float], list[float]]:
+    def lists(self) -> Lists:
         """Ends and starts."""
         return self.ends.tolist(), self.starts.tolist()
 
@@ -77,8 +79,10 @@ class LayerSums:
     def __init__(self, model: StageSource) -> None:
         self.model = model
         self._known: dict[object, Sums] = {}
+        self._known_lists: dict[object, Lists] = {}
         self._known_most: dict[object, list[int]] = {}
         self._known_alone: dict[tuple[int, ...], list[StageOccupancy | None]] = {}
+        self._known_cuts: dict[tuple[int, Hashable], Floats] = {}
         self._known_once: dict[object, float] = {}
         self._known_bytes: dict[int, tuple[Integers, NDArray[np.intp]]] = {}
 
@@ -89,6 +93,13 @@ class LayerSums:
             make = self._of_table if isinstance(self.model, ChainCosts) else self._of_stages
             self._known[key] = make(rows, device, actions)
         return self._known[key]
+
+    def lists(self, rows: int, device: Device, actions: tuple[str, ...]) -> Lists:
+        """The same as lists."""
+        key = (rows, device.rates, actions)
+        if key not in self._known_lists:
+            self._known_lists[key] = self.of(rows, device, actions).lists
+        return self._known_lists[key]
 
     def once(self, key: object, find: Callable[[], float]) -> float:
         """A figure that follows from the sums, found at the first question after it."""
@@ -120,11 +131,17 @@ class LayerSums:
             ]
         return self._known_alone[sizes]
 
-    def over_cuts(self, rows: int, seconds: Callable[[int], float]) -> Floats:
+    def over_cuts(self, rows: int, figures: Hashable, seconds: Callable[[int], float]) -> Floats:
         """What a cut takes, of the bytes that it carries forward, by the number of layers before it.
 
-        At both ends of the chain nothing is sent, which is not asked for.
+        At both ends of the chain nothing is sent, which is not asked for. `figures` tell `seconds` from any other.
         """
+        key = (rows, figures)
+        if key not in self._known_cuts:
+            self._known_cuts[key] = self._over_cuts(rows, seconds)
+        return self._known_cuts[key]
+
+    def _over_cuts(self, rows: int, seconds: Callable[[int], float]) -> Floats:
         distinct, index = self._sent(rows)
         inner: Floats = np.array([seconds(num_bytes) for num_bytes in distinct.tolist()], dtype=np.float64)[index]
         return np.concatenate(([0.0], inner, [0.0]))

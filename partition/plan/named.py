@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from partition.config.schema import LARGEST_MICROBATCH_COUNT
 from partition.costs import CostModel
 from partition.errors import PartitionError
-from partition.plan.candidate import Candidate
+from partition.plan.candidate import Candidate, by_step
 from partition.plan.largest import largest_of
-from partition.plan.search import SCHEDULES, Search, Shape, by_step
+from partition.plan.search import Search
+from partition.plan.shape import SCHEDULES, Shape
 from partition.plan.ways import Way
 
 _N = "([1-9][0-9]{0,8})"

@@ -15,7 +15,7 @@ from operator import ge
 from typing import Any, NamedTuple
 
 from partition.costs import MicrobatchCost, StageCost
-from partition.costs.memory import MemoryEffect
+from partition.costs.memory import Effect
 from partition.graph import Category
 from partition.schedule import Action, Kind, Schedule
 from partition.schedule.actions import BACKWARD
@@ -61,6 +61,8 @@ _MOVES_OF_RECOMPUTED: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     Kind.I: (("remade", "gradients"), ("deferred", "input_grads")),
 }
 _COUNTERS = ("received", "kept", "gradients", "deferred", "outputs", "input_grads", "remade")
+# Plain names, asked for once an action: before Python 3.12 a member of an enumeration takes several times their time.
+_F, _STEP = Kind.F, Kind.STEP
 _SENT: dict[Kind, str] = {Kind.SEND_F: "outputs", Kind.SEND_B: "input_grads"}
 
 
@@ -76,7 +78,7 @@ def rank_moments(row: Sequence[Action], size_class: Sequence[int], schedule: Sch
         index = size_class[microbatch] if microbatch >= 0 else 0
         if kind in _SENT:
             walk.send(stage, kind, index)
-        elif kind in _MOVES or kind in _MOVES_OF_RECOMPUTED or kind is Kind.STEP:
+        elif kind in _MOVES or kind in _MOVES_OF_RECOMPUTED or kind is _STEP:
             source = _source_on_rank(stage, kind, walk)
             if source is not None:
                 walk.take_over(source, stage, kind, index)
@@ -86,7 +88,7 @@ def rank_moments(row: Sequence[Action], size_class: Sequence[int], schedule: Sch
 
 def _source_on_rank(stage: int, kind: Kind, walk: _Walk) -> int | None:
     """The stage of the same rank that an action takes its input from."""
-    source = stage - 1 if kind is Kind.F else stage + 1 if kind in BACKWARD else None
+    source = stage - 1 if kind is _F else stage + 1 if kind in BACKWARD else None
     return source if source in walk.start else None
 
 
@@ -126,7 +128,7 @@ class _Walk:
 
     def act(self, stage: int, kind: Kind, index: int) -> None:
         """A moment, and what the action changes."""
-        if kind is Kind.STEP:
+        if kind is _STEP:
             for each in self.stages:
                 start = self._offset(each, "outputs")
                 self._counts[start : start + 2 * self.classes] = [0] * (2 * self.classes)
@@ -193,7 +195,7 @@ def held_bytes(cost: MicrobatchCost) -> HeldBytes:
     return HeldBytes(received, kept, gradients, deferred, outputs, cost.grad_input_buffer_bytes, remade)
 
 
-def action_effects(cost: MicrobatchCost, step: MemoryEffect) -> dict[Kind, MemoryEffect]:
+def action_effects(cost: MicrobatchCost, step: Effect) -> dict[Kind, Effect]:
     """The memory effect of every kind of action on one microbatch size."""
     return {
         Kind.F: cost.forward.memory,

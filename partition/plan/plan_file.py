@@ -18,7 +18,8 @@ from partition.plan.candidate import Candidate
 from partition.plan.certificate import Certificate
 from partition.plan.compare import SCHEMA_VERSION
 from partition.plan.progress import without_progress
-from partition.plan.search import SCHEDULES, SHARDED_SCHEDULE, STRATEGIES, Search, Shape, segments_of
+from partition.plan.search import Search
+from partition.plan.shape import SCHEDULES, SHARDED_SCHEDULE, STRATEGIES, Shape, segments_of
 
 _FREE_TO_CHANGE = (
     "name",

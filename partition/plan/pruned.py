@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from partition.plan.candidate import Candidate
 from partition.plan.choice import is_out_of_reach
-from partition.plan.search import Search, Shape
+from partition.plan.search import Search
+from partition.plan.shape import Shape
 
 MOST_ACTIONS = 60_000
 """Computations of all schedules of a search of which every way is priced: a second."""

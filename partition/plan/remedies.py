@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from partition.config.cluster import LARGEST_DEVICE_COUNT
 from partition.plan.candidate import Candidate
 from partition.plan.choice import is_out_of_reach
-from partition.plan.search import STRATEGIES, Search, Shape
+from partition.plan.search import Search
+from partition.plan.shape import STRATEGIES, Shape
 from partition.plan.variation import Variation
 
 MOST_TIMES = 16

@@ -92,11 +92,15 @@ class Splitter:
 
     def _surely_fits(self, sizes: Sequence[int]) -> Fits:
         """Whether all stages fit, whatever is in flight."""
-        distinct = tuple(sorted(set(sizes)))
+        distinct, devices = tuple(sorted(set(sizes))), self.cluster.devices
+
+        @cache
+        def most_before() -> list[int]:
+            return self.sums.most_bytes(distinct, len(sizes))
 
         def apart(segments: Sequence[Segment]) -> dict[int, int]:
             """No less than what follows, without a look at what the stages do."""
-            before, held = self.sums.most_bytes(distinct, len(sizes)), dict[int, int]()
+            before, held = most_before(), dict[int, int]()
             for device, first, last, _ in segments:
                 held[device] = held.get(device, 0) + before[last + 1] - before[first]
             return held
@@ -106,13 +110,12 @@ class Splitter:
             return StageOccupancy(stage, distinct, len(sizes)).most_bytes
 
         def fits(segments: Sequence[Segment]) -> bool:
-            limits = self.cluster.devices
-            doubtful = {device for device, of in apart(segments).items() if of > limits[device].memory_bytes}
+            doubtful = {device for device, of in apart(segments).items() if of > devices[device].memory_bytes}
             held = dict.fromkeys(doubtful, 0)
             for device, first, last, _ in segments:
                 if device in doubtful:
                     held[device] += most_bytes(self.model.stage(first, last))
-            return all(of <= limits[device].memory_bytes for device, of in held.items())
+            return all(of <= devices[device].memory_bytes for device, of in held.items())
 
         return fits
 
@@ -276,14 +279,16 @@ class Splitter:
 
     def _cut_seconds(self, device: int, following: int, rows: int) -> Floats:
         """Seconds of both messages over a cut between two devices, by the number of layers before it."""
-        transfer_s = self.cluster.transfer_s
         if device == following:
-            return self.sums.over_cuts(rows, lambda _: 0.0)
+            return self.sums.over_cuts(rows, None, lambda _: 0.0)
         link = self.cluster.link_kind(device, following)
         if link != (device, following):
             return self._cuts(*link, rows)
+        transfer_s, figures = self.cluster.transfer_s, self.cluster.transfer_figures
         return self.sums.over_cuts(
-            rows, lambda each: transfer_s(device, following, each) + transfer_s(following, device, each)
+            rows,
+            (figures(device, following), figures(following, device)),
+            lambda each: transfer_s(device, following, each) + transfer_s(following, device, each),
         )
 
     # Several stages a rank
@@ -457,12 +462,17 @@ class _Moves:
 
     def _moved(self, move: _Move) -> tuple[Segment, ...]:
         """The split that a move leads to."""
-        _, _, index, moved = move
-        return (*self.segments[:index], *moved, *self.segments[index + 2 :])
+        index = move[2]
+        return (*self.segments[:index], *self._pair(move), *self.segments[index + 2 :])
+
+    def _pair(self, move: _Move) -> tuple[Segment, Segment]:
+        """The two stages beside a cut that has moved."""
+        _, _, index, cut = move
+        return _cut_pair(self.segments[index], self.segments[index + 1], cut)
 
     def take(self, move: _Move) -> None:
         """Make a move."""
-        _, _, index, moved = move
+        index, moved = move[2], self._pair(move)
         self.segments[index : index + 2] = moved
         self.stage_s[index : index + 2] = [self.seconds(at, *of[:3]) for at, of in enumerate(moved, start=index)]
         ranks = {self.placement[index], self.placement[index + 1]}
@@ -473,24 +483,31 @@ class _Moves:
 
     def _at_cut(self, index: int) -> list[_Move]:
         """The moves over one cut that make the split better."""
-        found = []
-        for moved in _moved_pair(self.segments[index], self.segments[index + 1]):
-            before, after = self._change(index, moved)
+        found: list[_Move] = []
+        here, there = self.segments[index], self.segments[index + 1]
+        for cut in _moved_cuts(here, there):
+            changes_s = (
+                self.seconds(index, here.device, here.first_layer, cut) - self.stage_s[index],
+                self.seconds(index + 1, there.device, cut + 1, there.last_layer) - self.stage_s[index + 1],
+            )
+            before, after = self._change(index, *changes_s)
             if after < before:
-                found.append((before, after, index, moved))
+                found.append((before, after, index, cut))
         return found
 
-    def _change(self, index: int, moved: tuple[Segment, Segment]) -> tuple[list[float], list[float]]:
+    def _change(self, index: int, here_s: float, there_s: float) -> tuple[list[float], list[float]]:
         """What the ranks of two neighbouring stages are busy before a move and after it, the busier one first."""
-        after: dict[int, float] = {}
-        for at, segment in enumerate(moved, start=index):
-            rank = self.placement[at]
-            change_s = self.seconds(at, *segment[:3]) - self.stage_s[at]
-            after[rank] = after.get(rank, self.busy_s[rank]) + change_s
-        return sorted((self.busy_s[rank] for rank in after), reverse=True), sorted(after.values(), reverse=True)
+        rank, other = self.placement[index], self.placement[index + 1]
+        busy_s, other_s = self.busy_s[rank], self.busy_s[other]
+        if rank == other:
+            return [busy_s], [busy_s + here_s + there_s]
+        before = [busy_s, other_s] if busy_s >= other_s else [other_s, busy_s]
+        busy_s, other_s = busy_s + here_s, other_s + there_s
+        return before, [busy_s, other_s] if busy_s >= other_s else [other_s, busy_s]
 
 
-_Move = tuple[list[float], list[float], int, tuple[Segment, Segment]]
+_Move = tuple[list[float], list[float], int, int]
+"""The busy seconds of the two ranks before and after it, the stage before the cut, and where the cut is then."""
 
 
 def _compare(one: _Move, other: _Move) -> int:
@@ -502,13 +519,19 @@ def _compare(one: _Move, other: _Move) -> int:
 def _moved_pairs(segments: Sequence[Segment]) -> Iterator[tuple[int, tuple[Segment, Segment]]]:
     """The two stages at a cut that has moved by one layer, after the index of the first."""
     for index, (before, after) in enumerate(pairwise(segments)):
-        yield from ((index, moved) for moved in _moved_pair(before, after))
+        yield from ((index, _cut_pair(before, after, cut)) for cut in _moved_cuts(before, after))
 
 
-def _moved_pair(before: Segment, after: Segment) -> Iterator[tuple[Segment, Segment]]:
+def _moved_cuts(before: Segment, after: Segment) -> Iterator[int]:
+    """The last layers of the first of two stages, one less and one more."""
     for cut in (before.last_layer - 1, before.last_layer + 1):
         if before.first_layer <= cut < after.last_layer:
-            yield before.covering(before.first_layer, cut), after.covering(cut + 1, after.last_layer)
+            yield cut
+
+
+def _cut_pair(before: Segment, after: Segment, cut: int) -> tuple[Segment, Segment]:
+    """Two neighbouring stages with the cut between them after another layer."""
+    return before.covering(before.first_layer, cut), after.covering(cut + 1, after.last_layer)
 
 
 def neighbours(segments: Sequence[Segment]) -> Iterator[tuple[Segment, ...]]:

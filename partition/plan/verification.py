@@ -25,7 +25,8 @@ from partition.plan.candidate import Candidate, overflow_bytes
 from partition.plan.certificate import arithmetic_bound_s
 from partition.plan.compare import Comparison, compare_with
 from partition.plan.plan_file import claims_of, plan_record, planned_claims, planned_experiment, read_plan
-from partition.plan.search import Search, Shape
+from partition.plan.search import Search
+from partition.plan.shape import Shape
 from partition.plan.simulation import simulate_candidate
 from partition.plan.split import SplitProblem, optimal_split
 from partition.units import format_bytes, format_seconds

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from partition.plan.search import STRATEGIES, Search, Shape
+from partition.plan.search import Search
+from partition.plan.shape import STRATEGIES, Shape
 
 
 @dataclass(frozen=True, kw_only=True)

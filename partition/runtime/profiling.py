@@ -32,7 +32,7 @@ from partition.errors import PartitionError
 from partition.graph import Program, build_network
 from partition.graph.program import Give, Operator, Take
 from partition.plan import Candidate, Search
-from partition.plan.search import Shape
+from partition.plan.shape import Shape
 from partition.plan.split import Segment
 from partition.runtime.made_up import made_up_examples
 from partition.runtime.stage import INSTRUCTION_METHODS, Frame, Stage

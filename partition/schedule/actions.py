@@ -52,6 +52,8 @@ RECEIVES = frozenset({Kind.RECV_F, Kind.RECV_B})
 MESSAGES = SENDS | RECEIVES
 OF_STAGE = frozenset({Kind.REDUCE_GRAD, Kind.UNSHARD, Kind.RESHARD, Kind.STEP})
 """Kinds that concern a whole stage and carry no microbatch."""
+# Plain names, asked for once an action: before Python 3.12 a member of an enumeration takes several times their time.
+_F, _SEND_F, _SEND_B, _RECV_F, _RECV_B = Kind.F, Kind.SEND_F, Kind.SEND_B, Kind.RECV_F, Kind.RECV_B
 
 
 class Action(NamedTuple):
@@ -76,14 +78,14 @@ class Result(NamedTuple):
 
 def result_of(action: Action) -> Result | None:
     """What an action makes; None for W, R and for what computes nothing."""
-    if action.kind is Kind.F:
+    if action.kind is _F:
         return Result(action.stage, False, action.microbatch)
     return Result(action.stage, True, action.microbatch) if action.kind in BACKWARD else None
 
 
 def result_needed(action: Action, num_stages: int) -> Result | None:
     """What an action takes from a neighbouring stage; None where it takes nothing from any."""
-    if action.kind is Kind.F and action.stage > 0:
+    if action.kind is _F and action.stage > 0:
         return Result(action.stage - 1, False, action.microbatch)
     if action.kind in BACKWARD and action.stage < num_stages - 1:
         return Result(action.stage + 1, True, action.microbatch)
@@ -92,16 +94,16 @@ def result_needed(action: Action, num_stages: int) -> Result | None:
 
 def matching_receive(send: Action) -> Action:
     """The receive that pairs with a send: ``0SEND_F3`` with ``1RECV_F3``, ``1SEND_B3`` with ``0RECV_B3``."""
-    if send.kind is Kind.SEND_F:
-        return Action(send.stage + 1, Kind.RECV_F, send.microbatch)
-    return Action(send.stage - 1, Kind.RECV_B, send.microbatch)
+    if send.kind is _SEND_F:
+        return Action(send.stage + 1, _RECV_F, send.microbatch)
+    return Action(send.stage - 1, _RECV_B, send.microbatch)
 
 
 def matching_send(receive: Action) -> Action:
     """The send that pairs with a receive: ``1RECV_F3`` with ``0SEND_F3``, ``0RECV_B3`` with ``1SEND_B3``."""
-    if receive.kind is Kind.RECV_F:
-        return Action(receive.stage - 1, Kind.SEND_F, receive.microbatch)
-    return Action(receive.stage + 1, Kind.SEND_B, receive.microbatch)
+    if receive.kind is _RECV_F:
+        return Action(receive.stage - 1, _SEND_F, receive.microbatch)
+    return Action(receive.stage + 1, _SEND_B, receive.microbatch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,12 @@ class Schedule:
         """Stages that run forward again before their backwards."""
         return frozenset(action.stage for row in self.rows for action in row if action.kind is Kind.R)
 
+    @cached_property
+    def has_reductions(self) -> bool:
+        """Whether gradients are added over replicas."""
+        kind = Kind.REDUCE_GRAD
+        return any(action.kind is kind for row in self.rows for action in row)
+
     def stages_of(self, rank: int) -> tuple[int, ...]:
         """Stages that a rank holds, in increasing order."""
         return self._stages_by_rank.get(rank, ())
@@ -150,18 +158,18 @@ class Schedule:
         F feeds the next stage, B and I the stage before; W and R feed nothing; stages of one rank need no message.
         """
         stage, kind, microbatch = action
-        if kind is Kind.F and stage + 1 < self.num_stages and self.placement[stage + 1] != self.placement[stage]:
-            return Action(stage, Kind.SEND_F, microbatch)
+        if kind is _F and stage + 1 < self.num_stages and self.placement[stage + 1] != self.placement[stage]:
+            return Action(stage, _SEND_F, microbatch)
         if kind in BACKWARD and stage > 0 and self.placement[stage - 1] != self.placement[stage]:
-            return Action(stage, Kind.SEND_B, microbatch)
+            return Action(stage, _SEND_B, microbatch)
         return None
 
     def consumes(self, action: Action) -> Action | None:
         """The receive that brings what this action needs from another rank; None where it needs no message."""
         stage, kind, microbatch = action
-        if kind is Kind.F and stage > 0 and self.placement[stage - 1] != self.placement[stage]:
-            return Action(stage, Kind.RECV_F, microbatch)
+        if kind is _F and stage > 0 and self.placement[stage - 1] != self.placement[stage]:
+            return Action(stage, _RECV_F, microbatch)
         last = self.num_stages - 1
         if kind in BACKWARD and stage < last and self.placement[stage + 1] != self.placement[stage]:
-            return Action(stage, Kind.RECV_B, microbatch)
+            return Action(stage, _RECV_B, microbatch)
         return None

@@ -31,7 +31,7 @@ def step_times(parts: Sequence[tuple[Schedule, ReplayCosts]], *, has_step_barrie
     Raises ScheduleError for rows that stand still.
     """
     replicas = [_Clocks(schedule, costs) for schedule, costs in parts]
-    has_sums = any(action.kind is Kind.REDUCE_GRAD for schedule, _ in parts for row in schedule.rows for action in row)
+    has_sums = any(schedule.has_reductions for schedule, _ in parts)
     if has_step_barrier or has_sums:
         for clocks in replicas:
             clocks.run(is_stopped_by_steps=True)
@@ -123,10 +123,10 @@ class _Clocks:
             stage, kind, microbatch = row[place]
             if kind in _COMPUTATIONS:
                 needed = -1
-                if kind is Kind.F:
+                if kind is _F:
                     if self._is_fed[stage]:
                         needed = (stage - 1) * count + microbatch
-                elif (kind is Kind.B or kind is Kind.I) and self._is_fed_back[stage]:
+                elif (kind is _B or kind is _I) and self._is_fed_back[stage]:
                     needed = back + (stage + 1) * count + microbatch
                 if needed >= 0:
                     arrival_s = completion_s[needed]
@@ -140,8 +140,8 @@ class _Clocks:
                     own_s = table[stage][size_class[microbatch]]
                     clock_s += own_s
                     busy_s += own_s
-            elif kind is Kind.SEND_F or kind is Kind.SEND_B:
-                channel, base = (stage, 0) if kind is Kind.SEND_F else (stages + stage, back)
+            elif kind is _SEND_F or kind is _SEND_B:
+                channel, base = (stage, 0) if kind is _SEND_F else (stages + stage, back)
                 before = latest[channel]
                 if before >= 0:
                     done_s = completion_s[before]
@@ -159,17 +159,17 @@ class _Clocks:
                 link = self._link[channel]
                 self._queues[link].append(message)
                 self._move(link)
-            elif kind is Kind.RECV_F or kind is Kind.RECV_B:
+            elif kind is _RECV_F or kind is _RECV_B:
                 table = seconds.get(kind)
                 if table is not None:
                     clock_s += table[stage][size_class[microbatch]]
-                if kind is Kind.RECV_F:
+                if kind is _RECV_F:
                     source, message = stage - 1, (stage - 1) * count + microbatch
                 else:
                     source, message = stages + stage + 1, back + (stage + 1) * count + microbatch
                 self._received_s[message] = clock_s
                 self._move(self._link[source])
-            elif kind is Kind.STEP:
+            elif kind is _STEP:
                 waits = self._before_step(rank, clock_s)
                 if waits is None:
                     break
@@ -179,7 +179,7 @@ class _Clocks:
                 own_s = self.once_s(kind, stage)
                 clock_s += own_s
                 busy_s += own_s
-            elif kind is Kind.REDUCE_GRAD:
+            elif kind is _REDUCE_GRAD:
                 self.reduce_posted_s[stage] = clock_s
             else:
                 clock_s += self.once_s(kind, stage)
@@ -222,3 +222,6 @@ class _Clocks:
 
 
 _COMPUTATIONS = frozenset({Kind.F, Kind.B, Kind.I, Kind.W, Kind.R})
+# Plain names for the loop: before Python 3.12 a member of an enumeration is looked up in several times their time.
+_F, _B, _I, _STEP, _REDUCE_GRAD = Kind.F, Kind.B, Kind.I, Kind.STEP, Kind.REDUCE_GRAD
+_SEND_F, _SEND_B, _RECV_F, _RECV_B = Kind.SEND_F, Kind.SEND_B, Kind.RECV_F, Kind.RECV_B

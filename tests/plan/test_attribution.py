@@ -10,7 +10,7 @@ import pytest
 
 from partition.plan import Search, compare_with
 from partition.plan.attribution import Attribution, attribute
-from partition.plan.search import SCHEDULES
+from partition.plan.shape import SCHEDULES
 
 from .conftest import build_config, with_memory
 from .test_progress import noise

@@ -110,7 +110,7 @@ def test_the_split_that_comes_closest_leaves_the_fullest_device_least_full() -> 
     from itertools import combinations
 
     from partition.plan import Search, Segment
-    from partition.plan.search import Shape
+    from partition.plan.shape import Shape
 
     config = with_memory(
         build_config(

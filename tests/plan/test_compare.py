@@ -14,7 +14,7 @@ from partition.errors import PartitionError
 from partition.plan import Candidate, Search, compare, comparison_record
 from partition.plan.choice import choose
 from partition.plan.plan_file import plan_record, read_plan
-from partition.plan.search import STRATEGIES
+from partition.plan.shape import STRATEGIES
 
 from .conftest import build_config, with_memory
 
@@ -108,7 +108,7 @@ def test_largest_smaller_minibatch_that_fits_is_found(config: ExperimentConfig) 
 
 
 def _shape(config: ExperimentConfig, name: str) -> Any:
-    from partition.plan.search import Shape
+    from partition.plan.shape import Shape
 
     return Shape(name=name, strategy=name, minibatch_size=config.training.minibatch_size, num_microbatches=1)
 

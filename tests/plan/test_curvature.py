@@ -8,7 +8,7 @@ from partition.config import ExperimentConfig
 from partition.errors import PartitionError
 from partition.plan import Search
 from partition.plan.curvature import STRATEGIES, CurvatureSearch
-from partition.plan.search import Shape, segments_of
+from partition.plan.shape import Shape, segments_of
 from tests.runtime.conftest import build_config
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from partition.plan import Search
 from partition.plan.curve import memory_curve
-from partition.plan.search import Shape, segments_of
+from partition.plan.shape import Shape, segments_of
 
 from .conftest import build_config, with_memory
 

@@ -8,7 +8,7 @@ import pytest
 
 from partition.config import ExperimentConfig
 from partition.plan import Candidate, Prediction, Search, Segment
-from partition.plan.search import Shape
+from partition.plan.shape import Shape
 from partition.plan.splitter import Splitter
 
 from .conftest import build_config

@@ -11,7 +11,7 @@ from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_VALUE_COUN
 from partition.plan import Search, Segment, splitter
 from partition.plan.candidate import rank_loads
 from partition.plan.largest import LargestFit, largest_fitting
-from partition.plan.search import Shape
+from partition.plan.shape import Shape
 
 from .conftest import build_config, with_memory
 

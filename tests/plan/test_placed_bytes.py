@@ -10,7 +10,7 @@ import pytest
 from partition.plan import Search, Segment
 from partition.plan.candidate import rank_loads
 from partition.plan.placed_bytes import PlacedBytes, fitting_split
-from partition.plan.search import Shape
+from partition.plan.shape import Shape
 
 from .conftest import build_config, with_memory
 

@@ -16,7 +16,8 @@ from partition.plan import Candidate, Layout, Segment, compare
 from partition.plan.chain_problem import alike_problem
 from partition.plan.compare import compare_with
 from partition.plan.occupancy import held_bytes, rank_peak
-from partition.plan.search import Search, Shape
+from partition.plan.search import Search
+from partition.plan.shape import Shape
 from tests.plan.chains import random_chain, stage_bytes
 from tests.plan.conftest import build_config
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 
 from partition.plan import Candidate, Search, Segment
-from partition.plan.search import Shape
+from partition.plan.shape import Shape
 
 from .conftest import build_config, with_memory
 

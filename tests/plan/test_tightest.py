@@ -9,7 +9,7 @@ import pytest
 from partition.plan import Search
 from partition.plan.candidate import rank_loads
 from partition.plan.estimate import Layout
-from partition.plan.search import Shape
+from partition.plan.shape import Shape
 from partition.plan.splitter import Splitter
 from partition.plan.tightest import some_split_fits
 

@@ -10,7 +10,7 @@ from partition.config import ExperimentConfig
 from partition.costs import AllocatorRules, CostModel
 from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS, Spans
 from partition.plan import Candidate, Search
-from partition.plan.search import Shape, segments_of
+from partition.plan.shape import Shape, segments_of
 from partition.schedule import GENERATORS
 from tests.runtime.conftest import build_config
 

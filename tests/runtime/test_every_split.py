@@ -12,7 +12,7 @@ import torch
 from partition.config import ExperimentConfig
 from partition.data.dataset import load
 from partition.plan import Search, Segment
-from partition.plan.search import Shape
+from partition.plan.shape import Shape
 from partition.runtime import Fleet
 from tests.runtime.by_hand import peaks_of
 

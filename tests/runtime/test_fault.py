@@ -13,7 +13,7 @@ from partition.config import ExperimentConfig
 from partition.data.dataset import load
 from partition.errors import RunError
 from partition.plan import Search
-from partition.plan.search import Shape, segments_of
+from partition.plan.shape import Shape, segments_of
 from partition.record import Metrics
 from partition.runtime import joined, train, training
 from partition.runtime.stage import Parameters

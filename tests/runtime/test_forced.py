@@ -20,7 +20,7 @@ from partition.data.dataset import Dataset, load
 from partition.errors import DeviceMemoryError
 from partition.plan import Candidate, Search, Segment
 from partition.plan.candidate import rank_loads
-from partition.plan.search import Shape
+from partition.plan.shape import Shape
 from partition.runtime import Fleet
 from tests.runtime.random_experiments import COARSE, random_experiment, with_rules
 from tests.runtime.test_random_experiments import exercise, with_slow

@@ -15,7 +15,7 @@ from partition.errors import DeviceMemoryError
 from partition.plan import Search, Segment
 from partition.plan.estimate import Layout
 from partition.plan.largest import LargestFit, largest_fitting
-from partition.plan.search import Shape
+from partition.plan.shape import Shape
 from partition.plan.splitter import Splitter
 from partition.runtime import Fleet
 

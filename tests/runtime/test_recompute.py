@@ -14,7 +14,7 @@ from partition.config import ExperimentConfig
 from partition.data.dataset import Dataset, load
 from partition.plan import Candidate, Search
 from partition.plan.plan_file import plan_record, read_plan
-from partition.plan.search import Shape, segments_of
+from partition.plan.shape import Shape, segments_of
 from partition.plan.simulation import simulate_candidate
 from partition.runtime import Fleet, joined, train
 from tests.runtime.by_hand import find
