@@ -34,7 +34,7 @@ def _best(candidates: Sequence[Candidate], objective: str) -> Candidate | None:
         return None
     best = min(value(candidate, objective) for candidate in candidates)
     tied = [candidate for candidate in candidates if value(candidate, objective) <= best * (1 + TIE)]
-    return min(tied, key=_preference)
+    return min(tied, key=preference)
 
 
 def eligible(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
@@ -73,6 +73,7 @@ def value(candidate: Candidate, objective: str) -> float:
     return predicted.step_s if progress_s is None or objective == "step_time" else progress_s
 
 
-def _preference(candidate: Candidate) -> tuple[int, int, str]:
+def preference(candidate: Candidate) -> tuple[int, int, str]:
+    """What is taken of equally fast ones."""
     assert candidate.predicted is not None
     return (candidate.num_devices, max(candidate.predicted.peak_bytes), candidate.name)
