@@ -21,8 +21,7 @@ def choose(candidates: Sequence[Candidate], objective: str) -> Candidate | None:
     exact = _best([candidate for candidate in able if candidate.exact_gradient], objective)
     inexact = _best([candidate for candidate in able if not candidate.exact_gradient], objective)
     if exact and inexact:
-        is_ahead = value(inexact, objective) * (1 + TIE_OF_NOISE) < value(exact, objective)
-        return inexact if is_ahead else exact
+        return inexact if handicapped(inexact, objective) < handicapped(exact, objective) else exact
     if exact or inexact:
         return exact or inexact
     feasible = [candidate for candidate in candidates if candidate.feasible and not is_out_of_reach(candidate)]
@@ -71,6 +70,11 @@ def value(candidate: Candidate, objective: str) -> float:
         per_sample_s = predicted.device_seconds_per_sample
         return per_sample_s if progress_s is None else candidate.num_devices * progress_s
     return predicted.step_s if progress_s is None or objective == "step_time" else progress_s
+
+
+def handicapped(candidate: Candidate, objective: str) -> float:
+    """The value by which exact and inexact ones are told apart: the inexact have to be ahead by more than a tie."""
+    return value(candidate, objective) * (1 if candidate.exact_gradient else 1 + TIE_OF_NOISE)
 
 
 def preference(candidate: Candidate) -> tuple[int, int, str]:
