@@ -61,7 +61,8 @@ def run_plan(options: argparse.Namespace) -> int:
     if comparison.chosen is None:
         return NothingFitsError.exit_code
     directory = RunDirectory(run_path(options, config))
-    path = directory.write_json("plan.json", plan_record(config, comparison.chosen, comparison.verdict))
+    record = plan_record(config, comparison.chosen, comparison.verdict, comparison.certificate)
+    path = directory.write_json("plan.json", record)
     if not options.json:
         overrides = [*options.overrides, *options.set]
         verb = "simulate" if isinstance(config, ChainConfig) else "train"

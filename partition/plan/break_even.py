@@ -18,9 +18,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from partition.plan.candidate import Candidate
-from partition.plan.choice import choose, eligible, value
+from partition.plan.choice import choose, eligible, handicapped, value
 from partition.plan.noise_break_even import NoiseBreakEven, noise_break_evens
-from partition.plan.progress import TIE_OF_NOISE, prices_noise, usable_noise, with_progress
+from partition.plan.progress import prices_noise, usable_noise, with_progress
 from partition.plan.pruned import find_candidates
 from partition.plan.search import Search
 from partition.plan.shape import STRATEGIES
@@ -225,7 +225,7 @@ class _Flips:
             return True
         if best is None or not eligible([best], self.planner.objective) or self.planner.objective == "fewest_devices":
             return False
-        return value(best, self.planner.objective) * (1 if best.exact_gradient else 1 + TIE_OF_NOISE) <= least
+        return handicapped(best, self.planner.objective) <= least
 
     def _anew(self, leader: Candidate, factor: float, variation: Variation) -> list[Candidate]:
         planner: dict[str, object] = {"strategies": (leader.strategy,), "schedules": (leader.schedule,),

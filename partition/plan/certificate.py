@@ -28,7 +28,9 @@ class Certificate:
     gap: float | None
     """Chosen step time over the lower bound, less 1; None for an inexact gradient, which the bound says nothing of."""
     cost_error_margin: float | None
-    """Largest relative error of two candidates, one up and one down, that leaves the choice best; None: no rival."""
+    """Largest relative error of two candidates, one up and one down, that leaves the choice best; None: no rival.
+
+    Of a gradient that is not exact by as much more as noise is known."""
 
 
 def arithmetic_bound_s(search: Search) -> float:

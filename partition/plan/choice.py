@@ -21,8 +21,7 @@ def choose(candidates: Sequence[Candidate], objective: str) -> Candidate | None:
     exact = _best([candidate for candidate in able if candidate.exact_gradient], objective)
     inexact = _best([candidate for candidate in able if not candidate.exact_gradient], objective)
     if exact and inexact:
-        is_ahead = value(inexact, objective) * (1 + TIE_OF_NOISE) < value(exact, objective)
-        return inexact if is_ahead else exact
+        return inexact if handicapped(inexact, objective) < handicapped(exact, objective) else exact
     if exact or inexact:
         return exact or inexact
     feasible = [candidate for candidate in candidates if candidate.feasible and not is_out_of_reach(candidate)]
@@ -34,7 +33,7 @@ def _best(candidates: Sequence[Candidate], objective: str) -> Candidate | None:
         return None
     best = min(value(candidate, objective) for candidate in candidates)
     tied = [candidate for candidate in candidates if value(candidate, objective) <= best * (1 + TIE)]
-    return min(tied, key=_preference)
+    return min(tied, key=preference)
 
 
 def eligible(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
@@ -73,6 +72,12 @@ def value(candidate: Candidate, objective: str) -> float:
     return predicted.step_s if progress_s is None or objective == "step_time" else progress_s
 
 
-def _preference(candidate: Candidate) -> tuple[int, int, str]:
+def handicapped(candidate: Candidate, objective: str) -> float:
+    """The value by which exact and inexact ones are told apart: the inexact have to be ahead by more than a tie."""
+    return value(candidate, objective) * (1 if candidate.exact_gradient else 1 + TIE_OF_NOISE)
+
+
+def preference(candidate: Candidate) -> tuple[int, int, str]:
+    """What is taken of equally fast ones."""
     assert candidate.predicted is not None
     return (candidate.num_devices, max(candidate.predicted.peak_bytes), candidate.name)

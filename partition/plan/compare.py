@@ -9,7 +9,7 @@ from partition.config import AnyConfig
 from partition.costs import GradientNoise
 from partition.plan.candidate import Candidate
 from partition.plan.certificate import EXACT_GAP, Certificate, lower_bound_s, margin
-from partition.plan.choice import choose, eligible, value
+from partition.plan.choice import choose, eligible, handicapped
 from partition.plan.progress import prices_noise, usable_noise, with_progress
 from partition.plan.pruned import Unpriced, find_candidates
 from partition.plan.search import Search
@@ -85,7 +85,7 @@ def _certificate(
     assert chosen.predicted is not None
     objective = search.settings.planner.objective
     bound_s = lower_bound_s(search, candidates)
-    rivals = [value(rival, objective) for rival in eligible(candidates, objective) if rival is not chosen]
+    rivals = [handicapped(rival, objective) for rival in eligible(candidates, objective) if rival is not chosen]
     gap = max(0.0, chosen.predicted.step_s / bound_s - 1)
     is_optimal = chosen.exact_gradient and gap <= EXACT_GAP and objective in ("time_to_target", "step_time")
     priced = f"all {len(candidates)} candidates priced"
@@ -102,7 +102,7 @@ def _certificate(
         cost_source=chosen.cost_source,
         lower_bound_s=bound_s,
         gap=gap if chosen.exact_gradient else None,
-        cost_error_margin=margin(value(chosen, objective), min(rivals, default=None)),
+        cost_error_margin=margin(handicapped(chosen, objective), min(rivals, default=None)),
     )
 
 

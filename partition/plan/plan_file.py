@@ -15,6 +15,7 @@ from partition.config import AnyConfig, flatten, resolve
 from partition.config.first_problem import first_problem
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate
+from partition.plan.certificate import Certificate
 from partition.plan.compare import SCHEMA_VERSION
 from partition.plan.progress import without_progress
 from partition.plan.search import Search
@@ -39,13 +40,16 @@ MOST_BYTES = 64 * 2**20
 """A plan file is far smaller; anything larger is not one."""
 
 
-def plan_record(config: AnyConfig, candidate: Candidate, verdict: str) -> dict[str, object]:
-    """The JSON document of a plan."""
+def plan_record(
+    config: AnyConfig, candidate: Candidate, verdict: str, certificate: Certificate | None = None
+) -> dict[str, object]:
+    """The JSON document of a plan; without a certificate it does not claim to be the best choice."""
     return {
         "schema_version": SCHEMA_VERSION,
         "experiment": resolve(config),
         "candidate": asdict(candidate),
         "verdict": verdict,
+        "certificate": None if certificate is None else asdict(certificate),
     }
 
 
@@ -87,6 +91,26 @@ def planned_experiment(path: Path) -> Mapping[str, Any]:
     if not isinstance(experiment, dict):
         raise PartitionError(f"{path}: is not a plan file (no experiment); make one with `partition plan`")
     return experiment
+
+
+def claims_of(record: Mapping[str, Any]) -> Mapping[str, object]:
+    """What a plan's document says of its choice beyond what `read_plan` holds against the experiment, key by key."""
+    candidate, certificate = record.get("candidate"), record.get("certificate")
+    candidate = candidate if isinstance(candidate, dict) else {}
+    predicted = candidate.get("predicted")
+    progress_s = predicted.get("relative_progress_s") if isinstance(predicted, dict) else None
+    of_choice = certificate if isinstance(certificate, dict) else {"certificate": certificate}
+    return {**of_choice, "name": candidate.get("name"), "relative_progress_s": progress_s,
+            "verdict": record.get("verdict")}  # fmt: skip
+
+
+def planned_claims(path: Path) -> Mapping[str, object] | None:
+    """The claims of a plan file; None where it has no certificate.
+
+    Raises PartitionError for a file that is no plan.
+    """
+    document = _read_json(path)
+    return None if document.get("certificate") is None else claims_of(document)
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

@@ -6,22 +6,25 @@ step     the schedule on integer arrays, all ranks at once; plans replay it rank
 split    a search over cuts by plain recursion on the costs of whole stages, memory included;
          plans take differences of running sums on arrays                                       split.py
 order    the fastest of every order of unlike devices that is tried, each on integer arrays        orders.py
+choice   planned anew: name, verdict and certificate are those of the plan, to the last bit       compare.py
 bound    no less than the arithmetic of the minibatch, nor than any split's busiest device      bounds.py
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
+from partition.config import resolve
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate, overflow_bytes
 from partition.plan.certificate import arithmetic_bound_s
-from partition.plan.plan_file import read_plan
+from partition.plan.compare import Comparison, compare_with
+from partition.plan.plan_file import claims_of, plan_record, planned_claims, planned_experiment, read_plan
 from partition.plan.search import Search
 from partition.plan.shape import Shape
 from partition.plan.simulation import simulate_candidate
@@ -49,7 +52,7 @@ def verify_plan(path: Path, search: Search) -> tuple[Candidate, tuple[Check, ...
     Raises PartitionError for a file that is no plan of this experiment.
     """
     candidate = read_plan(path, search)
-    return candidate, tuple(_checks(search, candidate))
+    return candidate, (*_checks(search, candidate), *_choice(path, search))
 
 
 def _checks(search: Search, candidate: Candidate) -> Iterator[Check]:
@@ -62,6 +65,34 @@ def _checks(search: Search, candidate: Candidate) -> Iterator[Check]:
     yield _bound(search, candidate)
 
 
+def _choice(path: Path, search: Search) -> Iterator[Check]:
+    """Whether the comparison chooses the same on the same grounds; nothing of a plan that claims none."""
+    claims = planned_claims(path)
+    if claims is None:
+        return
+    before, now = planned_experiment(path).get("planner"), resolve(search.settings)["planner"]
+    if before != now:
+        yield Check(what="choice", passed=False, found="was made with another planner section")
+        return
+    for is_complete in (False, True):
+        comparison = compare_with(search, is_complete=is_complete)
+        wrong = _first_difference(claims, comparison)
+        if wrong is None or not comparison.unpriced:
+            break
+    found = f"{claims['name']} of {len(comparison.candidates)} candidates, planned anew, with the same certificate"
+    yield Check(what="choice", passed=wrong is None, found=wrong or found)
+
+
+def _first_difference(claims: Mapping[str, object], comparison: Comparison) -> str | None:
+    """A claim that a comparison does not make, or makes otherwise."""
+    chosen = comparison.chosen
+    if chosen is None:
+        return "nothing fits, planned anew"
+    anew = claims_of(plan_record(comparison.config, chosen, comparison.verdict, comparison.certificate))
+    wrong = next((key for key in sorted(anew.keys() | claims.keys()) if anew.get(key) != claims.get(key)), None)
+    return wrong and f"{wrong} is not what the comparison says, planned anew"
+
+
 def _memory(search: Search, candidate: Candidate) -> Check:
     assert candidate.predicted is not None, "a plan is priced"
     simulation = simulate_candidate(search, candidate)
@@ -69,12 +100,12 @@ def _memory(search: Search, candidate: Candidate) -> Check:
     planned = candidate.predicted.peak_bytes
     # Of several replicas one is walked; equal parts of the minibatch make the others like it.
     is_same = max(walked) == max(planned) if candidate.num_replicas == 1 else set(walked) <= set(planned)
-    fits = all(peak <= limit for peak, limit in zip(walked, limits, strict=True))
+    room = min(limit - peak for peak, limit in zip(walked, limits, strict=True))
     return Check(
         what="memory",
-        passed=is_same and fits,
-        found=f"at most {format_bytes(max(walked))} walking every row, {format_bytes(max(planned))} in the plan, "
-        f"{format_bytes(min(limits))} on the smallest device",
+        passed=is_same and room >= 0,
+        found=f"at most {format_bytes(max(walked))} walking every row, {format_bytes(max(planned))} in the plan; "
+        f"{format_bytes(room)} left on the fullest device",
     )
 
 

@@ -8,7 +8,7 @@ from os.path import basename
 
 from partition.config import AnyConfig, ChainConfig, ModelConfig
 from partition.plan import Candidate, Comparison
-from partition.plan.choice import eligible, value
+from partition.plan.choice import TIE, eligible, preference, value
 from partition.plan.explanation import Explanation
 from partition.report.explanation import explanation_words
 from partition.report.noise import given_noise_text
@@ -71,14 +71,26 @@ def best_of_each_kind(comparison: Comparison) -> tuple[Candidate, ...]:
             kind += (candidate.minibatch_size,)
         elif candidate.feasible and (*kind[1:], candidate.num_replicas) == of_choice:
             kind += (candidate.schedule,)
-        # Among equally fast ones another may have been chosen, as it needs less memory.
-        kept.setdefault("chosen" if candidate is chosen else kind, candidate)
+        key = "chosen" if candidate is chosen else kind
+        # Among equally fast ones the verdict names the one that needs least memory.
+        if key not in kept or _is_better_tie(candidate, kept[key]):
+            kept[key] = candidate
     feasible = {(one.strategy, one.num_devices) for one in kept.values() if one.feasible}
+    shown = set(map(id, kept.values()))
     return tuple(
         one
-        for one in kept.values()
-        if one.feasible or one.strategy == "whole" or (one.strategy, one.num_devices) not in feasible
+        for one in comparison.candidates
+        if id(one) in shown
+        and (one.feasible or one.strategy == "whole" or (one.strategy, one.num_devices) not in feasible)
     )
+
+
+def _is_better_tie(candidate: Candidate, other: Candidate) -> bool:
+    """Whether it is as fast, in another form, and would be taken of the two."""
+    if not candidate.feasible or candidate.predicted is None or other.predicted is None:
+        return False
+    is_tie = candidate.predicted.step_s <= other.predicted.step_s * (1 + TIE)
+    return is_tie and preference(candidate) < preference(other)
 
 
 def _network(config: AnyConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +173,33 @@ def test_differences_under_a_tenth_from_noise_are_ties(tmp_path: Path) -> None:
     assert comparison.chosen is not None
     assert comparison.chosen.name == even.rival
     assert f"By the measured noise {even.candidate} takes 1.00 times as long to a target: a tie" in comparison.verdict
+
+
+def times(candidate: Candidate, factor: float) -> Candidate:
+    """What it takes, times a factor."""
+    predicted = candidate.predicted
+    assert predicted is not None
+    assert predicted.relative_progress_s is not None
+    progress_s = predicted.relative_progress_s * factor
+    changed = replace(predicted, step_s=predicted.step_s * factor, relative_progress_s=progress_s)
+    return replace(candidate, predicted=changed)
+
+
+@pytest.mark.parametrize("b_noise", [2.0, 10.0, 14.0, 18.0, 30.0])
+def test_margin_is_that_of_the_choice_where_noise_is_priced(tmp_path: Path, b_noise: float) -> None:
+    """An inexact rival ahead by less than a tie was said to be as good; an inexact choice to stand up to its lead."""
+    strategies = ("shrink", "accumulate")
+    comparison = compared(tmp_path, b_noise, strategies=strategies, num_microbatches=(2,), minibatch_sizes=(11,))
+    best, given = comparison.chosen, comparison.certificate
+    assert best is not None
+    assert given is not None
+    margin = given.cost_error_margin
+    assert margin is not None
+    rivals = [one for one in comparison.candidates if one.feasible and one is not best]
+
+    def holds(error: float) -> bool:
+        pairs = [(times(best, 1 + error), times(rival, 1 - error)) for rival in rivals]
+        return all(choose(pair, "time_to_target") is pair[0] for pair in pairs)
+
+    assert holds(margin * 0.999)
+    assert not holds(margin * 1.001 + 1e-5)

@@ -87,6 +87,20 @@ def test_choice_is_shown_though_another_of_its_kind_is_as_fast() -> None:
     assert best_of_each_kind(tied)[:2] == (twin, comparison.chosen)
 
 
+def test_of_equally_fast_ones_the_row_is_the_one_that_the_verdict_names() -> None:
+    """The verdict named accumulate-64 as the best on one device, and the table showed accumulate-16."""
+    comparison = compare(build_config(PLENTY, PLENTY))
+    slow = next(one for one in comparison.candidates if one.strategy == "pipeline")
+    assert slow is not comparison.chosen
+    assert slow.predicted is not None
+    leaner = replace(slow, name="leaner", predicted=replace(slow.predicted, peak_bytes=(1,)))
+    place = comparison.candidates.index(slow) + 1
+    tied = replace(comparison, candidates=(*comparison.candidates[:place], leaner, *comparison.candidates[place:]))
+    shown = best_of_each_kind(tied)
+    assert leaner in shown
+    assert slow not in shown
+
+
 def test_unlike_devices_that_all_refuse_do_not_fill_the_screen() -> None:
     refused = text(1000, 1100, 1200, 1300).split("Does not fit\n")[1].split("\n\n")[0]
     assert len(refused.splitlines()) < 14
