@@ -230,9 +230,9 @@ def _nothing_fits(candidates: Sequence[Candidate]) -> list[str]:
     if not with_layout:
         reasons = " Or: ".join(dict.fromkeys(f"{candidate.reason}." for candidate in candidates))
         return [f"Nothing can be laid out: {reasons}" if reasons else "The planner section leaves nothing to compare."]
-    closest = min(with_layout, key=lambda candidate: candidate.overflow_bytes)
+    # What has room and is refused for another reason is not helped by larger devices.
+    too_large = [candidate for candidate in with_layout if candidate.overflow_bytes > 0]
+    closest = min(too_large or with_layout, key=lambda candidate: candidate.overflow_bytes)
+    words = f"Nothing fits. The closest is {closest.name} ({describe(closest)}): {closest.reason}."
     enough = format_bytes(max(_predicted(closest).peak_bytes))
-    return [
-        f"Nothing fits. The closest is {closest.name} ({describe(closest)}): {closest.reason}. "
-        f"Devices of {enough} would do for it."
-    ]
+    return [f"{words} Devices of {enough} would do for it." if too_large else words]
