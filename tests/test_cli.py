@@ -344,3 +344,9 @@ def test_signals_end_a_run_with_their_codes(name: str, code: int, small: str, tm
     assert "which is saved; --resume latest goes on" in error
     assert "Traceback" not in error
     json.loads(metrics.read_text().splitlines()[0])
+
+
+def test_names_keep_their_letters_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["curvature", "--help"])
+    assert "The largest eigenvalue of the Hessian, by power iteration." in capsys.readouterr().out

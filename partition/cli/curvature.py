@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from partition.cli.candidates import named_candidate
 from partition.cli.options import Verbs, add_out, add_verb, load_experiment, print_json, run_path
 from partition.cli.processes import add_nproc, is_rank, launch_ranks, tell_of_signal
 from partition.config import ExperimentConfig
+from partition.config.schema import Strategy
 from partition.errors import NothingFitsError, PartitionError
 from partition.plan import Candidate, Search, compare_with
-from partition.plan.curvature import CurvatureSearch
+from partition.plan.curvature import STRATEGIES, CurvatureSearch
 from partition.plan.plan_file import read_plan
 from partition.record.checkpoint import CheckpointRecord, check_serves, find
 from partition.record.curvature import SCHEMA_VERSION, CurvatureRecord
@@ -92,8 +92,8 @@ def _choose(options: argparse.Namespace) -> tuple[ExperimentConfig, CurvatureSea
 
 
 def _check(options: argparse.Namespace) -> None:
-    if not (math.isfinite(options.tolerance) and options.tolerance > 0):
-        raise PartitionError(f"--tolerance {options.tolerance}: give a number above 0, as 0.01")
+    if not 0 < options.tolerance < 1:
+        raise PartitionError(f"--tolerance {options.tolerance}: give a number above 0 and below 1, as 0.01")
     if options.max_products < 1:
         raise PartitionError(f"--max-products {options.max_products}: give at least 1")
     if options.plan and options.strategy:
@@ -105,6 +105,7 @@ def _candidate(options: argparse.Namespace, config: ExperimentConfig, search: Cu
         return search.priced_as(read_plan(options.plan, Search(config)))
     comparison = compare_with(search)
     if options.strategy:
+        _check_strategy(options.strategy)
         return named_candidate(comparison, options.strategy, search)
     if comparison.chosen is None:
         raise NothingFitsError(
@@ -112,6 +113,14 @@ def _candidate(options: argparse.Namespace, config: ExperimentConfig, search: Cu
             "tensors where training takes one; take more devices, or more microbatches (planner.num_microbatches)"
         )
     return comparison.chosen
+
+
+def _check_strategy(name: str) -> None:
+    """Of a way that there is for training alone, say so."""
+    training_only = set(get_args(Strategy)) - set(STRATEGIES)
+    if training_only & set(name.split("-")):
+        ways = f"{', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]}"
+        raise PartitionError(f"--strategy {name}: is for training, products with the Hessian take {ways}")
 
 
 def _run(

@@ -20,7 +20,7 @@ Run = Callable[[argparse.Namespace], int]
 
 def add_bare_verb(verbs: Verbs, name: str, run: Run, text: str) -> argparse.ArgumentParser:
     """A verb with what all verbs take."""
-    verb = verbs.add_parser(name, help=text, description=text.capitalize() + ".")
+    verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     verb.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     verb.set_defaults(run=run, overrides=[], set=[], when_ended="it did not come to its end")
     return verb

@@ -58,9 +58,11 @@ def launch_ranks(options: argparse.Namespace, candidate: Candidate) -> int:
             f"--nproc {num_processes}: takes at least 1 process; {candidate.name} takes {candidate.num_devices}"
         )
     if num_processes != candidate.num_devices:
+        processes = "1 process" if candidate.num_devices == 1 else f"{candidate.num_devices} processes"
+        devices = "1 device" if num_processes == 1 else f"{num_processes} devices"
         raise PartitionError(
-            f"--nproc {num_processes}: {candidate.name} takes {candidate.num_devices} processes, one for each device; "
-            f"use --nproc {candidate.num_devices}, or --strategy with a candidate of {num_processes} devices"
+            f"--nproc {num_processes}: {candidate.name} takes {processes}, one for each device; "
+            f"use --nproc {candidate.num_devices}, or --strategy with a candidate of {devices}"
         )
     return launch_again(options)
 

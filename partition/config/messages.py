@@ -70,6 +70,8 @@ def describe_wrong(node: Node, kind: str, context: Mapping[str, Any]) -> str:
         # Of two or three the nearest in letters may be the farthest in meaning: float16 is not nearly float64.
         is_slip = isinstance(node.value, str) and len(choices) > 3
         hint = suggest_word(str(node.value), choices) if is_slip else ""
+        if node.path == "model.loss":
+            choices.append("a function of yours, package.module:function")
         return f"{node.shown} is not available; choose {_one_of(choices)}{hint}"
     if kind in ("tuple_type", "model_type", "missing", "too_short", "too_long"):
         return _describe_wrong_shape(node, kind, context)

@@ -36,6 +36,8 @@ LARGEST_CLASS_COUNT = 2**16
 Width = Annotated[int, Field(ge=1, le=LARGEST_WIDTH)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Moderate = Annotated[float, Field(ge=1e-12, le=1e12, allow_inf_nan=False)]
+"""A number that float32 holds, and its share of a minibatch too."""
 Rate = Annotated[float, Field(ge=0, le=0.99, allow_inf_nan=False)]
 
 
@@ -112,9 +114,9 @@ class ModelConfig(Section):
     loss: Loss = "cross_entropy"
     label_smoothing: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     """Cross-entropy: the part of every target's probability that is spread evenly over all classes."""
-    class_weights: Annotated[tuple[Positive, ...], Field(max_length=LARGEST_CLASS_COUNT)] | None = None
+    class_weights: Annotated[tuple[Moderate, ...], Field(min_length=1, max_length=LARGEST_CLASS_COUNT)] | None = None
     """Cross-entropy: what an example of each class counts, a number for every output; None: all alike."""
-    huber_delta: Positive = 1.0
+    huber_delta: Moderate = 1.0
     """Huber: the error beyond which it is linear."""
     loss_targets: Literal["values", "classes"] = "values"
     """A loss by import path: whether it takes one value per example and output, or one class index per example."""

@@ -15,7 +15,7 @@ from partition.config.first_problem import first_problem
 from partition.costs.noise import NoiseEstimate
 from partition.errors import PartitionError
 
-LARGEST_FILE_BYTES = 2**20
+LARGEST_FILE_BYTES = 2**22
 
 Figure = Annotated[float, Field(allow_inf_nan=False)]
 Least0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -56,6 +56,10 @@ class GradientNoise(BaseModel):
             raise ValueError("identifiable is true, but b_noise or an end of interval is missing")
         if not self.identifiable and self.b_noise is not None:
             raise ValueError("identifiable is false, but there is a b_noise")
+        if not (self.identifiable or self.reason):
+            raise ValueError("identifiable is false, but there is no reason")
+        if not (self.reason + self.optimizer + self.data_source).isprintable():
+            raise ValueError("reason, optimizer or data_source holds what is not printable")
         low, high = self.interval or (0.0, None)
         if (high is not None and high < low) or (self.b_noise is not None and not low <= self.b_noise <= (high or 0.0)):
             raise ValueError("interval is empty, or b_noise lies outside it")
@@ -107,7 +111,7 @@ def read_noise(path: str | Path) -> GradientNoise:
             f"planner.noise: {path}: {error.strerror}; a run with training.noise=true writes noise.json"
         ) from None
     if len(content) > LARGEST_FILE_BYTES:
-        raise PartitionError(f"planner.noise: {path}: larger than a noise file (at most 1 MiB); name a noise.json")
+        raise PartitionError(f"planner.noise: {path}: larger than a noise file (at most 4 MiB); name a noise.json")
     try:
         return GradientNoise.model_validate(json.loads(content))
     except (ValueError, RecursionError) as error:

@@ -48,7 +48,7 @@ def summed(path: str, o_Bq: Tensor, targets: Tensor) -> Tensor:
     function = import_function(path)
     try:
         value = function(o_Bq, targets)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         shapes = f"outputs {tuple(o_Bq.shape)} and targets {tuple(targets.shape)}"
         raise PartitionError(f"model.loss: {path} fails on {shapes}: {_describe(error)}; correct it") from error
     if not isinstance(value, Tensor) or tuple(value.shape) not in ((), (o_Bq.shape[0],)):
@@ -59,10 +59,22 @@ def summed(path: str, o_Bq: Tensor, targets: Tensor) -> Tensor:
     return value.sum() if value.dim() else value * o_Bq.shape[0]
 
 
-def _of_leaf(path: str, o_Bq: Tensor, targets: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-    """The outputs as what is differentiated by, and weight times the summed loss of them."""
+def _differentiated(
+    path: str, o_Bq: Tensor, targets: Tensor, weight: float, *, create_graph: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The outputs as what is differentiated by, weight times the summed loss of them, and its gradient."""
     leaf_Bq = o_Bq.detach().requires_grad_()
-    return leaf_Bq, summed(path, leaf_Bq, targets) * weight
+    total = summed(path, leaf_Bq, targets) * weight
+    if not total.requires_grad:
+        raise PartitionError(
+            f"model.loss: {path} does not depend on the outputs, or has no derivative (a whole number, detach, "
+            "no_grad); compute it from the outputs by torch's operations"
+        )
+    try:
+        (grad_Bq,) = torch.autograd.grad(total, leaf_Bq, create_graph=create_graph)
+    except RuntimeError as error:
+        raise PartitionError(f"model.loss: {path} cannot be differentiated: {_describe(error)}; correct it") from error
+    return leaf_Bq, total, grad_Bq
 
 
 def imported_loss(path: str) -> Loss:
@@ -73,8 +85,7 @@ def imported_loss(path: str) -> Loss:
     ) -> None:
         del workspace_B1
         with torch.enable_grad():
-            leaf_Bq, total = _of_leaf(path, o_Bq, targets, weight)
-            (grad_Bq,) = torch.autograd.grad(total, leaf_Bq)
+            _, total, grad_Bq = _differentiated(path, o_Bq, targets, weight)
         grad_o_Bq.copy_(grad_Bq)
         loss_out.copy_(total.detach())
 
@@ -95,8 +106,10 @@ def imported_loss(path: str) -> Loss:
     ) -> None:
         del workspace_Bq, workspace_B1, number
         with torch.enable_grad():
-            leaf_Bq, total = _of_leaf(path, o_Bq, targets, weight)
-            (grad_Bq,) = torch.autograd.grad(total, leaf_Bq, create_graph=True)
+            leaf_Bq, _, grad_Bq = _differentiated(path, o_Bq, targets, weight, create_graph=True)
+            if not grad_Bq.requires_grad:  # piecewise linear
+                tangent_Bq.zero_()
+                return
             (product_Bq,) = torch.autograd.grad(grad_Bq, leaf_Bq, tangent_Bq.clone())
         tangent_Bq.copy_(product_Bq)
 

@@ -232,13 +232,13 @@ def _nothing_fits(candidates: Sequence[Candidate]) -> list[str]:
         reasons = " Or: ".join(dict.fromkeys(f"{candidate.reason}." for candidate in candidates))
         return [f"Nothing can be laid out: {reasons}" if reasons else "The planner section leaves nothing to compare."]
     able = [candidate for candidate in with_layout if not is_out_of_reach(candidate)]
-    closest = min(able or with_layout, key=lambda candidate: candidate.overflow_bytes)
+    # What has room and is refused for another reason is not helped by larger devices.
+    too_large = [candidate for candidate in able if candidate.overflow_bytes > 0]
+    closest = min(too_large or able or with_layout, key=lambda candidate: candidate.overflow_bytes)
     if not able:
         return [
             f"Nothing can be chosen. The closest is {closest.name} ({describe(closest)}): {closest.reason}; simulated "
             "devices cannot hold it to its bytes."
         ]
-    return [
-        f"Nothing fits. The closest is {closest.name} ({describe(closest)}): {closest.reason}. "
-        f"Devices of {enough_memory(closest).in_words} would do for it."
-    ]
+    words = f"Nothing fits. The closest is {closest.name} ({describe(closest)}): {closest.reason}."
+    return [f"{words} Devices of {enough_memory(closest).in_words} would do for it." if too_large else words]

@@ -9,7 +9,7 @@ from partition.costs import GradientNoise, NoiseEstimate
 
 def noise_text(noise: NoiseEstimate | GradientNoise) -> str:
     """B_noise with its interval, or why there is none."""
-    of = f"over {noise.steps} steps"
+    of = f"over {noise.steps} step{'' if noise.steps == 1 else 's'}"
     if noise.b_noise is None:
         return f"Gradient noise: not identifiable {of}: {noise.reason}{_bounds(noise.interval)}"
     return f"Gradient noise: B_noise {_figure(noise.b_noise)}{_bounds(noise.interval)} {of}"

@@ -74,8 +74,11 @@ def _exit_code(error: ChildFailedError, *, is_told: bool) -> int:
     codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
     killed = [rank for rank, code in codes.items() if code < 0 and code != -signal.SIGTERM]
     if not killed:
-        code = int(error.get_first_failure()[1].exitcode)
-        return 128 - code if code < 0 else code
+        # Times are known to the second only, so of two failures the first may be taken for the second.
+        of_others = (-signal.SIGTERM, 128 + signal.SIGTERM)
+        by_themselves = [one for one in error.failures.values() if one.exitcode not in of_others]
+        first = min(by_themselves or error.failures.values(), key=lambda one: one.timestamp)
+        return 128 - first.exitcode if first.exitcode < 0 else first.exitcode
     rank = min(killed, key=lambda one: error.failures[one].timestamp)
     failure = error.failures[rank]
     name = signal.Signals(-failure.exitcode).name

@@ -16,6 +16,7 @@ from partition.costs.noise import NoiseEstimate, Parts, estimate_noise, step_par
 from partition.data.dataset import Dataset
 from partition.data.minibatches import minibatches
 from partition.errors import PeerError, RunError
+from partition.graph import LossRecord
 from partition.plan import Candidate, Search
 from partition.record import DeviceBytes, Final, Metrics, StepTime, Summary
 from partition.record.checkpoint import Position
@@ -111,7 +112,7 @@ def train(
         is_full = len(examples) == min(candidate.minibatch_size, dataset.num_train)
         one = _metrics(step, result, len(examples), rate)
         metrics.append(_with_noise(one, result, metrics, dataset.num_train) if is_full else one)
-        _check_finite(metrics[-1], partial(fleet.find_fault, dataset.train_x, examples))
+        _check_finite(metrics[-1], partial(fleet.find_fault, dataset.train_x, examples), search.network.loss)
         if len(examples) == candidate.minibatch_size:
             whole_s.append(result.step_s)
         observe(metrics[-1])
@@ -182,14 +183,15 @@ def _parts(metrics: Sequence[Metrics]) -> list[Parts]:
     ]
 
 
-def _check_finite(metrics: Metrics, find_fault: Callable[[], str]) -> None:
+def _check_finite(metrics: Metrics, find_fault: Callable[[], str], loss: LossRecord) -> None:
     """All ranks know the same figures of a step, and end after the same one."""
+    or_else = f", or correct {loss.name} (model.loss)" if loss.is_imported else ""
     for name in ("loss", "grad_norm"):
         value = getattr(metrics, name)
         if not math.isfinite(value):
             raise RunError(
                 f"step {metrics.step}: {name} is {value}: {find_fault()}; the learning rate is "
-                f"{metrics.learning_rate:g}, try a tenth of it (optimizer.lr)"
+                f"{metrics.learning_rate:g}, try a tenth of it (optimizer.lr){or_else}"
             )
 
 

@@ -171,8 +171,7 @@ class Fleet:
         """One optimizer step on the given examples, at most a minibatch of them.
 
         Without a learning rate it is the one of the step before, and without the number of the step the next one: what
-        dropout drops follows from it. `stop_signal` tells all ranks that this process has
-        been asked to stop.
+        dropout drops follows from it. `stop_signal` tells all ranks that this process has been asked to stop.
         """
         if learning_rate is not None:
             self._set_learning_rate(learning_rate)

@@ -89,7 +89,7 @@ def test_two_kinds_at_once_are_refused(run: Run, capsys: pytest.CaptureFixture[s
 
 
 def test_the_document_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where this fails: run the command, put its output into docs/graph.md and draw the pictures anew."""
+    """Where this fails: run the command, put its output into docs/graph.md."""
     root = Path(__file__).parent.parent.parent
     assert main(["graph", str(root / "configs/mnist.yaml"), "--stages", "3"]) == 0
     assert f"```text\n{capsys.readouterr().out}```" in (root / "docs/graph.md").read_text(encoding="utf-8")

@@ -140,3 +140,9 @@ def test_a_kind_of_error_never_seen_still_names_the_value() -> None:
     node = Node(file="f", line=1, path="a", text="5", value=5)
     assert describe_wrong(node, "of_a_later_pydantic", {}) == "5 is not valid here"
     assert describe_missing("a.b") == "is missing; add it"
+
+
+def test_a_loss_may_be_a_function_of_the_users() -> None:
+    node = Node(file="a.yaml", line=1, path="model.loss", text="hinge", value="hinge")
+    said = describe_wrong(node, "literal_error", {"expected": "'cross_entropy', 'mse'"})
+    assert said.endswith("choose cross_entropy, mse or a function of yours, package.module:function")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from partition.config import ChainConfig, ExperimentConfig
+from partition.config.model import LARGEST_CLASS_COUNT
 from partition.costs.noise import Parts, estimate_noise
 from partition.costs.noise_file import LARGEST_FILE_BYTES, GradientNoise, noise_of_run, read_noise
 from partition.errors import PartitionError
@@ -108,3 +109,25 @@ def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "missing", tmp_path):
         with pytest.raises(PartitionError, match=r"training\.noise=true writes noise\.json"):
             read_noise(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"identifiable": False, "b_noise": None, "reason": ""}, "identifiable is false, but there is no reason"),
+        ({"reason": "a\nb"}, "holds what is not printable"),
+        ({"data_source": "\x1b[31m"}, "holds what is not printable"),
+        ({"optimizer": "sgd\r"}, "holds what is not printable"),
+    ],
+)
+def test_words_that_a_person_could_not_read_are_refused(
+    write: Callable[..., str], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PartitionError, match=message):
+        read_noise(write(**changes))
+
+
+def test_the_noise_of_the_most_classes_is_read_back(write: Callable[..., str]) -> None:
+    model = {"class_weights": [0.1234567890123456] * LARGEST_CLASS_COUNT}
+    text = json.dumps({**measured().model_dump(mode="json"), "model": model}, indent=1)
+    assert read_noise(write(text)).model == model

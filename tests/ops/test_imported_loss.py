@@ -80,3 +80,58 @@ def test_what_is_no_loss_is_refused_with_its_shape():
         summed(f"{HERE}:no_loss", torch.ones(5, 3), torch.ones(5, 3))
     with pytest.raises(PartitionError, match=r"fails on outputs \(5, 3\) and targets \(4, 2\)"):
         summed(f"{HERE}:mean_of_cubes", torch.ones(5, 3), torch.ones(4, 2))
+
+
+def detached(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A number that does not know where it comes from."""
+    return (outputs - targets).detach().square().mean()
+
+
+def of_targets_alone(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss with a derivative, not in the outputs."""
+    del outputs
+    return torch.ones_like(targets, requires_grad=True).mean()
+
+
+def already_differentiated(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss whose graph is gone."""
+    value = (outputs - targets).square().mean()
+    value.backward()
+    return value
+
+
+def leaving(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss that ends the process."""
+    del outputs, targets
+    raise SystemExit(7)
+
+
+def mean_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss that is linear in the outputs."""
+    return (outputs - targets).mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("detached", "does not depend on the outputs, or has no derivative"),
+        ("of_targets_alone", "cannot be differentiated: RuntimeError"),
+        ("already_differentiated", "cannot be differentiated: RuntimeError"),
+        ("leaving", "fails on outputs .*: SystemExit: 7; correct it"),
+    ],
+)
+def test_what_cannot_be_differentiated_is_refused_in_one_line(name, message):
+    o_Bq, y_Bq, loss = torch.ones(5, 3), torch.zeros(5, 3), imported_loss(f"{HERE}:{name}")
+    for call in (
+        lambda: loss.forward(o_Bq, y_Bq, 0.2, torch.empty(5, 3), None, torch.empty(())),
+        lambda: loss.tangent(o_Bq, y_Bq, 0.2, torch.ones(5, 3), None, None, torch.empty(())),
+    ):
+        with pytest.raises(PartitionError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_the_tangent_of_a_linear_loss_is_zero():
+    u_Bq = torch.randn(5, 3)
+    imported_loss(f"{HERE}:mean_error").tangent(torch.ones(5, 3), torch.zeros(5, 3), 0.2, u_Bq, None, None, u_Bq.sum())
+    assert not u_Bq.any()

@@ -116,6 +116,24 @@ def test_devices_of_the_size_that_a_refusal_names_would_do() -> None:
     assert compare(with_memory(config, parse_bytes(found))).chosen is not None
 
 
+def test_larger_devices_are_no_remedy_where_there_is_room() -> None:
+    """Sharded training measures no noise, on devices of any size."""
+    planner = {"strategies": ("sharded",)}
+    training = {"minibatch_size": 64, "noise": True}
+    refused = compare(build_config(planner=planner, training=training))
+    assert "cannot measure noise: its backward is torch's; take training.noise=false." in refused.verdict
+    assert "would do for it" not in refused.verdict
+
+
+def test_the_closest_is_one_that_larger_devices_would_help() -> None:
+    """Where something else is refused in spite of its room."""
+    planner = {"strategies": ("sharded", "whole")}
+    config = build_config(planner=planner, training={"minibatch_size": 64, "noise": True})
+    whole = peak_bytes(candidate(config, "whole"))
+    refused = compare(with_memory(config, *(whole - 1,) * 4))
+    assert f"Devices of {format_bytes(whole)} would do for it" in refused.verdict
+
+
 def test_a_reason_is_not_repeated() -> None:
     words = compare(build_config(planner={"strategies": ("pipeline",), "num_stages": (9,)})).verdict
     assert words == "Nothing can be laid out: 9 stages, but the network has 4 layers; take num_stages <= 4."

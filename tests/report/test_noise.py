@@ -60,3 +60,8 @@ def test_the_limits_are_told() -> None:
     assert "holds for sgd, not adam" in text
     assert text.endswith("It was measured on another experiment: data mnist5k, here digits.")
     assert "times the steps that" not in text
+
+
+def test_one_step_is_one_step() -> None:
+    unknown = noise(identifiable=False, reason="too few", b_noise=None, interval=None, steps=1)
+    assert noise_text(unknown) == "Gradient noise: not identifiable over 1 step: too few"

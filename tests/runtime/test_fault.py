@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from torch import Tensor
 
 from partition.config import ExperimentConfig
 from partition.data.dataset import load
@@ -95,6 +96,19 @@ def test_the_layer_whose_gradient_overflows_is_named(name: str, max_grad_norm: f
     assert steps == 0
     assert said.startswith("step 1: grad_norm is ")
     assert "all outputs are finite, and the gradient of layer 1" in said
+
+
+def no_number(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss of the user's that goes wrong."""
+    return (outputs - targets).square().mean() * torch.nan
+
+
+def test_a_loss_of_the_users_may_be_what_is_wrong() -> None:
+    config = build_config(planner=PLANNER, loss="tests.runtime.test_fault:no_number")
+    search, dataset = Search(config), load(config)
+    with pytest.raises(RunError) as caught:
+        train(search, find(search, "whole"), dataset, lambda _: None)
+    assert str(caught.value).endswith(" (optimizer.lr), or correct tests.runtime.test_fault:no_number (model.loss)")
 
 
 def message_in_process(changes: dict[str, Any], name: str, fault: str) -> tuple[str, int]:
