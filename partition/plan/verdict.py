@@ -235,7 +235,7 @@ def _nothing_fits(candidates: Sequence[Candidate]) -> list[str]:
     # What has room and is refused for another reason is not helped by larger devices.
     too_large = [candidate for candidate in able if candidate.overflow_bytes > 0]
     closest = min(too_large or able or with_layout, key=lambda candidate: candidate.overflow_bytes)
-    if not able:
+    if not able and closest.overflow_bytes > 0:
         return [
             f"Nothing can be chosen. The closest is {closest.name} ({describe(closest)}): {closest.reason}; simulated "
             "devices cannot hold it to its bytes."
