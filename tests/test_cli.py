@@ -280,7 +280,13 @@ def test_bad_input_ends_in_a_message_and_a_code(
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def slow_where_orders_are_searched(path: Path) -> Any:
+    """An experiment as a parameter; one takes seconds, for every order of its unlike devices is tried."""
+    marks = [pytest.mark.slow] if path.stem == "unlike_devices" else []
+    return pytest.param(path, marks=marks, id=path.stem)
+
+
+@pytest.mark.parametrize("path", map(slow_where_orders_are_searched, sorted((ROOT / "configs").glob("*.yaml"))))
 def test_planning_imports_no_torch(path: Path, tmp_path: Path) -> None:
     """NumPy it does: its 40 ms are fewer than its arrays save, as a plan of any pipeline finds dozens of splits."""
     code = (

@@ -28,7 +28,11 @@ def peak(config: ExperimentConfig, name: str) -> int:
     return max(found.predicted.peak_bytes)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    # Of unlike devices every order is tried, which takes seconds.
+    [pytest.param(of, marks=[pytest.mark.slow] * (of.stem == "unlike_devices"), id=of.stem) for of in CONFIGS],
+)
 def test_shipped_experiments_have_a_choice_to_make(path: Path) -> None:
     comparison = compare(load_config(path))
     assert comparison.chosen is not None

@@ -59,6 +59,7 @@ def check(config: ExperimentConfig, fit: LargestFit) -> None:
         assert not more.feasible
 
 
+@pytest.mark.slow
 def test_every_largest_minibatch_can_be_had_by_the_name_it_is_told_with() -> None:
     """Names such as data_parallel-2x8 were printed and then refused, where the planner would not consider them."""
     checked = 0

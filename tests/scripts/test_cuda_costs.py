@@ -36,6 +36,7 @@ def test_the_largest_that_fits_is_found_to_a_thousandth(most: int, start: int) -
     assert most - max(0, most // 1000) <= largest(lambda size: size <= most, start) <= most
 
 
+@pytest.mark.slow
 def test_every_part_runs_on_a_simulated_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """There the ledger is what is measured, and the clock is the cost model's, so that nothing is off."""
     monkeypatch.setattr(cuda_costs, "LIMIT_BYTES", 5 * 2**20)
