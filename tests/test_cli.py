@@ -286,7 +286,9 @@ def slow_where_orders_are_searched(path: Path) -> Any:
     return pytest.param(path, marks=marks, id=path.stem)
 
 
-@pytest.mark.parametrize("path", map(slow_where_orders_are_searched, sorted((ROOT / "configs").glob("*.yaml"))))
+@pytest.mark.parametrize(
+    "path", [slow_where_orders_are_searched(of) for of in sorted((ROOT / "configs").glob("*.yaml"))]
+)
 def test_planning_imports_no_torch(path: Path, tmp_path: Path) -> None:
     """NumPy it does: its 40 ms are fewer than its arrays save, as a plan of any pipeline finds dozens of splits."""
     code = (
