@@ -79,7 +79,7 @@ def main() -> None:
     for line in summary(rows):
         print(line)
     if options.part is None and options.fraction >= 1:
-        write_result("cuda_costs", "scripts/cuda_costs.py", rows, describe_machine() | _describe_gpu())
+        write_result("cuda_costs", "scripts/cuda_costs.py", rows, describe_machine() | describe_gpu())
 
 
 def measure_part(part: str, seeds: Sequence[int], device: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -335,7 +335,8 @@ def context_bytes() -> int:
     return int(total_bytes - free_bytes - torch.cuda.memory_reserved(0))
 
 
-def _describe_gpu() -> dict[str, Any]:
+def describe_gpu() -> dict[str, Any]:
+    """The first GPU, and the libraries that use it."""
     import torch
 
     properties = torch.cuda.get_device_properties(0)

@@ -25,6 +25,7 @@ from partition.data.dataset import Dataset, load
 from partition.plan import Search
 from partition.runtime import Fleet, build_module
 from scripts.benchmarks.replay import describe_machine, write_result
+from scripts.cuda_costs import describe_gpu
 
 CASES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
     {"small": (6, 256, 500), "mnist": (6, 1024, 500), "large": (8, 4096, 8192)}
@@ -160,11 +161,6 @@ def _timed(step: Callable[[], object]) -> list[float]:
         step()
         seconds.append(time.perf_counter() - start_s)
     return seconds
-
-
-def describe_gpu() -> dict[str, Any]:
-    """The first GPU."""
-    return {"gpu": torch.cuda.get_device_name(0), "torch": torch.__version__, "cuda": torch.version.cuda}
 
 
 if __name__ == "__main__":

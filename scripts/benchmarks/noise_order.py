@@ -27,6 +27,7 @@ from partition.costs.noise import NoiseEstimate, StepNoise, estimate_noise, step
 from partition.data.dataset import Dataset, load
 from partition.data.minibatches import minibatches
 from partition.plan import Search
+from partition.plan.named import candidate_named
 from partition.plan.progress import TIE_OF_NOISE, LearningRateRule, progress_s
 from partition.runtime import Fleet
 from scripts.benchmarks.replay import write_result
@@ -111,8 +112,9 @@ def price(size: int, rule: LearningRateRule, steps: list[int], device: str) -> l
     search = Search(experiment(size, rule.at(size), 0, device=device))
     rows = []
     for name in STRATEGIES:
-        candidate = next(one for one in search.candidates() if one.name == name)
-        assert candidate.predicted is not None
+        candidate = candidate_named(search, name)
+        assert candidate is not None, f"{name} can be laid out"
+        assert candidate.predicted is not None, f"{name} is priced"
         step_s = candidate.predicted.step_s
         rows.append(
             {
@@ -155,7 +157,8 @@ def experiment(size: int, lr: float, seed: int, *, noise: bool = False, device: 
 def steps_to_target(config: ExperimentConfig, target: float) -> tuple[int, list[StepNoise]]:
     """Steps until the loss of the training set is down to the target, and what each measured of its noise."""
     search, dataset = Search(config), load(config)
-    whole = next(one for one in search.candidates() if one.name == "whole")
+    whole = candidate_named(search, "whole")
+    assert whole is not None, "one device is there"
     fleet, size = Fleet(search, whole), config.training.minibatch_size
     per_epoch = -(-dataset.num_train // size)
     every = max(1, per_epoch // CHECKS_PER_EPOCH)

@@ -22,6 +22,7 @@ from partition.graph.block_operators import (
 from partition.graph.computational.described import Described, Surroundings, parameters_of
 from partition.graph.computational.nodes import Phase
 from partition.graph.layers import Norm
+from partition.graph.program import Variable
 
 RESIDUAL_SUM, GRADIENT_SUM, DROPOUT, GATE = "residual sum", "gradient sum", "dropout", "swiglu"
 ADDED_GRADIENT = "added input gradient"
@@ -32,16 +33,17 @@ def _shapes(norm: Norm) -> dict[str, tuple[int, ...]]:
     return {"w": (norm.features,), **({"b": (norm.features,)} if norm.has_bias else {})}
 
 
-def _scaled(norm: Norm, source: str) -> str:
-    return f"n = {norm.algorithm}({source}) ⊙ w" + (" + b" if norm.has_bias else "")
+def _norm(norm: Norm, x: Variable, n: Variable, around: Surroundings) -> Described:
+    """A norm's value from its input, or from what stands in the place of it."""
+    shapes, bias = _shapes(norm), " + b" if norm.has_bias else ""
+    return Described(
+        name=norm.algorithm, label="N", formula=f"n = {norm.algorithm}({around.letter(x)}) ⊙ w{bias}",
+        phase=Phase.FORWARD, record=norm, reads=(x,), writes=(n,), parameters=tuple(shapes), letter="n", shapes=shapes,
+    )  # fmt: skip
 
 
 def _normalise(operator: Normalise, around: Surroundings) -> Described:
-    norm, shapes = operator.norm, _shapes(operator.norm)
-    return Described(
-        name=norm.algorithm, label="N", formula=_scaled(norm, around.letter(operator.x)), phase=Phase.FORWARD,
-        record=norm, reads=(operator.x,), writes=(operator.n,), parameters=tuple(shapes), letter="n", shapes=shapes,
-    )  # fmt: skip
+    return _norm(operator.norm, operator.x, operator.n, around)
 
 
 def _norm_grad(operator: NormGrad, around: Surroundings) -> Described:
@@ -61,11 +63,7 @@ def _norm_grad(operator: NormGrad, around: Surroundings) -> Described:
 
 def _rescale(operator: Rescale, around: Surroundings) -> Described:
     """From what the gradient has left in the place of the norm's input, or beside it."""
-    norm, shapes = operator.norm, _shapes(operator.norm)
-    return Described(
-        name=norm.algorithm, label="N", formula=_scaled(norm, around.letter(operator.n)), phase=Phase.FORWARD,
-        record=norm, reads=(operator.n,), writes=(operator.n,), parameters=tuple(shapes), letter="n", shapes=shapes,
-    )  # fmt: skip
+    return _norm(operator.norm, operator.n, operator.n, around)
 
 
 def _drop(operator: Drop, around: Surroundings) -> Described:
