@@ -185,8 +185,8 @@ class ArraySearch:
             since, until = bisect_right(firsts, device + 1), bisect_right(firsts, device + spare + 1)
             for following in (device + 1, *firsts[since:until]):
                 cut_s = problem.cut_s(device, following)
-                found[id(cut_s)] = cut_s[1:-1]
-        return list(found.values())
+                found[id(cut_s)] = cut_s
+        return [cut_s[1:-1] for cut_s in found.values()]
 
     def found(self) -> State:
         """The state of least sum; there is one."""
