@@ -44,6 +44,8 @@ class Step:
     """Takes the logits of each microbatch where the row is for prediction; None for training."""
     examine: Callable[[int, int, Tensor], None] | None = None
     """Sees, of which rank, which layer's output in prediction."""
+    meanwhile: Callable[[], None] | None = None
+    """Called before the host first waits for a GPU that has all its work but the update."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +279,8 @@ class Executor:
         """Take the norms of a stage once its gradients are complete."""
         if stage_index in self._sums:
             yield from self._wait(self._sums.pop(stage_index))
+        if self.step.meanwhile:
+            self.step.meanwhile()
         self.updates[stage_index].measure()
 
     def _agree_on_norm(self, norm_limit: float) -> Iterator[None]:
