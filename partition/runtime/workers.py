@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -246,9 +246,7 @@ class Fleet:
             return
         self._coming = (examples, self._feeds(x, y, examples))
         for worker in on_gpus:
-            ends = {0: "x", self.candidate.num_stages - 1: "targets"}
-            variables = [variable for stage, variable in ends.items() if stage in worker.stages]
-            self._coming[1][worker.replica].gather(variables)
+            self._coming[1][worker.replica].gather(_fed(worker.stages, self.candidate.num_stages))
 
     def _set_learning_rate(self, learning_rate: float) -> None:
         for worker in self.workers:
@@ -398,6 +396,11 @@ def _step_noise(totals: Totals, num_examples: int) -> StepNoise | None:
         example_square=num_examples * totals.example_square_sum,
         mean_square=totals.data_grad_square,
     )
+
+
+def _fed(stages: Collection[int], num_stages: int) -> list[str]:
+    """What of a minibatch these stages read."""
+    return ["x"] * (0 in stages) + ["targets"] * (num_stages - 1 in stages)
 
 
 def _transfers(costs: ReplayCosts) -> Callable[[MessageKey], float]:

@@ -231,3 +231,11 @@ def test_simulated_and_real_devices_do_not_mix(make_config: Make) -> None:
     mixed = next(one for one in pipelines(search) if len({stage.device.split(":")[0] for stage in one.stages}) > 1)
     with pytest.raises(RunError, match=r"devices of kind cpu and simulated, .* give all devices"):
         workers.check_devices(search, mixed)
+
+
+@pytest.mark.parametrize(
+    ("stages", "fed"), [([0], ["x", "targets"]), ([0, 2], ["x"]), ([1, 3], ["targets"]), ([1], [])]
+)
+def test_rows_are_gathered_for_the_stages_that_read_them(stages: list[int], fed: list[str]) -> None:
+    """A single stage reads both inputs and targets."""
+    assert workers._fed(stages, 1 if stages == [0] else 4) == fed
