@@ -21,7 +21,7 @@ LARGEST_MINIBATCH = 2**30
 LARGEST_MICROBATCH_COUNT = 2**14
 LONGEST_NAME = 200
 """Of a layer of a table."""
-MOST_RUNS = 1024
+MOST_PINS = 1024
 
 Examples = Annotated[int, Field(ge=1, le=LARGEST_MINIBATCH)]
 MicrobatchCount = Annotated[int, Field(ge=1, le=LARGEST_MICROBATCH_COUNT)]
@@ -76,9 +76,9 @@ class PlannerConfig(Section):
     num_stages: Annotated[tuple[Annotated[int, Field(ge=1, le=LARGEST_DEPTH + 1)], ...], *_SomeOf] | None = None
     num_microbatches: Annotated[tuple[MicrobatchCount, ...], *_SomeOf] | None = None
     minibatch_sizes: Annotated[tuple[Examples, ...], *_SomeOf] | None = None
-    keep_together: Annotated[tuple[Run, ...], Field(min_length=1, max_length=MOST_RUNS)] | None = None
+    keep_together: Annotated[tuple[Run, ...], Field(min_length=1, max_length=LARGEST_DEPTH)] | None = None
     """Runs of layers, each of which one stage holds."""
-    pinned: Annotated[tuple[PinConfig, ...], Field(min_length=1, max_length=MOST_RUNS)] | None = None
+    pinned: Annotated[tuple[PinConfig, ...], Field(min_length=1, max_length=MOST_PINS)] | None = None
     """Runs of layers, each of which one stage on a given device holds."""
     costs: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """A file of measured costs, which `partition profile` writes; None: rates of data sheets, or assumed ones."""

@@ -46,6 +46,8 @@ class ChainProblem:
 
     kinds: tuple[Hashable, ...] = ()
     """What tells the devices apart; empty where they are alike."""
+    nodes: tuple[int, ...] = ()
+    """Of every device, where links are of two kinds; empty where they are alike."""
     constraints: Constraints | None = None
     """None: every split will do. With pins there are as many places as stages once they are arranged."""
 
@@ -68,6 +70,7 @@ class ChainProblem:
             bytes_per_s=lambda device, following: self.bytes_per_s(order[device], order[following]),
             first_alike=tuple(_first_of_run(kinds, position) for position in range(len(order))),
             kinds=tuple(kinds),
+            nodes=tuple(self.nodes[device] for device in order) if self.nodes else (),
             constraints=self.honoured.on(order),
         )
 
@@ -113,6 +116,7 @@ def cluster_problem(chain: Chain, num_stages: int, num_microbatches: int, cluste
         bytes_per_s=lambda device, following: links.between(device, following).bytes_per_s,
         first_alike=cluster.first_alike,
         kinds=_kinds(cluster),
+        nodes=_nodes(cluster),
     )
 
 
@@ -121,8 +125,12 @@ def _kinds(cluster: Cluster) -> tuple[Hashable, ...]:
     figures = [(device.figures, device.memory_bytes) for device in cluster.devices]
     if len(set(figures)) == 1:
         return ()
+    return tuple(zip(figures, _nodes(cluster) or (0,) * len(figures), strict=True))
+
+
+def _nodes(cluster: Cluster) -> tuple[int, ...]:
     per_node = cluster.links.devices_per_node if cluster.links.inter_node else None
-    return tuple((of, index // per_node if per_node else 0) for index, of in enumerate(figures))
+    return tuple(index // per_node for index in range(len(cluster.devices))) if per_node else ()
 
 
 def _first_of_run(kinds: Sequence[Hashable], position: int) -> int:
@@ -149,7 +157,7 @@ def orders_of(problem: ChainProblem) -> Orders | None:
     layers, stages = len(problem.chain.layers), problem.num_stages
     speeds, memory = [1 / place.slowdown for place in problem.places], [of.limit_bytes or 0 for of in problem.places]
     if problem.honoured.pins:
-        kinds = problem.kinds or (0,) * len(problem.places)
+        kinds = problem.kinds or problem.nodes or (0,) * len(problem.places)
         return pinned_orders(problem.honoured, range(stages), kinds, figures_of(speeds, memory))
     if not problem.kinds:
         return None

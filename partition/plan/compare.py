@@ -113,7 +113,7 @@ def _certificate(
 def _constraints_in_words(search: Search) -> str:
     """What every way that was searched has to honour."""
     of = search.constraints
-    return "" if of.is_free else f"of ways and splits with {of.in_words(search.device_names)} alone; "
+    return "" if of.is_free else f"of splits with {of.in_words(search.device_names)}; "
 
 
 def _orders_in_words(search: Search) -> str:

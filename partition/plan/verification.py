@@ -1,7 +1,7 @@
 """A plan file verified again, by other means than those that made it.
 
 layers   every layer once, in order, on distinct devices                                        read_plan
-constraints  layers kept together in one stage, pinned ones on their device                   constraints.py
+pins     layer by layer, those kept together in one stage and pinned ones on their device   constraints.py
 memory   a ledger walks every row action by action; plans sum up distinct moments               simulation.py
 step     the schedule on integer arrays, all ranks at once; plans replay it rank by rank        schedule/fast
 split    a search over cuts by plain recursion on the costs of whole stages, memory included;
@@ -100,7 +100,7 @@ def _constraints(search: Search, candidate: Candidate) -> Iterator[Check]:
     if not search.constraints.is_free:
         broken = search.broken_by(candidate)
         words = search.constraints.in_words(search.device_names)
-        yield Check(what="constraints", passed=not broken, found=broken or f"honoured: {words}")
+        yield Check(what="pins", passed=not broken, found=broken or words)
 
 
 def _memory(search: Search, candidate: Candidate) -> Check:
