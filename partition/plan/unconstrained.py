@@ -22,10 +22,10 @@ def under_constraints(search: Search, chosen: Candidate | None) -> str:
     if chosen is None:
         return f"{words}, which is why nothing can be chosen: without that it would be {takes}."
     objective = search.settings.planner.objective
-    if chosen.exact_gradient is not free.exact_gradient or (
-        objective == "fewest_devices" and chosen.num_devices != free.num_devices
-    ):
-        return f"{words}: without that the choice would be {takes}."
+    has_fewer = objective == "fewest_devices" and chosen.num_devices != free.num_devices
+    if has_fewer or not (chosen.exact_gradient and free.exact_gradient):
+        is_same = chosen.name == free.name and chosen.predicted == free.predicted
+        return f"{words}, which costs nothing." if is_same else f"{words}: without that the choice would be {takes}."
     times = value(chosen, objective) / value(free, objective)
     if times <= 1 + TIE:
         return f"{words}, which costs nothing: no way without that is better."
