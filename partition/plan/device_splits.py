@@ -127,7 +127,7 @@ class DeviceSplits(Pricing):
         if not of.pins:
             return ""
         if shape.num_replicas > 1:
-            return f"{self._pinned_in_words}, and each of {shape.num_replicas} replicas would hold all layers"
+            return f"each of {shape.num_replicas} replicas would have all layers, with {self._pinned_in_words}"
         if len(of.pinned_devices) > shape.num_ranks:
             return (
                 f"layers are pinned to {len(of.pinned_devices)} devices, {shape.num_ranks} take part; take num_stages "
@@ -145,8 +145,7 @@ class DeviceSplits(Pricing):
         elsewhere = [pin for pin in self.constraints.pins if pin.device != device]
         if not elsewhere:
             return ""
-        name = self.device_names[device]
-        return f"{self._pinned_in_words}, and all layers would be on {name}"
+        return f"would have all layers on {self.device_names[device]}, with {self._pinned_in_words}"
 
     def too_large_together(self, shape: Shape) -> str:
         """Which layers that one stage has to hold no device can, whatever else is where, and what would do."""

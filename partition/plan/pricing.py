@@ -122,7 +122,7 @@ class Pricing(AdmittedShapes):
         shape = self.sharded_shape(num_ranks)
         if self.constraints.pins:
             pinned = self.constraints.in_words(self.device_names)
-            return self._without_layout(shape, f"{pinned}, and every device would have a part of every layer")
+            return self._without_layout(shape, f"every device would have a part of every layer, with {pinned}")
         layout = ShardedLayout(cluster=self.cluster, model=self.model, num_ranks=num_ranks,
                                minibatch_size=self.minibatch_size)  # fmt: skip
         memory = sharded_memory(layout)

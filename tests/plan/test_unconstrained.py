@@ -72,7 +72,8 @@ def test_where_every_device_holds_all_layers_a_pin_is_the_reason(name: str) -> N
     named = candidate_named(search, name)
     assert named is not None
     assert not named.feasible
-    assert named.reason.startswith("layer 0 pinned to simulated:2, and ")
+    assert named.reason.endswith(" every layer, with layer 0 pinned to simulated:2" if name == "sharded-2"
+                                 else " all layers, with layer 0 pinned to simulated:2")  # fmt: skip
     assert any(one.reason == named.reason for one in search.candidates() if one.strategy == named.strategy)
 
 
@@ -85,7 +86,7 @@ def test_one_device_is_the_pinned_one() -> None:
     whole = candidate_named(Search(build_config(planner={"pinned": two})), "whole")
     assert whole is not None
     assert whole.reason == (
-        "layer 0 pinned to simulated:2, layer 3 pinned to simulated:0, and all layers would be on simulated:2"
+        "would have all layers on simulated:2, with layer 0 pinned to simulated:2, layer 3 pinned to simulated:0"
     )
 
 
