@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from partition.costs import Chain, Cluster, relative_seconds
 from partition.errors import PartitionError
 from partition.plan.constraints import Constraints
-from partition.plan.orders import Orders, count_orders, device_orders, figures_of, given_order
+from partition.plan.orders import MOST_ORDERS, Orders, count_orders, device_orders, figures_of, given_order
 from partition.plan.pinned_orders import pinned_orders
 
 MOST_FIGURES = 25_000_000
@@ -158,7 +158,8 @@ def orders_of(problem: ChainProblem) -> Orders | None:
     speeds, memory = [1 / place.slowdown for place in problem.places], [of.limit_bytes or 0 for of in problem.places]
     if problem.honoured.pins:
         kinds = problem.kinds or problem.nodes or (0,) * len(problem.places)
-        return pinned_orders(problem.honoured, range(stages), kinds, figures_of(speeds, memory))
+        most = min(MOST_ORDERS, max(1, MOST_WORK // (layers * layers * stages)))
+        return pinned_orders(problem.honoured, range(stages), kinds, figures_of(speeds, memory), most)
     if not problem.kinds:
         return None
     if count_orders(problem.kinds, stages) * layers * layers * stages > MOST_WORK:

@@ -228,7 +228,13 @@ class _Room:
         planned = [split for order in self.orders for split in self._in_order(layout, order)]
         if self.has_one_stage_a_rank:
             return planned
-        return [*planned, *few_splits(self.search.constraints, layout.schedule.placement)]
+        orders = self.orders if self.search.constraints.pins else (None,)
+        return [*planned, *(split for order in orders for split in self._few_in_order(layout, order))]
+
+    def _few_in_order(self, layout: Layout, order: tuple[int, ...] | None) -> list[tuple[Segment, ...]]:
+        """Every split on the devices in one order, where these are few."""
+        found = few_splits(self._arranged(order)[1], layout.schedule.placement)
+        return found if order is None else [on_devices(split, order) for split in found]
 
     def _in_order(self, layout: Layout, order: tuple[int, ...] | None) -> list[tuple[Segment, ...]]:
         """The planner's splits on the devices in one order."""

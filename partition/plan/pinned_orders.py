@@ -23,10 +23,12 @@ def pinned_orders(
     placement: Sequence[int],
     kinds: Sequence[Hashable],
     figures: Sequence[Sequence[float]],
+    most: int = MOST_ORDERS,
 ) -> Orders:
     """The orders to try of as many devices as positions in a placement of stages; as many as that have a split.
 
-    `kinds` tell devices apart, `figures` are what they may be sorted by: for each figure that of every device.
+    `kinds` tell devices apart, `figures` are what they may be sorted by: for each figure that of every device. No more
+    than `most` orders are tried.
     """
     num_taken, pinned = max(placement) + 1, constraints.pinned_devices
     told_apart = [(kind, device if device in pinned else None) for device, kind in enumerate(kinds)]
@@ -38,7 +40,7 @@ def pinned_orders(
     if total <= MOST_LISTED:
         listed = [order for order in distinct_orders(told_apart, num_taken) if has_split(order)]
         total, is_listed = len(listed), True
-        if total <= MOST_ORDERS:
+        if total <= most:
             tried = sorted(listed, key=lambda order: (list(order) != sorted(order), order))
             return Orders(tried=tuple(tried), total=total, is_exhaustive=True, is_pinned=True)
     arranged = (order for base in orders_by_figures(len(kinds), figures)
@@ -46,7 +48,7 @@ def pinned_orders(
     tried = [order for order in dict.fromkeys(arranged) if has_split(order)]
     if is_listed and not tried:
         tried = listed[:1]
-    return Orders(tried=tuple(tried), total=total, is_exhaustive=False, is_pinned=True)
+    return Orders(tried=tuple(tried[:most]), total=total, is_exhaustive=False, is_pinned=True)
 
 
 def _arranged(constraints: Constraints, base: Sequence[int], num_taken: int) -> Iterator[tuple[int, ...]]:

@@ -17,7 +17,7 @@ from partition.plan.estimate import Layout
 from partition.plan.split import Segment, SplitProblem, optimal_split
 from partition.plan.splitter import Splitter
 
-from .conftest import build_config
+from .conftest import build_config, with_memory
 from .constraint_cases import allowed_splits, is_allowed, random_constraints
 from .split_cases import random_array_problem, step_of_split
 
@@ -124,10 +124,15 @@ def test_several_stages_a_device_are_allowed_and_near_the_best(schedule: str, se
     found = search.best_of(shape)
     assert bool(found.stages) is bool(every)
     if every:
-        steps = [priced.step_s for split in every if (priced := search.price(shape, split).predicted)]
+        priced = [of for split in every if (of := search.price(shape, split).predicted)]
         assert not search.broken_by(found)
         assert found.predicted is not None
-        assert found.predicted.step_s <= 1.02 * min(steps)
+        assert found.predicted.step_s <= 1.02 * min(of.step_s for of in priced)
+        limit = int(1.2 * min(max(of.peak_bytes) for of in priced))
+        tight = Search(with_memory(search.config, limit, limit))
+        found = tight.best_of(shape)
+        assert found.feasible
+        assert not tight.broken_by(found)
 
 
 def test_ten_thousand_layers_in_groups_on_a_hundred_devices() -> None:

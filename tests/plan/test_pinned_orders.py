@@ -53,3 +53,10 @@ def test_too_few_devices_for_the_pins() -> None:
     """There is no order then."""
     constraints = Constraints(num_layers=40, pins=tuple(Pin(Run(at, at), at) for at in range(10)))
     assert pinned_orders(constraints, range(4), [0] * 16, ()).tried == ()
+
+
+def test_no_more_are_tried_than_there_is_time_for() -> None:
+    """Of four orders one."""
+    constraints = Constraints(num_layers=8, pins=(Pin(Run(4, 4), 0),))
+    assert len(pinned_orders(constraints, range(4), [0] * 4, ()).tried) == 4
+    assert len(pinned_orders(constraints, range(4), [0] * 4, (), most=1).tried) == 1
