@@ -148,7 +148,7 @@ class DeviceSplits(Pricing):
         return f"would have all layers on {self.device_names[device]}, with {self._pinned_in_words}"
 
     def too_large_together(self, shape: Shape) -> str:
-        """Which layers that one stage has to hold no device can, whatever else is where, and what would do."""
+        """Which layers that one stage has to hold are too many for a device even alone, and what would do."""
         needs = list(self.constraints.needs(shape.num_stages))
         if not needs:
             return ""
@@ -161,8 +161,8 @@ class DeviceSplits(Pricing):
             if least > limits[on]:
                 name = self.device_names[on]
                 where = f"the largest device, {name}," if pinned is None else name
-                needed = f"{run.in_words}, kept in one stage, need at least {format_bytes(least)} ({least} bytes)"
-                return f"{needed}, {where} has {format_bytes(limits[on])}"
+                needed = f"{run.in_words}, kept in one stage, need {format_bytes(least)} ({least} bytes)"
+                return f"{needed} with no other layer in it, {where} has {format_bytes(limits[on])}"
         return ""
 
     @property

