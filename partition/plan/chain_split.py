@@ -181,9 +181,9 @@ def _nothing_fits(problem: ChainProblem, closest: Sequence[Segment]) -> str:
         on = max(problem.places, key=lambda place: place.limit_bytes or 0) if pinned is None else problem.places[pinned]
         if on.limit_bytes is not None and least > on.limit_bytes:
             where = f"the largest device, {on.name}," if pinned is None else f"device {on.name}"
-            needed = f"{format_bytes(least)} ({least} bytes) with no other layer in it"
+            what = f"{format_bytes(least)} ({least} bytes) with no other layer in it"
             return (
-                f"{run.in_words}, kept in one stage, need {needed}, "
+                f"{run.in_words}, kept in one stage, need {what}, "
                 f"{where} has {format_bytes(on.limit_bytes)} ({on.limit_bytes} bytes); keep fewer layers together, or "
                 "take larger devices"
             )
