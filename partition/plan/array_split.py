@@ -43,6 +43,10 @@ class ArrayProblem:
     once_s: Callable[[int, int], float]
     """Seconds that the first stage adds to the step once, by (device, last layer); more for more layers."""
     first_alike: tuple[int, ...]
+    earliest: tuple[Integers, ...] = ()
+    """Of every device the earliest first layer of a stage, by the number of layers up to its last; empty: any will do.
+
+    With these there are as many devices as stages."""
 
     @cached_property
     def kinds(self) -> tuple[Sums, ...]:
@@ -156,6 +160,7 @@ class ArraySearch:
         self.bound = bound * SLACK
         self.has_once = has_once
         self._firsts = {id(sums): _first_layers(sums, self.bound) for sums in problem.kinds}
+        self._later_firsts: dict[tuple[int, int], Integers] = {}
         # By identity, which holds as long as the array lives: it is kept beside the answer.
         self._limited: dict[int, tuple[Floats, bool]] = {}
 
@@ -170,6 +175,16 @@ class ArraySearch:
         for cut_s in self._cuts():
             found = min(found, float(cut_s[cut_s > self.bound].min(initial=math.inf)))
         return found
+
+    def _firsts_on(self, device: int) -> Integers:
+        """For every number of layers covered the first layer of the longest last stage on a device."""
+        sums, earliest = self.problem.sums[device], self.problem.earliest
+        if not earliest:
+            return self._firsts[id(sums)]
+        key = id(sums), id(earliest[device])
+        if key not in self._later_firsts:
+            self._later_firsts[key] = np.maximum(self._firsts[id(sums)], earliest[device])
+        return self._later_firsts[key]
 
     @cached_property
     def _firsts_alike(self) -> list[int]:
@@ -224,7 +239,7 @@ class ArraySearch:
         for stage in range(1, problem.num_stages):
             sums, (low, high), (since, until) = problem.sums[stage], ranges[stage], ranges[stage - 1]
             before = self._way(sum_s, problem.cut_s(stage - 1, stage), since, until) - sums.starts[since : until + 1]
-            starts = np.maximum(self._firsts[id(sums)][low : high + 1], since) - since
+            starts = np.maximum(self._firsts_on(stage)[low : high + 1], since) - since
             stops = np.minimum(ends[low : high + 1], until + 1) - since
             sum_s = sums.ends[low : high + 1] + window_minima(before, starts, stops)
             found.append(before)
@@ -235,7 +250,7 @@ class ArraySearch:
         end, bottleneck_s, firsts = self.problem.num_layers, 0.0, []
         for stage in range(self.problem.num_stages - 1, -1, -1):
             sums, (since, until) = self.problem.sums[stage], ranges[stage - 1] if stage else (0, 0)
-            start = max(int(self._firsts[id(sums)][end]), since) - since
+            start = max(int(self._firsts_on(stage)[end]), since) - since
             first = start + int(found[stage][start : min(end, until + 1) - since].argmin()) + since
             bottleneck_s = max(bottleneck_s, float(sums.ends[end] - sums.starts[first]))
             if stage:
@@ -277,7 +292,7 @@ class ArraySearch:
     def _place(self, stage: int, device: int, ranges: list[tuple[int, int]], before: dict[int, _Reached]) -> _Reached:
         """Every way to end a stage on a device."""
         sums, (low, high) = self.problem.sums[device], ranges[stage]
-        first = self._firsts[id(sums)][low : high + 1]
+        first = self._firsts_on(device)[low : high + 1]
         if stage == 0:
             found = sums.ends[low : high + 1] - sums.starts[0]
             if self.has_once:
@@ -321,7 +336,7 @@ class ArraySearch:
         for stage in range(self.problem.num_stages - 1, -1, -1):
             of, sums = reached[stage][device], self.problem.sums[device]
             since, until = ranges[stage - 1] if stage else (0, 0)
-            start = max(int(self._firsts[id(sums)][end]), since) - since
+            start = max(int(self._firsts_on(device)[end]), since) - since
             begin = start + int(of.before[start : min(end, until + 1) - since].argmin())
             first = begin + since
             bottleneck_s = max(bottleneck_s, float(sums.ends[end] - sums.starts[first]))
