@@ -60,6 +60,7 @@ Schedule = Literal["gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv"]
 
 LARGEST_MINIBATCH = 2**30
 LARGEST_MICROBATCH_COUNT = 2**14
+LARGEST_SEED = 2**40 - 1
 
 Examples = Annotated[int, Field(ge=1, le=LARGEST_MINIBATCH)]
 MicrobatchCount = Annotated[int, Field(ge=1, le=LARGEST_MICROBATCH_COUNT)]
@@ -118,7 +119,7 @@ class TrainingConfig(Section):
     epochs: Annotated[int, Field(ge=1, le=10**6)] | None = None
     steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Exactly one of epochs and steps is not None; one epoch if neither is given."""
-    seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     timeout_s: Annotated[float, Field(ge=1, le=10**6, allow_inf_nan=False)] = 60.0
     """How long a rank waits for another, with all that this one may have to do first."""
     noise: bool = False
