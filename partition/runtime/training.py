@@ -37,7 +37,7 @@ Trainee = Fleet | ShardedModel
 BEGINNING = Position()
 NOISE_STEPS = 32
 """Over which the noise of each step is smoothed."""
-_MEND_DATA = "remove or correct such examples (data.path), or have all values scaled (data.standardise: each)"
+_MEND_DATA = "remove or correct such examples (data), or have all values scaled (data.standardise: each)"
 
 
 @dataclass(frozen=True, kw_only=True)

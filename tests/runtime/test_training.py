@@ -104,8 +104,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(make_config: Make) 
     with pytest.raises(RunError) as caught:
         run(config, dataset)
     assert str(caught.value) == (
-        "step 1: loss is nan: the inputs of the minibatch are not all finite; remove or correct such examples (data.path), "
-        "or have all values scaled (data.standardise: each)"
+        "step 1: loss is nan: the inputs of the minibatch are not all finite; remove or correct such examples "
+        "(data), or have all values scaled (data.standardise: each)"
     )
 
 
