@@ -63,7 +63,8 @@ def test_at_its_kink_elu_has_the_second_derivative_that_torch_has():
     elu = ACTIVATIONS["elu"].second
     # What is kept is h, so the slope's derivative in z is that in h times the slope.
     assert torch.equal(elu.expression(h_BO) * slope_BO.detach(), expected_BO)
-    elu.add(ones_BO, h_BO, slope_BO.detach(), out_BO, [torch.empty_like(out_BO)] * 2, out_BO.new_empty(()))
+    workspaces = [torch.empty_like(out_BO) for _ in range(2)]
+    elu.add(ones_BO, h_BO, slope_BO.detach(), out_BO, workspaces, out_BO.new_empty(()))
     assert torch.equal(out_BO, expected_BO)
 
 
