@@ -9,7 +9,17 @@ from functools import cached_property
 from partition.costs.block_work import Work
 from partition.costs.stage import CostModel, NetworkStageCost
 from partition.costs.work import program_work
+from partition.errors import PartitionError
 from partition.graph import Category, StageProgram, build_second_order_program
+
+
+def check_format(*, is_mixed: bool) -> None:
+    """Raise PartitionError where the arithmetic is in bfloat16: the programs of second order have none of its casts."""
+    if is_mixed:
+        raise PartitionError(
+            "precision.compute is bfloat16, which products with the Hessian would have two digits in; set it to "
+            "float32 or float64"
+        )
 
 
 class CurvatureStageCost(NetworkStageCost):

@@ -21,6 +21,8 @@ from partition.runtime.world import Numbers, World, share_all
 
 INPUTS = -1
 """In place of a layer: the examples themselves."""
+OF_INPUTS = "the inputs of the minibatch are not all finite"
+"""What no learning rate mends."""
 _NONE_FORWARD, _NONE_BACKWARD = math.inf, -math.inf
 
 
@@ -62,7 +64,7 @@ def describe_fault(world: World, findings: Mapping[int, Findings], candidate: Ca
     every = share_all(world, {rank: of.numbers for rank, of in findings.items()})
     output, gradient = min(of[0] for of in every), max(of[1] for of in every)
     if output == INPUTS:
-        return "the inputs of the minibatch are not all finite"
+        return OF_INPUTS
     if output != _NONE_FORWARD:
         return f"the output of {_place(candidate, units[int(output)])} was the first that is not finite"
     if gradient != _NONE_BACKWARD:

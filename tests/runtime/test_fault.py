@@ -167,7 +167,7 @@ def test_inputs_that_are_not_finite_are_said_to_be() -> None:
     search, dataset = Search(config), load(config)
     dataset.train_x[:] = float("nan")
     with pytest.raises(
-        RunError, match=r"^step 1: loss is nan: the inputs of the minibatch are not all finite; the lea"
+        RunError, match=r"^step 1: loss is nan: the inputs of the minibatch are not all finite; remove or correct"
     ):
         train(search, find(search, "whole"), dataset, lambda _: None)
 
