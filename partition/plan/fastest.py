@@ -11,7 +11,7 @@ from partition.costs import Cluster, Device, StageCost, StageSource
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
 
 if TYPE_CHECKING:
-    from partition.plan.layer_sums import Floats, LayerSums
+    from partition.plan.layer_sums import Cuts, Floats, LayerSums
 
 MOST_DEVICE_CHOICES = 200_000
 """Stages times pairs of devices that two of them may be on; of more, the first devices are taken."""
@@ -31,7 +31,7 @@ class FastestSplits:
         # Neither depends on the schedule, so all of a shape's schedules share them.
         self._seconds = cache(self._stage_seconds)
         self._fastest = cache(self._fastest_split)
-        self._cuts = cache(self._cut_seconds)
+        self._cuts_over = cache(self._cuts_between)
 
     def fastest(self, placement: tuple[int, ...], sizes: Sequence[int]) -> tuple[Segment, ...]:
         """The split of least step for stages so placed, whether or not it fits."""
@@ -53,21 +53,26 @@ class FastestSplits:
 
         The devices of the segments are positions in that order.
         """
-        from partition.plan.array_split import ArrayProblem, array_split  # of NumPy, for which few verbs should wait
+        # Of NumPy, for which few verbs should wait.
+        from partition.plan.array_search import ArrayProblem
+        from partition.plan.array_split import array_split
 
         spare, runs = len(devices) - num_stages, len(set(self.cluster.first_alike))
         if runs > 1 and num_stages * min(spare, runs) ** 2 > MOST_DEVICE_CHOICES:
             devices = tuple(devices)[:num_stages]
         is_in_order = devices == range(len(self.cluster.devices))
-        sums = tuple(self.sums.of(rows, self.cluster.devices[device]) for device in devices)
-        if not all(of.is_increasing for of in sums):
+        of_places = [self.cluster.devices[device] for device in devices]
+        sums = {device.rates: self.sums.of(rows, device) for device in of_places}
+        if not all(of.is_increasing for of in sums.values()):
             return self._least_step_of_any(devices, num_stages, num_microbatches, rows)
+        kinds = {rates: kind for kind, rates in enumerate(sums)}
         problem = ArrayProblem(
             num_layers=self.num_layers,
             num_stages=num_stages,
             num_microbatches=num_microbatches,
-            sums=sums,
-            cut_s=lambda here, there: self._cuts(devices[here], devices[there], rows),
+            kinds=tuple(sums.values()),
+            kind_of=tuple(kinds[device.rates] for device in of_places),
+            cuts=lambda here, there: self._cuts_over(devices[here], devices[there], rows),
             once_s=lambda device, last: self._once_s(0, devices[device], 0, last),
             first_alike=self.cluster.first_alike if is_in_order else tuple(range(len(devices))),
         )
@@ -102,13 +107,17 @@ class FastestSplits:
             self._sums = LayerSums(self.model)
         return self._sums
 
-    def _cut_seconds(self, device: int, following: int, rows: int) -> Floats:
+    def _cuts(self, device: int, following: int, rows: int) -> Floats:
         """Seconds of both messages over a cut between two devices, by the number of layers before it."""
+        return self._cuts_over(device, following, rows).seconds
+
+    def _cuts_between(self, device: int, following: int, rows: int) -> Cuts:
+        """The cuts between two devices; those of all links alike are one."""
         if device == following:
             return self.sums.over_cuts(rows, None, lambda _: 0.0)
         link = self.cluster.link_kind(device, following)
         if link != (device, following):
-            return self._cuts(*link, rows)
+            return self._cuts_over(*link, rows)
         transfer_s, figures = self.cluster.transfer_s, self.cluster.transfer_figures
         return self.sums.over_cuts(
             rows,
