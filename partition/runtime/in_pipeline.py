@@ -22,7 +22,7 @@ from partition.config import ExperimentConfig
 from partition.costs import Cluster, Profile
 from partition.costs.profile import CostsFile, Curve, Messages
 from partition.plan import Candidate, Search
-from partition.plan.estimate import replay_costs
+from partition.plan.action_seconds import replay_costs
 from partition.plan.shape import Shape
 from partition.plan.split import Segment
 from partition.runtime.made_up import made_up_examples
