@@ -1,7 +1,7 @@
 """Devices, channels, stages, the executor and the training loop; everything that runs on torch."""
 
+from partition.runtime.joining import joined, needs
 from partition.runtime.module import HandWrittenModule, build_module, from_torch
-from partition.runtime.processes import joined, needs
 from partition.runtime.training import Result, num_steps, train
 from partition.runtime.workers import Fleet, check_devices
 
