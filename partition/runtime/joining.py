@@ -13,10 +13,10 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from partition.errors import PartitionError
 from partition.plan import Candidate, Search
 from partition.runtime.agreement import agree, facts
+from partition.runtime.machine import check_devices
 from partition.runtime.process import Process
 from partition.runtime.processes import ProcessWorld
 from partition.runtime.transport import broken_as
-from partition.runtime.workers import check_devices
 from partition.runtime.world import LocalWorld, World
 
 

@@ -1,108 +1,36 @@
-"""The devices, stages and executors of one candidate: those ranks of it that live in this process."""
+"""The ranks of a candidate that live in this process: they train on minibatches and predict together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from partition.costs.noise import StepNoise
 from partition.data.rows import Examples
-from partition.data.stores import free_bytes as host_free_bytes
-from partition.errors import DeviceMemoryError, RunError
-from partition.graph import Category, StageProgram, build_stage_program, recomputed
-from partition.graph.recompute import units_of_parts
 from partition.ops.mixed import to_numpy
-from partition.plan import Candidate, Layout, Search, StagePlan
+from partition.plan import Candidate, Layout, Search
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.prediction import MOST_IN_ONE_PASS, prediction_schedule, prediction_sizes
 from partition.runtime.channel import Channels, MessageKey, NobodyThere
-from partition.runtime.clock import Clock, SimulatedClock, WallClock
-from partition.runtime.cuda import prepare
-from partition.runtime.device import RuntimeDevice
-from partition.runtime.executor import Executor, Observer, Run, Step, run_in_turn
+from partition.runtime.clock import SimulatedClock
+from partition.runtime.executor import Executor, Run, Step, run_in_turn
 from partition.runtime.fault import Findings, describe_fault
 from partition.runtime.feed import MinibatchFeed, example_weight
 from partition.runtime.made_up import made_up_examples
-from partition.runtime.optimizer import build_optimizer
-from partition.runtime.parameters import initialise
-from partition.runtime.stage import Parameters, Stage, take_parameters, wide_dtype
-from partition.runtime.tally import Tally, Totals
-from partition.runtime.update import Update
+from partition.runtime.stage import Parameters
+from partition.runtime.tally import Tally
+from partition.runtime.worker import Parts as Parts
+from partition.runtime.worker import Worker, build_worker
 from partition.runtime.world import LocalWorld, Numbers, World, share_all
 from partition.schedule import Kind, ReplayCosts, Schedule
-from partition.units import format_bytes
 
 _UPDATES = (Kind.REDUCE_GRAD, Kind.STEP)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a worker is made of; a profile puts in ones that take the time, a curvature those of second order."""
-
-    program: Callable[..., StageProgram] = build_stage_program
-    stage: Callable[..., Stage] = Stage
-    update: Callable[..., Update] = Update
-    observe: Observer | None = None
-
-
-class Worker:
-    """One rank: a device, its stages with their optimizers, its clock."""
-
-    def __init__(
-        self, search: Search, candidate: Candidate, rank: int, world: World, parts: Parts | None = None
-    ) -> None:
-        self.rank = rank
-        self._parts = parts or Parts()
-        self.replica, self.position = divmod(rank, world.ranks_per_replica)
-        self.plans = [plan for plan in candidate.stages if plan.rank == rank]
-        spec = search.cluster.devices[self.plans[0].device_index]
-        dtype: torch.dtype = getattr(torch, search.config.precision.compute)
-        rules = search.cluster.rules
-        torch_device = world.torch_device(spec)
-        prepare(torch_device)
-        self.device = RuntimeDevice(spec, dtype, torch_device, rules)
-        if candidate.predicted is not None and candidate.predicted.reserved_bytes:
-            self.device.check_free(candidate.predicted.reserved_bytes[rank])
-        self.device.count(rules.library_bytes, Category.WORKSPACE, "the workspaces of matrix libraries")
-        self.stages: dict[int, Stage] = {}
-        self.updates: dict[int, Update] = {}
-        for plan in self.plans:
-            self._add_stage(search, candidate, plan)
-        is_simulated = spec.kind == "simulated" and not world.is_shared
-        self.clock: Clock = SimulatedClock() if is_simulated else WallClock()
-
-    def _add_stage(self, search: Search, candidate: Candidate, plan: StagePlan) -> None:
-        build = self._parts.program
-        options = {"has_noise": search.model.has_noise, "is_mixed": search.model.is_mixed}
-        build = partial(build, **{name: True for name, is_on in options.items() if is_on})
-        program = recomputed(build(search.network, plan.first_layer, plan.last_layer), plan.recompute)
-        seed, parts = search.config.training.seed, [part for layer in program.layers for part in layer.weighted]
-        layers = {part.index: take_parameters(part, self.device, wide_dtype(program)) for part in parts}
-        initialise(parts, layers, seed)
-        # The penalty enters the sum over replicas once.
-        stage = self._parts.stage(search.network, program, self.device, layers, candidate.num_microbatches,
-                                  has_penalty=plan.replica_index == 0, seed=seed)  # fmt: skip
-        optimizer = build_optimizer(search.config.optimizer, candidate.learning_rate, stage.parameters, self.device)
-        self.stages[plan.stage_index] = stage
-        self.updates[plan.stage_index] = self._parts.update(
-            stage, optimizer, self.device, search.model.optimizer.workspace_bytes
-        )
-
-
-def _build_worker(search: Search, candidate: Candidate, rank: int, world: World, parts: Parts | None) -> Worker:
-    try:
-        return Worker(search, candidate, rank, world, parts)
-    except DeviceMemoryError as error:
-        error.stage, error.action = next(plan.stage_index for plan in candidate.stages if plan.rank == rank), "set-up"
-        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +59,7 @@ class Fleet:
         self._observe = parts.observe if parts else None
         self.world = world or LocalWorld(candidate.num_replicas, candidate.num_devices // candidate.num_replicas)
         self.tally = Tally(search.network, candidate, has_noise=search.model.has_noise)
-        self.workers = [_build_worker(search, candidate, rank, self.world, parts) for rank in self.world.ranks]
+        self.workers = [build_worker(search, candidate, rank, self.world, parts) for rank in self.world.ranks]
         self._priced: dict[tuple[int, int], tuple[Layout, ReplayCosts]] = {}
         self._ended_s: float | None = None
         self._step = 0
@@ -189,7 +117,7 @@ class Fleet:
             grad_norm=totals.grad_norm,
             step_s=self._ended_s - start_s,
             stop_signal=totals.stop_signal,
-            noise=_step_noise(totals, len(examples)),
+            noise=totals.noise(len(examples)),
         )
 
     def run_minibatch(self, x: Examples, y: Examples, examples: NDArray[np.int64], weight: float) -> dict[int, int]:
@@ -294,12 +222,7 @@ class Fleet:
         findings = {worker.rank: Findings() for worker in self.workers}
         for worker in self.workers:
             for stage in worker.stages.values():
-                units = units_of_parts(stage.program.layers)
-                unit_of_index = {part.index: units[part] for unit in stage.program.layers for part in unit.weighted}
-                for index, of in stage.layers.items():
-                    gradients = (of.grad_weight_OI, of.grad_bias_O)
-                    found = (one for one in gradients if one is not None)
-                    findings[worker.rank].gradients(unit_of_index[index], found)
+                findings[worker.rank].gradients_of(stage)
 
         def examine(rank: int, layer: int, tensor: Tensor) -> None:
             findings[rank].output(layer, tensor)
@@ -355,50 +278,9 @@ class Fleet:
         return [tensor for of in self.layers().values() for tensor in of.tensors]
 
 
-def _step_noise(totals: Totals, num_examples: int) -> StepNoise | None:
-    """Per example: the gradients of the stages carry 1/N of the minibatch's mean."""
-    if totals.example_square_sum is None or totals.data_grad_square is None:
-        return None
-    return StepNoise(
-        num_examples=num_examples,
-        example_square=num_examples * totals.example_square_sum,
-        mean_square=totals.data_grad_square,
-    )
-
-
 def _transfers(costs: ReplayCosts) -> Callable[[MessageKey], float]:
     return lambda key: costs.transfer_s(key.send)
 
 
 def _no_seconds(_: object) -> float:
     return 0.0
-
-
-def check_devices(search: Search, candidate: Candidate, host_ranks: Sequence[int] | None = None) -> None:
-    """Refuse devices that are not there, kinds that do not mix, and what this machine cannot hold.
-
-    `host_ranks` are the ranks with processes on this machine; without, all ranks are in this process. Raises RunError
-    with both figures.
-    """
-    kinds = sorted({search.cluster.devices[plan.device_index].kind for plan in candidate.stages})
-    if len(kinds) > 1 and ("simulated" in kinds or host_ranks is not None):
-        raise RunError(
-            f"{candidate.name} uses devices of kind {' and '.join(kinds)}, whose clocks and messages do not mix; give "
-            "all devices of cluster.devices one kind"
-        )
-    ranks = range(candidate.num_devices) if host_ranks is None else host_ranks
-    of_rank = {plan.rank: search.cluster.devices[plan.device_index].kind for plan in candidate.stages}
-    num_cuda = sum(of_rank[rank] == "cuda" for rank in ranks)
-    if num_cuda > torch.cuda.device_count():
-        raise RunError(
-            f"{candidate.name} takes {num_cuda} CUDA devices of this machine, torch sees {torch.cuda.device_count()}; "
-            "plan here and train where they are, or set cluster.devices.kind=simulated"
-        )
-    assert candidate.predicted is not None, "what is trained has a layout"
-    needed = sum(candidate.predicted.peak_bytes[rank] for rank in ranks if of_rank[rank] != "cuda")
-    free = host_free_bytes()
-    if free is not None and needed > free:
-        raise RunError(
-            f"{candidate.name} needs {format_bytes(needed)} of this machine's memory, {format_bytes(free)} are free; "
-            "plan here and train on a larger machine, or take a smaller model"
-        )

@@ -16,7 +16,7 @@ from torch.profiler import profile, record_function
 
 from partition.costs.allocator import EXACT, AllocatorRules
 from partition.runtime.executor import Executor, Step
-from partition.runtime.workers import Worker
+from partition.runtime.worker import Worker
 from partition.schedule import Action
 
 _RANGE = "bytes of rank "
