@@ -19,12 +19,14 @@ from partition.plan.microbatches import microbatch_sizes
 from partition.plan.prediction import MOST_IN_ONE_PASS, prediction_schedule, prediction_sizes
 from partition.runtime.channel import Channels, MessageKey, NobodyThere
 from partition.runtime.clock import SimulatedClock
-from partition.runtime.executor import Executor, Run, Step, run_in_turn
+from partition.runtime.executor import Executor
 from partition.runtime.fault import Findings, describe_fault
 from partition.runtime.feed import MinibatchFeed, example_weight
 from partition.runtime.made_up import made_up_examples
 from partition.runtime.stage import Parameters
+from partition.runtime.step import Step
 from partition.runtime.tally import Tally
+from partition.runtime.turns import Run, run_in_turn
 from partition.runtime.worker import Parts as Parts
 from partition.runtime.worker import Worker, build_worker
 from partition.runtime.world import LocalWorld, Numbers, World, share_all
