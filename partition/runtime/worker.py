@@ -16,8 +16,8 @@ from partition.runtime.cuda import prepare
 from partition.runtime.device import RuntimeDevice
 from partition.runtime.executor import Observer
 from partition.runtime.optimizer import build_optimizer
-from partition.runtime.parameters import initialise
-from partition.runtime.stage import Stage, take_parameters, wide_dtype
+from partition.runtime.parameters import initialise, take_parameters
+from partition.runtime.stage import Stage, wide_dtype
 from partition.runtime.update import Update
 from partition.runtime.world import World
 

@@ -23,7 +23,7 @@ from partition.runtime.executor import Executor
 from partition.runtime.fault import Findings, describe_fault
 from partition.runtime.feed import MinibatchFeed, example_weight
 from partition.runtime.made_up import made_up_examples
-from partition.runtime.stage import Parameters
+from partition.runtime.parameters import Parameters
 from partition.runtime.step import Step
 from partition.runtime.tally import Tally
 from partition.runtime.turns import Run, run_in_turn
