@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from partition.config import ExperimentConfig
 from partition.data.dataset import Dataset, load
 from partition.data.npy import outline_file
-from partition.data.rows import Elsewhere, read_all, read_rows
+from partition.data.rows import Elsewhere, read_rows
 from partition.data.scaling import BLOCK_BYTES, measure
 from partition.data.stores import open_store
 from tests.data.files import draw_table, save, write_fashion
+from tests.data.reading import read_all
 
 MakeConfig = Callable[..., ExperimentConfig]
 
