@@ -72,10 +72,10 @@ def main() -> None:
         return
     rows = [{"part": "context", "context_bytes": context_bytes()}]
     counts = {part: max(1, round(options.fraction * count)) for part, count in EXPERIMENTS.items()}
-    untimed = [part for part in EXPERIMENTS if part != TIMED and options.part in (None, part)]
-    rows += measure_apart({part: counts[part] for part in untimed})
-    if options.part in (None, TIMED):
-        rows += measure_apart({TIMED: counts[TIMED]})
+    wanted = [part for part in EXPERIMENTS if options.part in (None, part)]
+    for together in ([part for part in wanted if part != TIMED], [part for part in wanted if part == TIMED]):
+        if together:
+            rows += measure_apart({part: counts[part] for part in together})
     for line in summary(rows):
         print(line)
     if options.part is None and options.fraction >= 1:
@@ -274,7 +274,9 @@ def run(config: Any, num_steps: int) -> tuple[Any, int, list[float]]:
     size = config.training.minibatch_size
     examples = np.random.default_rng(0).permutation(size) % dataset.num_train
     fleet = Fleet(search, candidate)
-    seconds = [fleet.train(dataset.train_x, dataset.train_y, examples).step_s for _ in range(num_steps)]
+    seconds = [
+        fleet.train(dataset.train_x, dataset.train_y, examples, upcoming=examples).step_s for _ in range(num_steps)
+    ]
     return candidate.predicted, fleet.workers[0].device.measured_peak_bytes, seconds
 
 

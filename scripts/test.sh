@@ -17,4 +17,5 @@ cd -- "$root"
 "$python" -m ruff check
 "$python" -m ruff format --check
 "$python" -m mypy
-exec "$python" -m pytest "$@"
+# Tests of several processes wait most of the time: a worker for each core, more than a few gain nothing.
+exec "$python" -m pytest --numprocesses auto --maxprocesses 8 "$@"

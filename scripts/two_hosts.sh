@@ -52,10 +52,11 @@ ip -n "$second" address add 10.77.0.2/24 dev pb$$
 for pair in "$first pa$$" "$second pb$$"; do
     read -r host device <<<"$pair"
     ip -n "$host" link set lo up
-    ip -n "$host" link set "$device" up
+    # Large packets, as between machines that train: the processor, which also computes, has fewer to shape.
+    ip -n "$host" link set "$device" mtu 9000 up
     if [[ -n $rate ]]; then
-        # A burst of a few packets, so that short messages feel the rate too; a queue that never drops.
-        tc -n "$host" qdisc add dev "$device" root tbf rate "$rate" burst 32kbit limit 100mb ||
+        # A burst of one packet, so that short messages feel the rate too; a queue that never drops.
+        tc -n "$host" qdisc add dev "$device" root tbf rate "$rate" burst 80kbit limit 100mb ||
             skip "the bandwidth cannot be shaped here (tc, token bucket filter)"
     fi
 done

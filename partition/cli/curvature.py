@@ -12,7 +12,7 @@ from partition.cli.candidates import named_candidate
 from partition.cli.options import Verbs, add_out, add_verb, load_experiment, print_json, run_path
 from partition.cli.processes import add_nproc, is_rank, launch_ranks, tell_of_signal
 from partition.config import ExperimentConfig
-from partition.config.schema import Strategy
+from partition.config.planner import Strategy
 from partition.errors import NothingFitsError, PartitionError
 from partition.plan import Candidate, Search, compare_with
 from partition.plan.curvature import STRATEGIES, CurvatureSearch

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,8 +14,10 @@ from partition.cli.options import Verbs, add_bare_verb, print_json
 from partition.config import load_cluster
 from partition.costs import Chain, build_cluster, read_chain
 from partition.errors import PartitionError
+from partition.plan.asked_constraints import Known, read_constraints
 from partition.plan.chain_problem import ChainProblem, alike_problem, cluster_problem
 from partition.plan.chain_split import split_chain
+from partition.plan.constraints import Constraints
 from partition.report.chain_split import chain_split_record, chain_split_text
 from partition.units import parse_bytes, parse_bytes_per_s
 
@@ -32,6 +36,10 @@ def add(verbs: Verbs) -> None:
         "--bandwidth", metavar="RATE", help='of every link, as "10 GB/s" (default: messages take no time)'
     )
     verb.add_argument("--memory", metavar="SIZE", help='of every device, as "16 GiB" (default: no limit)')
+    verb.add_argument("--keep-together", nargs=2, action="append", default=[], metavar=("FIRST", "LAST"),
+                      help="layers that one stage holds, by index from 0 or name; may be given again")  # fmt: skip
+    verb.add_argument("--pin", nargs=3, action="append", default=[], metavar=("FIRST", "LAST", "DEVICE"),
+                      help="layers that one stage on a device holds, by index or name; may be given again")  # fmt: skip
 
 
 def run_split(options: argparse.Namespace) -> int:
@@ -41,7 +49,8 @@ def run_split(options: argparse.Namespace) -> int:
     if options.stages is None:
         raise PartitionError("--stages is missing; say into how many stages, for example --stages 4")
     chain = read_chain(options.costs)
-    split = split_chain(_problem(options, chain), options.objective)
+    problem = _problem(options, chain)
+    split = split_chain(replace(problem, constraints=_constraints(options, problem)), options.objective)
     if options.json:
         print_json(chain_split_record(split))
     else:
@@ -61,6 +70,21 @@ def _problem(options: argparse.Namespace, chain: Chain) -> ChainProblem:
     bytes_per_s = math.inf if options.bandwidth is None else _read("--bandwidth", options.bandwidth, parse_bytes_per_s)
     limit_bytes = None if options.memory is None else _read("--memory", options.memory, parse_bytes)
     return alike_problem(chain, stages, microbatches, bytes_per_s=bytes_per_s, limit_bytes=limit_bytes)
+
+
+def _constraints(options: argparse.Namespace, problem: ChainProblem) -> Constraints:
+    """What the options ask of every split."""
+    names = tuple(layer.name for layer in problem.chain.layers)
+    known = Known(num_layers=len(names), layer_names=names, device_names=problem.device_names)
+    together = [("--keep-together", (_index_or_name(first), _index_or_name(last)))
+                for first, last in options.keep_together]  # fmt: skip
+    pins = [("--pin", (_index_or_name(first), _index_or_name(last)), _index_or_name(device))
+            for first, last, device in options.pin]  # fmt: skip
+    return read_constraints(together, pins, known)
+
+
+def _index_or_name(text: str) -> int | str:
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else text
 
 
 def _read(option: str, text: str, parse: Callable[[str], Number]) -> Number:

@@ -62,6 +62,8 @@ _OTHER_NAMES = {
     "checkpoint.keep": "save_total_limit max_to_keep save_top_k keep_last num_keep",
     "planner.num_stages": "pipeline_parallel_size pipeline_model_parallel_size pp_size pp num_pipeline_stages stages",
     "planner.strategies": "strategy",
+    "planner.keep_together: [[first, last], ...]": "no_split no_split_module_classes groups group together",
+    "planner.pinned: [{layers: [first, last], device: 0}]": "pins pin device_map placement",
     "planner.schedules": "schedule pipeline_schedule",
 }
 

@@ -15,6 +15,7 @@ from partition.config.schema import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
+    PinConfig,
     PlannerConfig,
     PrecisionConfig,
     ResidualConfig,
@@ -40,6 +41,7 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
     "cluster.links.intra_node": ("bandwidth", "latency"),
     "cluster.links.inter_node": ("bandwidth", "latency"),
     "planner": tuple(PlannerConfig.model_fields),
+    "planner.pinned": tuple(PinConfig.model_fields),
 }
 """Keys by the dotted path of their section; the items of a list of devices are the section of the list."""
 

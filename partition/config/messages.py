@@ -48,6 +48,10 @@ EXAMPLES = {
     "planner.num_stages": "[2, 4]",
     "planner.num_microbatches": "[4, 8]",
     "planner.minibatch_sizes": "[250, 500]",
+    "planner.keep_together": "[[2, 5], [7, 8]]",
+    "planner.pinned": "[{layers: [0, 1], device: 0}]",
+    "planner.pinned.layers": "[0, 1]",
+    "planner.pinned.device": "0",
 }
 """A value for every key that can be missing or of the wrong shape."""
 
@@ -80,6 +84,8 @@ def describe_wrong(node: Node, kind: str, context: Mapping[str, Any]) -> str:
     if kind in ("string_too_short", "string_too_long"):
         size, limit = ("short", "least") if kind == "string_too_short" else ("long", "most")
         return f"{node.shown} is too {size}; the {limit} is {next(iter(context.values()))} characters"
+    if kind == "no_index_or_name":
+        return f"{node.shown} is neither a whole number from 0 nor a name"
     if kind == "extra_forbidden":
         return _describe_extra(node)
     return f"{node.shown} is not a finite number" if kind == "finite_number" else f"{node.shown} is not valid here"

@@ -58,6 +58,7 @@ def normalise(root: Node, problems: list[Problem], *, folder: str = "") -> Node:
     root = _change_within(root, ("cluster", "links"), links)
     for keys in (*(("planner", key) for key in _PLANNER_LISTS), ("data", "target")):
         root = _change_within(root, keys, _wrap_in_list)
+    root = _change_within(root, ("planner", "pinned"), lambda node: _wrap_in_list(node, Mapping))
     paths = (*(("data", key) for key in PATH_KEYS), ("planner", "costs"), ("planner", "noise"), ("model", "costs"))
     for keys in paths:
         root = _change_within(root, keys, path)
@@ -82,8 +83,10 @@ def _complete_path(node: Node, folder: str) -> Node:
     return node.with_value(os.path.abspath(os.path.join(start, os.path.expanduser(node.value))))
 
 
-def _wrap_in_list(node: Node) -> Node:
-    return node if isinstance(node.value, tuple | Mapping) else node.with_value((node,))
+def _wrap_in_list(node: Node, *kinds: type) -> Node:
+    """A single value of a list as a list: a plain one, or one of these kinds."""
+    is_single = isinstance(node.value, kinds) if kinds else not isinstance(node.value, tuple | Mapping)
+    return node.with_value((node,)) if is_single else node
 
 
 def _repeat_width(node: Node, problems: list[Problem]) -> Node:

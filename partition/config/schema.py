@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from partition.config.cluster import ClusterConfig, DeviceConfig, LinkConfig, LinksConfig
 from partition.config.data import DataConfig
@@ -24,10 +24,13 @@ from partition.config.model import (
     as_mapping,
     known_features,
 )
+from partition.config.planner import LARGEST_MICROBATCH_COUNT, LARGEST_MINIBATCH, Examples, PinConfig, PlannerConfig
 from partition.config.section import Conflict, Section
 
 __all__ = [
     "LARGEST_DEPTH",
+    "LARGEST_MICROBATCH_COUNT",
+    "LARGEST_MINIBATCH",
     "LARGEST_VALUE_COUNT",
     "BlockConfig",
     "ChainConfig",
@@ -43,6 +46,7 @@ __all__ = [
     "LinksConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "PinConfig",
     "PlannerConfig",
     "PrecisionConfig",
     "ResidualConfig",
@@ -53,16 +57,7 @@ NumberFormat = Literal["float32", "float64"]
 ComputeFormat = Literal["float32", "float64", "bfloat16"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
-Objective = Literal["time_to_target", "step_time", "device_seconds", "fewest_devices"]
-LearningRateRule = Literal["linear", "sqrt", "noise", "constant"]
-Strategy = Literal["whole", "shrink", "accumulate", "recompute", "pipeline", "data_parallel", "hybrid", "sharded"]
-Schedule = Literal["gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "zbv"]
 
-LARGEST_MINIBATCH = 2**30
-LARGEST_MICROBATCH_COUNT = 2**14
-
-Examples = Annotated[int, Field(ge=1, le=LARGEST_MINIBATCH)]
-MicrobatchCount = Annotated[int, Field(ge=1, le=LARGEST_MICROBATCH_COUNT)]
 Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
@@ -191,30 +186,6 @@ class CheckpointConfig(Section):
         """What is saved has to be kept."""
         if given.get("keep") == 0 and given.get("every_steps") is not None:
             yield Conflict("keep", "is 0, so nothing is saved, and every_steps is given; remove one of them")
-
-
-def _drop_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(dict.fromkeys(values))
-
-
-_SomeOf = (Field(min_length=1, max_length=1024), AfterValidator(_drop_repeats))
-
-
-class PlannerConfig(Section):
-    """What the planner optimises, and lists that narrow its search (None: no restriction)."""
-
-    objective: Objective = "time_to_target"
-    strategies: Annotated[tuple[Strategy, ...], *_SomeOf] | None = None
-    schedules: Annotated[tuple[Schedule, ...], *_SomeOf] | None = None
-    num_stages: Annotated[tuple[Annotated[int, Field(ge=1, le=LARGEST_DEPTH + 1)], ...], *_SomeOf] | None = None
-    num_microbatches: Annotated[tuple[MicrobatchCount, ...], *_SomeOf] | None = None
-    minibatch_sizes: Annotated[tuple[Examples, ...], *_SomeOf] | None = None
-    costs: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    """A file of measured costs, which `partition profile` writes; None: rates of data sheets, or assumed ones."""
-    noise: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    """A file of measured gradient noise, which a run with training.noise writes; None: it is not known."""
-    learning_rate_rule: LearningRateRule | None = None
-    """How optimizer.lr is adapted to a smaller minibatch; None: linear for sgd, sqrt for adam and adamw."""
 
 
 class ExperimentConfig(Section):

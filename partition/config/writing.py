@@ -17,6 +17,7 @@ from partition.config.schema import (
     ExperimentConfig,
     ModelConfig,
     OptimizerConfig,
+    PlannerConfig,
     TrainingConfig,
 )
 from partition.units import parse_bytes, parse_bytes_per_s, parse_flop_per_s, parse_seconds
@@ -40,7 +41,7 @@ def resolve(config: ExperimentConfig | ChainConfig) -> dict[str, Any]:
             "model": config.model.model_dump(),
             "training": config.training.model_dump(),
             "cluster": _cluster(config.cluster),
-            "planner": _without_none(config.planner.model_dump()),
+            "planner": _planner(config.planner),
         }
     resolved: dict[str, Any] = {
         "model": _model(config.model),
@@ -50,7 +51,7 @@ def resolve(config: ExperimentConfig | ChainConfig) -> dict[str, Any]:
         "optimizer": _optimizer(config.optimizer),
         "checkpoint": _without_none(config.checkpoint.model_dump()),
         "cluster": _cluster(config.cluster),
-        "planner": _without_none(config.planner.model_dump()),
+        "planner": _planner(config.planner),
     }
     return resolved
 
@@ -160,6 +161,15 @@ def _device(device: DeviceConfig, count: int) -> dict[str, Any]:
         "memory_bandwidth": None if bandwidth is None else _rate(bandwidth, "B/s", parse_bytes_per_s),
     }
     return _without_none(values)
+
+
+def _planner(planner: PlannerConfig) -> dict[str, Any]:
+    values = _without_none(planner.model_dump())
+    if planner.keep_together is not None:
+        values["keep_together"] = [list(run) for run in planner.keep_together]
+    if planner.pinned is not None:
+        values["pinned"] = [{"layers": list(pin.layers), "device": pin.device} for pin in planner.pinned]
+    return values
 
 
 def _links(links: LinksConfig) -> dict[str, Any]:

@@ -91,6 +91,8 @@ class Overheads(_Part):
 
     action_s: Seconds
     """To each F, B, I and W, besides its operators."""
+    exposed: Curve | None = None
+    """The part of that which a GPU's own work does not hide, by examples of the microbatch; None: all of it."""
     step_s: Seconds
     """To each step of a rank, besides its actions and updates."""
     update_s: Seconds
@@ -172,7 +174,8 @@ class Profile:
                 f"planner.costs: {self.path} has no measurement of {error.args[0]!r}; measure this experiment with "
                 "`partition profile`"
             ) from None
-        return self.factor * (total + self.file.overheads.action_s)
+        overheads = self.file.overheads
+        return self.factor * (total + (overheads.exposed.at(rows) if overheads.exposed else overheads.action_s))
 
     def best_operators_s(self, counts: Mapping[str, int], rows: int) -> float:
         """Seconds of the same at the best rate of any measured size."""

@@ -41,6 +41,12 @@ class ArrayProblem:
     once_s: Callable[[int, int], float]
     """Seconds that the first stage adds to the step once, by (device, last layer); more for more layers."""
     first_alike: tuple[int, ...]
+    earliest: tuple[Integers, ...] = ()
+    """Where a stage may begin at the earliest, by the number of layers up to its last; empty: anywhere.
+
+    With these there are as many devices as stages."""
+    earliest_of: tuple[int, ...] = ()
+    """Which of them holds, of every device."""
 
     @property
     def num_devices(self) -> int:
@@ -71,6 +77,7 @@ class ArraySearch:
         self.bound = bound * SLACK
         self.has_once = has_once
         self._firsts = [_first_layers(sums, self.bound) for sums in problem.kinds]
+        self._later_firsts: dict[tuple[int, int], Integers] = {}
         self._ends = np.arange(problem.num_layers + 1)
 
     @cached_property
@@ -84,6 +91,16 @@ class ArraySearch:
         for cut_s in self._cuts():
             found = min(found, float(cut_s[cut_s > self.bound].min(initial=math.inf)))
         return found
+
+    def _firsts_on(self, device: int) -> Integers:
+        """For every number of layers covered the first layer of the longest last stage on a device."""
+        kind = self.problem.kind_of[device]
+        if not self.problem.earliest:
+            return self._firsts[kind]
+        key = kind, self.problem.earliest_of[device]
+        if key not in self._later_firsts:
+            self._later_firsts[key] = np.maximum(self._firsts[kind], self.problem.earliest[key[1]])
+        return self._later_firsts[key]
 
     @cached_property
     def _firsts_alike(self) -> list[int]:
@@ -158,7 +175,7 @@ class ArraySearch:
     def _place(self, stage: int, device: int, ranges: list[tuple[int, int]], before: dict[int, _Reached]) -> _Reached:
         """Every way to end a stage on a device."""
         sums, (low, high) = self.problem.sums(device), ranges[stage]
-        first = self._firsts[self.problem.kind_of[device]][low : high + 1]
+        first = self._firsts_on(device)[low : high + 1]
         if stage == 0:
             found = sums.ends[low : high + 1] - sums.starts[0]
             if self.has_once:
@@ -200,7 +217,7 @@ class ArraySearch:
         for stage in range(self.problem.num_stages - 1, -1, -1):
             of, sums = reached[stage][device], self.problem.sums(device)
             since, until = ranges[stage - 1] if stage else (0, 0)
-            start = max(int(self._firsts[self.problem.kind_of[device]][end]), since) - since
+            start = max(int(self._firsts_on(device)[end]), since) - since
             begin = start + int(of.before[start : min(end, until + 1) - since].argmin())
             first = begin + since
             bottleneck_s = max(bottleneck_s, float(sums.ends[end] - sums.starts[first]))

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 
 from partition.costs import Chain, Cluster, relative_seconds
 from partition.errors import PartitionError
-from partition.plan.orders import Orders, count_orders, device_orders, given_order
+from partition.plan.constraints import Constraints
+from partition.plan.orders import MOST_ORDERS, Orders, count_orders, device_orders, figures_of, given_order
+from partition.plan.pinned_orders import pinned_orders
 
 MOST_FIGURES = 25_000_000
 """Layers squared times different speeds: half a gigabyte."""
@@ -44,16 +46,32 @@ class ChainProblem:
 
     kinds: tuple[Hashable, ...] = ()
     """What tells the devices apart; empty where they are alike."""
+    nodes: tuple[int, ...] = ()
+    """Of every device, where links are of two kinds; empty where they are alike."""
+    constraints: Constraints | None = None
+    """None: every split will do. With pins there are as many places as stages once they are arranged."""
+
+    @property
+    def honoured(self) -> Constraints:
+        """What every split has to honour, be it nothing."""
+        return self.constraints or Constraints(num_layers=len(self.chain.layers))
+
+    @property
+    def device_names(self) -> tuple[str, ...]:
+        """Of all places, in order."""
+        return tuple(place.name for place in self.places)
 
     def arranged(self, order: Sequence[int]) -> ChainProblem:
         """The same on some of the devices in another order."""
-        kinds = [self.kinds[device] for device in order]
+        kinds = [self.kinds[device] for device in order] if self.kinds else list(order)
         return replace(
             self,
             places=tuple(self.places[device] for device in order),
             bytes_per_s=lambda device, following: self.bytes_per_s(order[device], order[following]),
             first_alike=tuple(_first_of_run(kinds, position) for position in range(len(order))),
             kinds=tuple(kinds),
+            nodes=tuple(self.nodes[device] for device in order) if self.nodes else (),
+            constraints=self.honoured.on(order),
         )
 
     def in_flight(self, stage: int) -> int:
@@ -98,6 +116,7 @@ def cluster_problem(chain: Chain, num_stages: int, num_microbatches: int, cluste
         bytes_per_s=lambda device, following: links.between(device, following).bytes_per_s,
         first_alike=cluster.first_alike,
         kinds=_kinds(cluster),
+        nodes=_nodes(cluster),
     )
 
 
@@ -106,8 +125,12 @@ def _kinds(cluster: Cluster) -> tuple[Hashable, ...]:
     figures = [(device.figures, device.memory_bytes) for device in cluster.devices]
     if len(set(figures)) == 1:
         return ()
+    return tuple(zip(figures, _nodes(cluster) or (0,) * len(figures), strict=True))
+
+
+def _nodes(cluster: Cluster) -> tuple[int, ...]:
     per_node = cluster.links.devices_per_node if cluster.links.inter_node else None
-    return tuple((of, index // per_node if per_node else 0) for index, of in enumerate(figures))
+    return tuple(index // per_node for index in range(len(cluster.devices))) if per_node else ()
 
 
 def _first_of_run(kinds: Sequence[Hashable], position: int) -> int:
@@ -131,13 +154,17 @@ def _check_bandwidth(bytes_per_s: float) -> None:
 
 def orders_of(problem: ChainProblem) -> Orders | None:
     """The orders of devices to try, as many as take a minute of search; None where all devices are alike."""
+    layers, stages = len(problem.chain.layers), problem.num_stages
+    speeds, memory = [1 / place.slowdown for place in problem.places], [of.limit_bytes or 0 for of in problem.places]
+    if problem.honoured.pins:
+        kinds = problem.kinds or problem.nodes or (0,) * len(problem.places)
+        most = min(MOST_ORDERS, max(1, MOST_WORK // (layers * layers * stages)))
+        return pinned_orders(problem.honoured, range(stages), kinds, figures_of(speeds, memory), most)
     if not problem.kinds:
         return None
-    layers, stages = len(problem.chain.layers), problem.num_stages
     if count_orders(problem.kinds, stages) * layers * layers * stages > MOST_WORK:
         return given_order(problem.kinds, stages)
-    speeds = [1 / place.slowdown for place in problem.places]
-    return device_orders(problem.kinds, stages, speeds, [place.limit_bytes or 0 for place in problem.places])
+    return device_orders(problem.kinds, stages, speeds, memory)
 
 
 def check_problem(problem: ChainProblem) -> None:
@@ -162,5 +189,28 @@ def check_problem(problem: ChainProblem) -> None:
             f"{source}: {layers:,} layers on {stages} of {devices} devices are too many to search (layers² x stages x "
             f"kinds of devices is {work:,}, at most {MOST_WORK:,}); join layers, or take fewer stages or devices"
         )
+    _check_constraints(problem)
     if any(place.limit_bytes is not None for place in problem.places):
         problem.chain.require_memory("a memory limit")
+
+
+def _check_constraints(problem: ChainProblem) -> None:
+    """Raise PartitionError where no split into so many stages honours the constraints, memory aside."""
+    source, of, stages = problem.chain.source, problem.honoured, problem.num_stages
+    blocks, needed = len(of.blocks), len(of.pinned_devices)
+    if stages > blocks:
+        raise PartitionError(
+            f"{source}: {stages} stages, but layers kept together leave {blocks} parts; take at most {blocks} stages"
+        )
+    if needed > stages:
+        raise PartitionError(
+            f"{source}: layers are pinned to {needed} devices, {stages} stages are on {stages}; take at least {needed}"
+        )
+    orders = orders_of(problem)
+    if orders is not None and not orders.tried:
+        words = replace(of, together=()).in_words(problem.device_names)
+        which = "no order" if orders.is_exhaustive else "none of the orders that were tried"
+        raise PartitionError(
+            f"{source}: {which} of {stages} devices has a split with {words}; pin the layers of a device as one "
+            "run, or take another number of stages"
+        )

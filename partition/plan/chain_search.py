@@ -43,6 +43,8 @@ class ChainTables:
         # By the number of layers before a cut; at both ends of the chain nothing is sent.
         inner = [layer.activation_bytes for layer in layers[:-1]]
         self.cut_bytes = np.array([0, *inner, 0], dtype=np.int64)
+        self.is_cut_refused = np.ones(self.num_layers + 1, dtype=bool)
+        self.is_cut_refused[list(problem.honoured.edges)] = False
 
     def band(self, lasts: slice, width: int, place: Place) -> _Band:
         """The stages that end in a block of layers and have at most `width` layers."""
@@ -61,6 +63,12 @@ class ChainTables:
         buffers = self.cut_bytes[ends][:, None] + _windows(self.cut_bytes[: lasts.stop], lasts, width)
         held = (difference(self.static) + 2 * buffers).astype(np.float64)
         return _Band(lasts, width, seconds, held, difference(self.saved).astype(np.float64))
+
+    def is_refused(self, device: int, band: _Band) -> NDArray[np.bool_]:
+        """Which stages of a band reach over layers that are pinned to another device."""
+        lasts, width = band.lasts, band.width
+        earliest: _Integers = np.array(self.problem.honoured.earliest(device)[lasts.start + 1 : lasts.stop + 1])
+        return _windows(np.arange(lasts.stop), lasts, width, padding=-1) < earliest[:, None]
 
     def cut_s(self, device: int, following: int) -> _Floats:
         """Seconds of an activation and its gradient, by the number of layers before the cut."""
@@ -183,7 +191,7 @@ class ChainSearch:
                 continue
             cut_s = np.zeros(size) if self.of_memory else self.tables.cut_s(other, device)
             self._refuse(cut_s)
-            cut_s = np.where(cut_s <= self.bound, cut_s, math.inf)
+            cut_s = np.where((cut_s <= self.bound) & ~self.tables.is_cut_refused, cut_s, math.inf)
             way = (reached.sum_s + cut_s, np.maximum(reached.bottleneck_s, cut_s))
             is_better = way[criterion] < (sum_s, bottleneck_s)[criterion]
             sum_s, bottleneck_s = (
@@ -194,7 +202,13 @@ class ChainSearch:
         return sum_s, bottleneck_s, previous
 
     def _costs(self, stage: int, device: int, band: _Band) -> _Floats:
-        """What each stage of a band takes; infinite where it is none, above the bound, or does not fit."""
+        """What each stage of a band takes; infinite where it is none, is refused, above the bound, or does not fit."""
+        costs = self._costs_unpinned(stage, device, band)
+        if not self.problem.honoured.pins:
+            return costs
+        return np.where(self.tables.is_refused(device, band), math.inf, costs)
+
+    def _costs_unpinned(self, stage: int, device: int, band: _Band) -> _Floats:
         limit_bytes, in_flight = self.problem.places[device].limit_bytes, self.problem.in_flight(stage)
         if limit_bytes is None:
             return np.where(band.seconds < math.inf, 0.0, math.inf) if self.of_memory else band.seconds

@@ -48,6 +48,10 @@ class ChainSplit:
     objective: Objective
     orders: Orders | None = None
     """The orders of devices that were tried; None where all are alike."""
+    constraints: str = ""
+    """What every split had to honour, in words; empty where any would do."""
+    free_value: float | None = None
+    """The least objective without the constraints, on the orders tried without; None where there are none."""
 
     @property
     def is_optimal(self) -> bool:
@@ -82,6 +86,16 @@ def split_chain(problem: ChainProblem, objective: Objective) -> ChainSplit:
     Raises PartitionError for a problem that has none or is too large, NothingFitsError where no split fits.
     """
     check_problem(problem)
+    best = _best_split(problem, objective)
+    if problem.honoured.is_free:
+        return best
+    free = _best_split(replace(problem, constraints=None), objective)
+    words = problem.honoured.in_words(problem.device_names)
+    return replace(best, constraints=words, free_value=free.lower_bound_s)
+
+
+def _best_split(problem: ChainProblem, objective: Objective) -> ChainSplit:
+    """The best over all orders that are tried; raises NothingFitsError where no split fits."""
     orders = orders_of(problem)
     best: ChainSplit | None = None
     refusal: NothingFitsError | None = None
@@ -162,6 +176,17 @@ def _nothing_fits(problem: ChainProblem, closest: Sequence[Segment]) -> str:
     shares = _shares(problem, closest)
     stage, fullest = max(enumerate(shares), key=lambda pair: (pair[1].num_bytes or 0) / (pair[1].limit_bytes or 1))
     needed, limit = fullest.num_bytes or 0, fullest.limit_bytes or 0
+    for run, pinned, stages in problem.honoured.needs(problem.num_stages):
+        least = min(_stage_bytes(problem, stage, *run) for stage in stages)
+        on = max(problem.places, key=lambda place: place.limit_bytes or 0) if pinned is None else problem.places[pinned]
+        if on.limit_bytes is not None and least > on.limit_bytes:
+            where = f"the largest device, {on.name}," if pinned is None else f"device {on.name}"
+            what = f"{format_bytes(least)} ({least} bytes) with no other layer in it"
+            return (
+                f"{run.in_words}, kept in one stage, need {what}, "
+                f"{where} has {format_bytes(on.limit_bytes)} ({on.limit_bytes} bytes); keep fewer layers together, or "
+                "take larger devices"
+            )
     return (
         f"no split into {problem.num_stages} stages fits: on the one that comes closest stage {stage} (layers "
         f"{fullest.first_layer}-{fullest.last_layer}) needs {format_bytes(needed)} ({needed} bytes), device "

@@ -13,6 +13,7 @@ from partition.plan.choice import choose, eligible, handicapped
 from partition.plan.progress import prices_noise, usable_noise, with_progress
 from partition.plan.pruned import Unpriced, find_candidates
 from partition.plan.search import Search
+from partition.plan.unconstrained import under_constraints
 from partition.plan.verdict import verdict
 
 SCHEMA_VERSION = 1
@@ -60,12 +61,15 @@ def compare_with(search: Search, *, is_complete: bool = False) -> Comparison:
     found, unpriced = find_candidates(search, is_complete=is_complete)
     candidates = tuple(sorted(with_progress(found, b_noise), key=_ranking))
     chosen = choose(candidates, objective)
+    words = verdict(candidates, chosen, objective=objective, is_sgd=prices_noise(config))
+    if not search.constraints.is_free:
+        words = f"{words} {under_constraints(search, chosen)}"
     return Comparison(
         config=config,
         candidates=candidates,
         chosen=chosen,
         certificate=_certificate(search, candidates, unpriced, chosen) if chosen else None,
-        verdict=verdict(candidates, chosen, objective=objective, is_sgd=prices_noise(config)),
+        verdict=words,
         noise=search.noise,
         not_considered=(*NOT_CONSIDERED, *search.left_out),
         unpriced=unpriced,
@@ -96,7 +100,7 @@ def _certificate(
         objective=objective,
         method=(
             f"{priced}; splits by dynamic programming (with several stages a device: good ones, not proved the best); "
-            f"{_orders_in_words(search)}"
+            f"{_constraints_in_words(search)}{_orders_in_words(search)}"
             "schedules replayed; any split of every way bounded by its busiest device and its longest path"
         ),
         cost_source=chosen.cost_source,
@@ -104,6 +108,12 @@ def _certificate(
         gap=gap if chosen.exact_gradient else None,
         cost_error_margin=margin(handicapped(chosen, objective), min(rivals, default=None)),
     )
+
+
+def _constraints_in_words(search: Search) -> str:
+    """What every way that was searched has to honour."""
+    of = search.constraints
+    return "" if of.is_free else f"of splits with {of.in_words(search.device_names)}; "
 
 
 def _orders_in_words(search: Search) -> str:

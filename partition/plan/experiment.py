@@ -7,9 +7,11 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from partition.config import AnyConfig, ExperimentConfig
-from partition.costs import Cluster, CostModel, CostSource, build_costs, read_noise
+from partition.costs import ChainCosts, Cluster, CostModel, CostSource, build_costs, read_noise
 from partition.errors import PartitionError
 from partition.graph import Category, Network
+from partition.plan.asked_constraints import Known, constraints_of
+from partition.plan.candidate import Candidate
 from partition.plan.progress import learning_rate_rule
 from partition.plan.shape import SPLIT_SCHEDULES, STRATEGIES
 from partition.plan.sizes import AnySizes, Sizes, WholeMicrobatches
@@ -37,6 +39,7 @@ class Experiment:
         for schedule in config.planner.schedules or ():
             self._check_schedule(schedule)
         self._most_memory = cache(self._most_memory_of)
+        self.constraints = constraints_of(config.planner, self._known)
 
     @property
     def config(self) -> ExperimentConfig:
@@ -119,14 +122,37 @@ class Experiment:
 
     # Devices and layers
 
+    @property
+    def device_names(self) -> tuple[str, ...]:
+        """Of all devices, in order."""
+        return tuple(device.name for device in self.cluster.devices)
+
+    @property
+    def _known(self) -> Known:
+        """What constraints may name."""
+        names = tuple(layer.name for layer in self.costs.chain.layers) if isinstance(self.costs, ChainCosts) else ()
+        return Known(num_layers=self.costs.num_layers, layer_names=names, device_names=self.device_names)
+
+    def broken_by(self, candidate: Candidate) -> str:
+        """What of the constraints a candidate breaks, which every one that is priced here honours; empty where none."""
+        stages = [(stage.device_index, stage.first_layer, stage.last_layer) for stage in candidate.stages]
+        return self.constraints.broken_by(stages, self.device_names)
+
     def distinct_devices(self) -> list[int]:
-        """The first device of every kind."""
-        first = {device.figures: index for index, device in reversed(list(enumerate(self.cluster.devices)))}
+        """A device of every kind: the first one that layers are pinned to, else the first."""
+        pinned = self.constraints.pinned_devices
+        order = [*pinned, *(index for index in range(len(self.cluster.devices)) if index not in pinned)]
+        first = {self.cluster.devices[index].figures: index for index in reversed(order)}
         return sorted(first.values())
 
     @cached_property
     def has_unlike_devices(self) -> bool:
         """Whether it matters which device takes which stage."""
+        return self.has_unlike_kinds or bool(self.constraints.pins)
+
+    @cached_property
+    def has_unlike_kinds(self) -> bool:
+        """Whether devices differ in their figures."""
         return len({device.figures for device in self.cluster.devices}) > 1
 
     def has_like_replicas(self, num_replicas: int, num_ranks: int) -> bool:

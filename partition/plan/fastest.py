@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from partition.costs import Cluster, Device, StageCost, StageSource
+from partition.plan.constraints import Constraints
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
 
 if TYPE_CHECKING:
-    from partition.plan.layer_sums import Cuts, Floats, LayerSums
+    from partition.plan.layer_sums import Cuts, Floats, Integers, LayerSums
 
 MOST_DEVICE_CHOICES = 200_000
 """Stages times pairs of devices that two of them may be on; of more, the first devices are taken."""
@@ -21,9 +23,16 @@ class FastestSplits:
     """The splits of least step of a model over the devices of one replica."""
 
     def __init__(
-        self, cluster: Cluster, model: StageSource, minibatch_size: int, sums: LayerSums | None = None
+        self,
+        cluster: Cluster,
+        model: StageSource,
+        minibatch_size: int,
+        sums: LayerSums | None = None,
+        constraints: Constraints | None = None,
     ) -> None:
+        """`constraints` are of the cluster's devices by position; with pins there are no more of these than stages."""
         self.cluster = cluster
+        self.constraints = constraints or Constraints(num_layers=model.num_layers)
         self._sums = sums
         self.model = model
         self.minibatch_size = minibatch_size
@@ -32,6 +41,7 @@ class FastestSplits:
         self._seconds = cache(self._stage_seconds)
         self._fastest = cache(self._fastest_split)
         self._cuts_over = cache(self._cuts_between)
+        self._cuts_allowed: dict[int, Cuts] = {}
 
     def fastest(self, placement: tuple[int, ...], sizes: Sequence[int]) -> tuple[Segment, ...]:
         """The split of least step for stages so placed, whether or not it fits."""
@@ -57,7 +67,7 @@ class FastestSplits:
         from partition.plan.array_search import ArrayProblem
         from partition.plan.array_split import array_split
 
-        spare, runs = len(devices) - num_stages, len(set(self.cluster.first_alike))
+        spare, runs = len(devices) - num_stages, len(set(self.first_alike))
         if runs > 1 and num_stages * min(spare, runs) ** 2 > MOST_DEVICE_CHOICES:
             devices = tuple(devices)[:num_stages]
         is_in_order = devices == range(len(self.cluster.devices))
@@ -66,6 +76,7 @@ class FastestSplits:
         if not all(of.is_increasing for of in sums.values()):
             return self._least_step_of_any(devices, num_stages, num_microbatches, rows)
         kinds = {rates: kind for kind, rates in enumerate(sums)}
+        earliest, earliest_of = self._earliest(devices)
         problem = ArrayProblem(
             num_layers=self.num_layers,
             num_stages=num_stages,
@@ -74,9 +85,44 @@ class FastestSplits:
             kind_of=tuple(kinds[device.rates] for device in of_places),
             cuts=lambda here, there: self._cuts_over(devices[here], devices[there], rows),
             once_s=lambda device, last: self._once_s(0, devices[device], 0, last),
-            first_alike=self.cluster.first_alike if is_in_order else tuple(range(len(devices))),
+            first_alike=self.first_alike if is_in_order else tuple(range(len(devices))),
+            earliest=earliest,
+            earliest_of=earliest_of,
         )
         return array_split(problem).segments
+
+    @property
+    def first_alike(self) -> tuple[int, ...]:
+        """That of the cluster; devices that layers are pinned to are like no others."""
+        return tuple(range(len(self.cluster.devices))) if self.constraints.pins else self.cluster.first_alike
+
+    def _earliest(self, devices: Sequence[int]) -> tuple[tuple[Integers, ...], tuple[int, ...]]:
+        """Where stages may begin: on each device that layers are pinned to and on all others, and which each one is.
+
+        Nothing where they may anywhere.
+        """
+        if not self.constraints.pins:
+            return (), ()
+        import numpy as np
+
+        pinned = self.constraints.pinned_devices
+        owners = [device if device in pinned else None for device in devices]
+        one_of = dict(zip(owners, devices, strict=True))
+        numbers = {owner: number for number, owner in enumerate(one_of)}
+        arrays = tuple(np.array(self.constraints.earliest(device), dtype=np.intp) for device in one_of.values())
+        return arrays, tuple(numbers[owner] for owner in owners)
+
+    def within_constraints(self, stage_s: StageSeconds, devices: Sequence[int] | None = None) -> StageSeconds:
+        """What stages take, infinite where constraints refuse them; `devices` are those of the positions asked for."""
+        admits = self.constraints.admits
+        if self.constraints.is_free:
+            return stage_s
+
+        def seconds(index: int, device: int, first: int, last: int) -> float:
+            is_admitted = admits(device if devices is None else devices[device], first, last)
+            return stage_s(index, device, first, last) if is_admitted else math.inf
+
+        return seconds
 
     def _least_step_of_any(
         self, devices: Sequence[int], num_stages: int, num_microbatches: int, rows: int
@@ -86,10 +132,12 @@ class FastestSplits:
         split = optimal_split(
             replace(
                 of_devices,
-                stage_s=cache(lambda index, device, first, last: seconds(index, devices[device], first, last)),
+                stage_s=self.within_constraints(
+                    cache(lambda index, device, first, last: seconds(index, devices[device], first, last)), devices
+                ),
                 cut_s=cache(lambda here, there, layer: self._cuts(devices[here], devices[there], rows)[layer + 1]),
                 once_s=cache(lambda index, device, first, last: self._once_s(index, devices[device], first, last)),
-                first_alike=of_devices.first_alike if devices == range(len(self.cluster.devices))
+                first_alike=self.first_alike if devices == range(len(self.cluster.devices))
                 else tuple(range(len(devices))),
             )
         )  # fmt: skip
@@ -112,18 +160,30 @@ class FastestSplits:
         return self._cuts_over(device, following, rows).seconds
 
     def _cuts_between(self, device: int, following: int, rows: int) -> Cuts:
-        """The cuts between two devices; those of all links alike are one."""
+        """The cuts between two devices, for ever where constraints allow none; those of all links alike are one."""
         if device == following:
-            return self.sums.over_cuts(rows, None, lambda _: 0.0)
+            return self._allowed(self.sums.over_cuts(rows, None, lambda _: 0.0))
         link = self.cluster.link_kind(device, following)
         if link != (device, following):
             return self._cuts_over(*link, rows)
         transfer_s, figures = self.cluster.transfer_s, self.cluster.transfer_figures
-        return self.sums.over_cuts(
+        cuts = self.sums.over_cuts(
             rows,
             (figures(device, following), figures(following, device)),
             lambda each: transfer_s(device, following, each) + transfer_s(following, device, each),
         )
+        return self._allowed(cuts)
+
+    def _allowed(self, cuts: Cuts) -> Cuts:
+        """The seconds of cuts where they are allowed."""
+        if self.constraints.is_free:
+            return cuts
+        if cuts.number not in self._cuts_allowed:
+            allowed = cuts.seconds + math.inf
+            edges = list(self.constraints.edges)
+            allowed[edges] = cuts.seconds[edges]
+            self._cuts_allowed[cuts.number] = cuts._replace(seconds=allowed, largest_s=float(allowed.max()))
+        return self._cuts_allowed[cuts.number]
 
     def _stage_seconds(self, rows: int) -> StageSeconds:
         """Seconds of forward, recomputation and backward of a microbatch, whether or not the stage fits its device."""
@@ -152,10 +212,10 @@ class FastestSplits:
             num_layers=self.num_layers,
             num_stages=num_stages,
             num_microbatches=num_microbatches,
-            stage_s=self._seconds(rows),
+            stage_s=self.within_constraints(self._seconds(rows)),
             cut_s=cut_s,
             once_s=self._once_s,
-            first_alike=self.cluster.first_alike,
+            first_alike=self.first_alike,
         )
 
 

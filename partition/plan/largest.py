@@ -21,6 +21,7 @@ from partition.config.model import LARGEST_VALUE_COUNT
 from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_MINIBATCH
 from partition.costs import Cluster
 from partition.plan.candidate import StagePlan, overflow_bytes, rank_loads
+from partition.plan.constraints import Constraints
 from partition.plan.estimate import Layout
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.moves import neighbours
@@ -135,19 +136,28 @@ class _Room:
             return self.split(minibatch_size) is not None
         return any(
             some_split_fits(
-                self._like(sizes), sizes, cluster, self.search.model, is_recomputing=self.way.is_recomputing
+                self._like(sizes), sizes, cluster, self.search.model, constraints,
+                is_recomputing=self.way.is_recomputing,
             )
-            for cluster in self._clusters_by_memory
-        )
+            for cluster, constraints in self._clusters_by_memory
+        )  # fmt: skip
 
     @cached_property
-    def _clusters_by_memory(self) -> list[Cluster]:
-        """The devices in every order that differs in memory."""
-        found: dict[tuple[int, ...], Cluster] = {}
+    def _clusters_by_memory(self) -> list[tuple[Cluster, Constraints]]:
+        """The devices in every order that differs in memory, or in where layers are pinned to."""
+        found: dict[object, tuple[Cluster, Constraints]] = {}
         for order in self.orders:
-            cluster = self.cluster if order is None else self.cluster.arranged(order)
-            found.setdefault(tuple(device.memory_bytes for device in cluster.devices), cluster)
+            cluster, constraints = self._arranged(order)
+            key = tuple(device.memory_bytes for device in cluster.devices), constraints.pins
+            found.setdefault(key, (cluster, constraints))
         return list(found.values())
+
+    def _arranged(self, order: tuple[int, ...] | None) -> tuple[Cluster, Constraints]:
+        """The devices in an order, and what has to be honoured there."""
+        constraints = self.search.constraints
+        if order is None:
+            return self.cluster, constraints
+        return self.cluster.arranged(order), constraints.on(order)
 
     def _fits_alone(self, replica: int, sizes: Sequence[int]) -> bool:
         """Whether one device holds the whole network: F0 B0 F1 B1 ..., so one microbatch at a time."""
@@ -178,7 +188,10 @@ class _Room:
 
     def moved(self, segments: Sequence[Segment], minibatch_size: int) -> list[Segment] | None:
         """The same split with one cut moved by one layer, if that fits."""
-        return self._first_fitting(neighbours(segments), minibatch_size)
+        admits = self.search.constraints.admits
+        near = neighbours(segments, self.search.constraints.edges)
+        allowed = (split for split in near if all(admits(*segment[:3]) for segment in split))
+        return self._first_fitting(allowed, minibatch_size)
 
     def _first_fitting(self, splits: Iterable[Sequence[Segment]], minibatch_size: int) -> list[Segment] | None:
         return next((list(segments) for segments in splits if self.fits_on(segments, minibatch_size)), None)
@@ -215,12 +228,18 @@ class _Room:
         planned = [split for order in self.orders for split in self._in_order(layout, order)]
         if self.has_one_stage_a_rank:
             return planned
-        return [*planned, *few_splits(self.search.network.num_layers, layout.schedule.placement)]
+        orders = self.orders if self.search.constraints.pins else (None,)
+        return [*planned, *(split for order in orders for split in self._few_in_order(layout, order))]
+
+    def _few_in_order(self, layout: Layout, order: tuple[int, ...] | None) -> list[tuple[Segment, ...]]:
+        """Every split on the devices in one order, where these are few."""
+        found = few_splits(self._arranged(order)[1], layout.schedule.placement)
+        return found if order is None else [on_devices(split, order) for split in found]
 
     def _in_order(self, layout: Layout, order: tuple[int, ...] | None) -> list[tuple[Segment, ...]]:
         """The planner's splits on the devices in one order."""
-        cluster = self.cluster if order is None else self.cluster.arranged(order)
-        splitter = Splitter(cluster, self.search.model, layout.minibatch_size)
+        cluster, constraints = self._arranged(order)
+        splitter = Splitter(cluster, self.search.model, layout.minibatch_size, constraints=constraints)
         found = splitter.splits(layout)
         if self.way.is_recomputing:
             found = [*found, *splitter.recomputing_splits(layout)]

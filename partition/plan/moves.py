@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import cmp_to_key
 from itertools import pairwise
@@ -14,34 +15,36 @@ MOST_STAGES_IMPROVED = 64
 
 
 def with_improved(
-    start: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds, fits: Fits
+    start: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds, fits: Fits, edges: Sequence[int]
 ) -> list[tuple[Segment, ...]]:
-    """A split and, where it is another, the one that it is improved to."""
-    return list(dict.fromkeys((start, _improve(start, placement, seconds, fits))))
+    """A split and, where it is another, the one that it is improved to; stages begin at `edges` alone."""
+    return list(dict.fromkeys((start, _improve(start, placement, seconds, fits, edges))))
 
 
 def _improve(
-    segments: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds, fits: Fits
+    segments: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds, fits: Fits, edges: Sequence[int]
 ) -> tuple[Segment, ...]:
     """Move layers over cuts, one at a time, while that relieves the busiest rank, or the next one, and still fits."""
     if len(segments) > MOST_STAGES_IMPROVED:
         return segments
-    moves = _Moves(segments, placement, seconds)
+    moves = _Moves(segments, placement, seconds, edges)
     while (better := moves.first_better(fits)) is not None:
         moves.take(better)
     return tuple(moves.segments)
 
 
 class _Moves:
-    """The moves of one layer over a cut, by what they do to the two ranks beside it.
+    """The moves of one layer, or of layers kept together, over a cut, by what they do to the two ranks beside it.
 
     Of two splits the better one has the less busy busiest rank, of equals the less busy next one, and so on; where two
     ranks change, that is decided by these two, as all others are the same. A move that is taken changes what the moves
     beside its two ranks do, and no other.
     """
 
-    def __init__(self, segments: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds) -> None:
-        self.segments, self.placement, self.seconds = list(segments), placement, seconds
+    def __init__(
+        self, segments: tuple[Segment, ...], placement: Sequence[int], seconds: StageSeconds, edges: Sequence[int]
+    ) -> None:
+        self.segments, self.placement, self.seconds, self.edges = list(segments), placement, seconds, edges
         self.stages_of = [[index for index, of in enumerate(placement) if of == rank]
                           for rank in range(max(placement) + 1)]  # fmt: skip
         self.stage_s = [seconds(index, *segment[:3]) for index, segment in enumerate(segments)]
@@ -101,7 +104,7 @@ class _Moves:
         """The moves over one cut that make the split better."""
         found: list[_Move] = []
         here, there = self.segments[index], self.segments[index + 1]
-        for cut in _moved_cuts(here, there):
+        for cut in _moved_cuts(here, there, self.edges):
             changes_s = (
                 self.seconds(index, here.device, here.first_layer, cut) - self.stage_s[index],
                 self.seconds(index + 1, there.device, cut + 1, there.last_layer) - self.stage_s[index + 1],
@@ -132,17 +135,18 @@ def _compare(one: _Move, other: _Move) -> int:
     return (ours > theirs) - (ours < theirs) or one[2] - other[2]
 
 
-def _moved_pairs(segments: Sequence[Segment]) -> Iterator[tuple[int, tuple[Segment, Segment]]]:
-    """The two stages at a cut that has moved by one layer, after the index of the first."""
+def _moved_pairs(segments: Sequence[Segment], edges: Sequence[int]) -> Iterator[tuple[int, tuple[Segment, Segment]]]:
+    """The two stages at a cut that has moved to the next place, after the index of the first."""
     for index, (before, after) in enumerate(pairwise(segments)):
-        yield from ((index, _cut_pair(before, after, cut)) for cut in _moved_cuts(before, after))
+        yield from ((index, _cut_pair(before, after, cut)) for cut in _moved_cuts(before, after, edges))
 
 
-def _moved_cuts(before: Segment, after: Segment) -> Iterator[int]:
-    """The last layers of the first of two stages, one less and one more."""
-    for cut in (before.last_layer - 1, before.last_layer + 1):
-        if before.first_layer <= cut < after.last_layer:
-            yield cut
+def _moved_cuts(before: Segment, after: Segment, edges: Sequence[int]) -> Iterator[int]:
+    """The last layers of the first of two stages with the cut at the place before and at the one behind."""
+    at = bisect_left(edges, after.first_layer)
+    for edge in (edges[at - 1], edges[at + 1]):
+        if before.first_layer < edge <= after.last_layer:
+            yield edge - 1
 
 
 def _cut_pair(before: Segment, after: Segment, cut: int) -> tuple[Segment, Segment]:
@@ -150,7 +154,7 @@ def _cut_pair(before: Segment, after: Segment, cut: int) -> tuple[Segment, Segme
     return before.covering(before.first_layer, cut), after.covering(cut + 1, after.last_layer)
 
 
-def neighbours(segments: Sequence[Segment]) -> Iterator[tuple[Segment, ...]]:
-    """The splits with one cut moved by one layer."""
-    for index, moved in _moved_pairs(segments):
+def neighbours(segments: Sequence[Segment], edges: Sequence[int]) -> Iterator[tuple[Segment, ...]]:
+    """The splits with one cut moved to the next of the places where stages may begin."""
+    for index, moved in _moved_pairs(segments, edges):
         yield (*segments[:index], *moved, *segments[index + 2 :])

@@ -22,7 +22,7 @@ from partition.plan.split import Segment
 
 Split = tuple[Segment, ...]
 Cuts = tuple[int, ...]
-"""The first layer of every stage but the first."""
+"""The first layer of every stage but the first, or its place among the layers where stages may begin."""
 Integers = NDArray[np.int64]
 Steps = Callable[[Integers], Floats]
 """About the step on each of some splits, given by their cuts."""
@@ -43,18 +43,28 @@ MOST_TRIED = 500
 
 
 def near_splits(
-    found: Sequence[Split], num_layers: int, steps_s: Steps, fits: Callable[[Split], bool], num_microbatches: int
+    found: Sequence[Split], edges: Sequence[int], steps_s: Steps, fits: Callable[[Split], bool], num_microbatches: int
 ) -> list[Split]:
-    """The splits found and the quickest others that fit: of all there are, or of those near the ones found."""
+    """The splits found and the quickest others that fit: of all there are, or of those near the ones found.
+
+    `edges` are the layers where stages may begin, from 0 on, and the number of layers.
+    """
     num_cuts = len(found[0]) - 1
     most = min(MOST_NEAR, MOST_REPLAYED // (2 * (num_cuts + 1) * num_microbatches))
     if not most or num_cuts > MOST_CUTS:
         return list(found)
-    known = [_cuts(split) for split in found]
-    is_few = math.comb(num_layers - 1, num_cuts) <= MOST_ORDERED
-    every = _all_cuts(num_layers, num_cuts) if is_few else _reached(known, num_layers, steps_s)
-    ranked = every[np.argsort(steps_s(every), kind="stable")[:MOST_TRIED]].tolist()
-    splits = (_covering(found[0], cuts, num_layers) for cuts in map(tuple, ranked) if cuts not in known)
+    firsts, num_blocks = np.array(edges), len(edges) - 1
+    place = {layer: index for index, layer in enumerate(edges)}
+    known = [tuple(place[layer] for layer in _cuts(split)) for split in found]
+
+    def steps_of_places(cuts: Integers) -> Floats:
+        return steps_s(firsts[cuts])
+
+    is_few = math.comb(num_blocks - 1, num_cuts) <= MOST_ORDERED
+    every = _all_cuts(num_blocks, num_cuts) if is_few else _reached(known, num_blocks, steps_of_places)
+    ranked = every[np.argsort(steps_of_places(every), kind="stable")[:MOST_TRIED]].tolist()
+    new = (cuts for cuts in map(tuple, ranked) if cuts not in known)
+    splits = (_covering(found[0], tuple(edges[at] for at in cuts), edges[-1]) for cuts in new)
     return [*found, *(split for _, split in zip(range(most), filter(fits, splits), strict=False))]
 
 
@@ -91,13 +101,13 @@ def _covering(split: Split, cuts: Cuts, num_layers: int) -> Split:
     return tuple(segment.covering(first, end - 1) for segment, (first, end) in zip(split, spans, strict=True))
 
 
-def _all_cuts(num_layers: int, num_cuts: int) -> Integers:
-    every = chain.from_iterable(combinations(range(1, num_layers), num_cuts))
+def _all_cuts(num_blocks: int, num_cuts: int) -> Integers:
+    every = chain.from_iterable(combinations(range(1, num_blocks), num_cuts))
     return np.fromiter(every, dtype=np.int64).reshape(-1, num_cuts)
 
 
-def _reached(found: Sequence[Cuts], num_layers: int, steps_s: Steps) -> Integers:
-    """Splits with runs of cuts moved by one layer, again and again from the quickest not yet left."""
+def _reached(found: Sequence[Cuts], num_blocks: int, steps_s: Steps) -> Integers:
+    """Splits with runs of cuts moved by one place, again and again from the quickest not yet left."""
     waiting = dict(zip(found, steps_s(np.array(found)).tolist(), strict=True))
     known = set(found)
     for _ in range(MOST_LEFT):
@@ -105,16 +115,16 @@ def _reached(found: Sequence[Cuts], num_layers: int, steps_s: Steps) -> Integers
             break
         start = min(waiting, key=lambda cuts: waiting[cuts])
         del waiting[start]
-        new = [cuts for cuts in _with_a_run_moved(start, num_layers) if cuts not in known]
+        new = [cuts for cuts in _with_a_run_moved(start, num_blocks) if cuts not in known]
         if new:
             waiting |= dict(zip(new, steps_s(np.array(new)).tolist(), strict=True))
             known |= set(new)
     return np.array(sorted(known))
 
 
-def _with_a_run_moved(cuts: Cuts, num_layers: int) -> Iterator[Cuts]:
-    """The cuts with some neighbouring ones moved by one layer, all the same way."""
-    ends = (0, *cuts, num_layers)
+def _with_a_run_moved(cuts: Cuts, num_blocks: int) -> Iterator[Cuts]:
+    """The cuts with some neighbouring ones moved by one place, all the same way."""
+    ends = (0, *cuts, num_blocks)
     for start, stop in combinations(range(len(cuts) + 1), 2):
         # Within a run the distances stay; at its ends one grows, and the other must not vanish.
         if ends[start + 1] - ends[start] > 1:

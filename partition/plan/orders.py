@@ -29,10 +29,17 @@ class Orders:
     total: int
     """Distinct orders of the devices that are needed."""
     is_exhaustive: bool
+    is_pinned: bool = False
+    """Whether only those count in which a split honours the pins, as far as they are listed."""
 
     @property
     def in_words(self) -> str:
         """What was tried."""
+        if self.is_pinned:
+            what = f"{self.total:,} orders of devices"
+            if self.is_exhaustive:
+                return f"{'the one order of devices' if self.total == 1 else f'all {what}'} that the pins allow tried"
+            return f"{len(self.tried)} of {what} tried, with the pins: not proved over orders"
         if self.is_exhaustive:
             return f"all {self.total:,} orders of unlike devices tried"
         others = f" and {len(self.tried) - 1} others" if len(self.tried) > 1 else ""
@@ -45,14 +52,20 @@ def device_orders(kinds: Sequence[Hashable], num_taken: int, speeds: Sequence[fl
     if total <= MOST_ORDERS:
         found = sorted(distinct_orders(kinds, num_taken), key=lambda order: (list(order) != sorted(order), order))
         return Orders(tried=tuple(found), total=total, is_exhaustive=True)
-    devices = range(len(kinds))
-    sorted_ones = (
-        tuple(devices),
-        tuple(sorted(devices, key=lambda device: -memory[device])),
-        tuple(sorted(devices, key=lambda device: -speeds[device])),
-        tuple(sorted(devices, key=lambda device: speeds[device])),
-    )
-    return Orders(tried=tuple(dict.fromkeys(sorted_ones)), total=total, is_exhaustive=False)
+    tried = orders_by_figures(len(kinds), figures_of(speeds, memory))
+    return Orders(tried=tried, total=total, is_exhaustive=False)
+
+
+def figures_of(speeds: Sequence[float], memory: Sequence[int]) -> tuple[Sequence[float], ...]:
+    """What devices are sorted by: the largest first, the fastest first, the slowest first."""
+    return [-of for of in memory], [-of for of in speeds], speeds
+
+
+def orders_by_figures(num_devices: int, figures: Sequence[Sequence[float]]) -> tuple[tuple[int, ...], ...]:
+    """The given order of so many devices, and those by each of some figures of them."""
+    devices = range(num_devices)
+    by_figures = (tuple(sorted(devices, key=of.__getitem__)) for of in figures)
+    return tuple(dict.fromkeys((tuple(devices), *by_figures)))
 
 
 def given_order(kinds: Sequence[Hashable], num_taken: int) -> Orders:

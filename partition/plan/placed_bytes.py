@@ -11,6 +11,7 @@ from functools import cached_property
 
 from partition.costs import StageSource
 from partition.graph import Category
+from partition.plan.constraints import Constraints
 from partition.plan.estimate import Layout
 from partition.plan.split import Segment
 
@@ -25,9 +26,12 @@ _HELD = (Category.PARAMETERS, Category.GRADIENTS, Category.OPTIMIZER)
 class PlacedBytes:
     """The bytes of every stage that a schedule places, on whatever layers."""
 
-    def __init__(self, layout: Layout, model: StageSource, limits: Sequence[int]) -> None:
+    def __init__(
+        self, layout: Layout, model: StageSource, limits: Sequence[int], constraints: Constraints | None = None
+    ) -> None:
         self.layout, self.model, self.limits = layout, model, limits
         self.placement = layout.schedule.placement
+        self.constraints = constraints or Constraints(num_layers=model.num_layers)
 
     def of(self, index: int, first: int, last: int) -> Bytes:
         """What a stage holds at every moment of its rank; what is the rank's stands with its first stage."""
@@ -104,8 +108,10 @@ class _Search:
         return sorted(range(first, num_layers - stages_left), key=lambda last: abs(last - aim))
 
     def _with_stage(self, index: int, first: int, last: int, held: tuple[Bytes, ...]) -> tuple[Bytes, ...] | None:
-        """What the ranks hold with one more stage; None where that, or what is to come, is too much."""
+        """What the ranks hold with one more stage; None where it may not be, or that or what is to come is too much."""
         rank, limits = self.placed.placement[index], self.placed.limits
+        if not self.placed.constraints.admits(rank, first, last):
+            return None
         with_own = tuple(map(int.__add__, held[rank], self.placed.of(index, first, last)))
         if max(with_own) > limits[rank]:
             return None

@@ -69,6 +69,9 @@ def read_plan(path: Path, search: Search) -> Candidate:
         problem = first_problem(error, "candidate")
         raise PartitionError(f"{path}: {problem}; plan again with `partition plan`") from None
     _check_layout(path, candidate, search)
+    broken = search.broken_by(candidate)
+    if broken:
+        raise PartitionError(f"{path}: breaks planner.keep_together or planner.pinned: {broken}; plan again")
     if candidate.strategy == "sharded":
         priced = search.price_sharded(candidate.num_devices)
     else:

@@ -121,6 +121,9 @@ class Pricing(AdmittedShapes):
     def price_sharded(self, num_ranks: int) -> Candidate:
         """The candidate that shares out every parameter over the first so many devices."""
         shape = self.sharded_shape(num_ranks)
+        if self.constraints.pins:
+            pinned = self.constraints.in_words(self.device_names)
+            return self._without_layout(shape, f"every device would have a part of every layer, with {pinned}")
         layout = ShardedLayout(cluster=self.cluster, model=self.model, num_ranks=num_ranks,
                                minibatch_size=self.minibatch_size)  # fmt: skip
         memory = sharded_memory(layout)

@@ -61,9 +61,15 @@ class Search(ShapeBounds):
         """The whole minibatch in one pass on the largest device, whether or not it fits or is to be considered."""
         largest = max(self.distinct_devices(), key=lambda device: self.cluster.devices[device].memory_bytes)
         shape = Shape(name="whole", strategy="whole", minibatch_size=self.minibatch_size, num_microbatches=1)
-        return self._on_one_device(shape, largest)
+        return self._with_all_layers(shape, largest)
 
     def _on_one_device(self, shape: Shape, device: int) -> Candidate:
+        refusal = self.alone_refusal(device)
+        if refusal:
+            return self._without_layout(self._named_at(shape, device), refusal)
+        return self._with_all_layers(shape, device)
+
+    def _with_all_layers(self, shape: Shape, device: int) -> Candidate:
         refusal = self._sizes.refusal(shape.sizes) or self._too_large(1, [device])
         if refusal:
             return self._without_layout(self._named_at(shape, device), refusal)
@@ -75,7 +81,7 @@ class Search(ShapeBounds):
 
     def device_suffix(self, device: int) -> str:
         """What ends the name of a candidate of one device; empty where devices are alike."""
-        return f"@{self.cluster.devices[device].name}" if len(self.distinct_devices()) > 1 else ""
+        return f"@{self.cluster.devices[device].name}" if self.has_unlike_kinds else ""
 
     def segment_alone(self, device: int) -> Segment:
         """All layers on one device."""
@@ -85,7 +91,7 @@ class Search(ShapeBounds):
 
     def _recomputing_alone(self, device: int) -> list[Candidate]:
         """Microbatches that fit one device with recomputation alone; where none do, the smallest."""
-        if not self._recomputes_whole:
+        if not self._recomputes_whole or self.alone_refusal(device):
             return []
         suffix = self.device_suffix(device)
         shapes = [
@@ -147,9 +153,13 @@ class Search(ShapeBounds):
             return self._without_layout(shape, reason)
         if self._is_too_much(shape):
             # Where the fastest split of all fits there is nothing to search.
-            fastest = self.price(shape, self._splitter(shape).fastest(placement_of(shape), shape.sizes[0]))
+            order, placement = self.first_order(shape), placement_of(shape)
+            (split,) = self._splits(shape, lambda of: [of.fastest(placement, shape.sizes[0])], (order,))
+            fastest = self.price(shape, split)
             return fastest if fastest.feasible else self._without_layout(shape, self._too_much(fastest))
         splits = self.splits_of(shape)
         if len(splits) > MOST_SPLITS_PRICED and self._surely_fits(shape):
             return self._fastest_on(shape, splits)
-        return self.best_on(shape, splits)
+        best = self.best_on(shape, splits)
+        too_large = "" if best.feasible else self.too_large_together(shape)
+        return replace(best, reason=f"{best.reason}; {too_large}") if too_large else best

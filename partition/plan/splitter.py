@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from partition.costs import Cluster, StageCost, StageSource
 from partition.graph import Spans
+from partition.plan.constraints import Constraints
 from partition.plan.estimate import Layout, Recomputing
 from partition.plan.fastest import FastestSplits, on_ranks, work_seconds
 from partition.plan.moves import MOST_STAGES_IMPROVED, Fits, with_improved
@@ -39,9 +40,15 @@ class Splitter(FastestSplits):
     """Finds splits of a model over the devices of one replica."""
 
     def __init__(
-        self, cluster: Cluster, model: StageSource, minibatch_size: int, sums: LayerSums | None = None
+        self,
+        cluster: Cluster,
+        model: StageSource,
+        minibatch_size: int,
+        sums: LayerSums | None = None,
+        constraints: Constraints | None = None,
     ) -> None:
-        super().__init__(cluster, model, minibatch_size, sums)
+        """As of `FastestSplits`."""
+        super().__init__(cluster, model, minibatch_size, sums, constraints)
         self.unlimited = cache(self._unlimited_splits)
         self._peaks: StagePeaks | None = None
 
@@ -130,8 +137,10 @@ class Splitter(FastestSplits):
             return seconds(index, device, first, last) if fill(index, device, first, last) <= 1 else math.inf
 
         problem = self._problem(num_stages, num_microbatches, rows)
-        fitting = optimal_split(replace(problem, stage_s=seconds_if_it_fits))
-        return fitting.segments if fitting is not None else _closest(replace(problem, stage_s=cache(fill)))
+        fitting = optimal_split(replace(problem, stage_s=self.within_constraints(seconds_if_it_fits)))
+        if fitting is not None:
+            return fitting.segments
+        return _closest(replace(problem, stage_s=self.within_constraints(cache(fill))))
 
     def _peaks_of(self, layout: Layout) -> StagePeaks:
         """The peaks under a layout: those of the last one are kept, for it is often asked for twice."""
@@ -170,7 +179,8 @@ class Splitter(FastestSplits):
             fits = peaks.recomputing(index, first, last) <= limits[device]
             return longer(index, device, first, last) if fits else math.inf
 
-        split = optimal_split(replace(self._problem(num_stages, num_microbatches, rows), stage_s=least_s))
+        problem = self._problem(num_stages, num_microbatches, rows)
+        split = optimal_split(replace(problem, stage_s=self.within_constraints(least_s)))
         if split is None:
             return []
         return [
@@ -198,7 +208,8 @@ class Splitter(FastestSplits):
     @cached_property
     def _again(self) -> Splitter:
         """The splits of stages that keep nothing."""
-        return Splitter(self.cluster, Recomputing(kept=self.model), self.minibatch_size)
+        again = Recomputing(kept=self.model)
+        return Splitter(self.cluster, again, self.minibatch_size, constraints=self.constraints)
 
     # Several stages a rank
 
@@ -209,7 +220,7 @@ class Splitter(FastestSplits):
             return unlimited
 
         limits = [self.cluster.devices[rank].memory_bytes for rank in range(layout.schedule.num_ranks)]
-        placed = PlacedBytes(layout, self.model, limits)
+        placed = PlacedBytes(layout, self.model, limits, self.constraints)
         found = self._improved(placement, layout.sizes, rows, placed.fits)
         if found:
             return found
@@ -218,7 +229,8 @@ class Splitter(FastestSplits):
             del device  # the schedule says which
             return placed.fill(index, first, last)
 
-        start = on_ranks(_closest(self._placed_problem(placement, fill)), placement)
+        problem = self._placed_problem(placement, self.within_constraints(fill, placement))
+        start = on_ranks(_closest(problem), placement)
         is_hopeless = any(placed.fill(index, *of[1:3]) > 1 for index, of in enumerate(start))
         if not is_hopeless and not placed.fits(start) and len(placement) <= MOST_STAGES_IMPROVED:
             start = fitting_split(placed, start) or start
@@ -237,11 +249,17 @@ class Splitter(FastestSplits):
         """A split, the one that it is improved to, and others that may be as quick."""
         from partition.plan.near_splits import near_splits, steps_of  # of NumPy, for which few verbs should wait
 
-        found = with_improved(start, placement, self._seconds(rows), fits)
+        admits, edges = self.constraints.admits, self.constraints.edges
+
+        def is_allowed(split: Sequence[Segment]) -> bool:
+            return all(admits(*segment[:3]) for segment in split) and fits(split)
+
+        fits_so = fits if self.constraints.is_free else is_allowed
+        found = with_improved(start, placement, self._seconds(rows), fits_so, edges)
         first_alike, devices = self.cluster.first_alike, self.cluster.devices
         sums = [self.sums.of(rows, devices[first_alike[rank]])[:2] for rank in placement]
         hops = [self._cuts(here, there, rows) for here, there in pairwise(placement)]
-        return near_splits(found, self.num_layers, steps_of(placement, sums, hops, len(sizes)), fits, len(sizes))
+        return near_splits(found, edges, steps_of(placement, sums, hops, len(sizes)), fits_so, len(sizes))
 
     def _placed_problem(self, placement: Sequence[int], stage_s: StageSeconds) -> SplitProblem:
         """A device of its own for every stage: which one, the schedule says."""
@@ -264,16 +282,16 @@ def _closest(problem: SplitProblem) -> tuple[Segment, ...]:
     return split.segments
 
 
-def few_splits(num_layers: int, placement: Sequence[int]) -> list[tuple[Segment, ...]]:
+def few_splits(constraints: Constraints, placement: Sequence[int]) -> list[tuple[Segment, ...]]:
     """Every split over stages placed so, where there are no more than a hundred; else none."""
-    num_cuts = len(placement) - 1
-    if math.comb(num_layers - 1, num_cuts) > MOST_SPLITS_TRIED:
+    num_cuts, (_, *inner, num_layers) = len(placement) - 1, constraints.edges
+    if math.comb(len(inner), num_cuts) > MOST_SPLITS_TRIED:
         return []
     found = []
-    for cuts in combinations(range(1, num_layers), num_cuts):
+    for cuts in combinations(inner, num_cuts):
         ends = zip((0, *cuts), (*cuts, num_layers), placement, strict=True)
         found.append(tuple(Segment(rank, first, end - 1) for first, end, rank in ends))
-    return found
+    return [split for split in found if all(constraints.admits(*segment[:3]) for segment in split)]
 
 
 def _no_seconds(*_: int) -> float:

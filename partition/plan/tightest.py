@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from partition.costs import Cluster, CostModel
+from partition.plan.constraints import Constraints
 from partition.plan.estimate import Layout
 from partition.plan.microbatches import size_classes
 from partition.plan.occupancy import StageOccupancy
@@ -12,13 +13,19 @@ from partition.plan.peaks import StagePeaks
 
 
 def some_split_fits(
-    layout: Layout, sizes: Sequence[int], cluster: Cluster, model: CostModel, *, is_recomputing: bool = False
+    layout: Layout,
+    sizes: Sequence[int],
+    cluster: Cluster,
+    model: CostModel,
+    constraints: Constraints,
+    *,
+    is_recomputing: bool = False,
 ) -> bool:
     """Whether the layers can be cut into contiguous stages, one a rank, that fit devices in their order.
 
     `layout` has the schedule and microbatches of the same pattern as `sizes`, the examples of each. Exact: for every
-    number of layers covered, the first device on which stages can end is all that matters to those that follow. With
-    `is_recomputing` a stage may be computed again, in either form.
+    number of layers covered, the first device on which stages can end is all that matters to those that follow: under
+    pins there are no more devices than stages. With `is_recomputing` a stage may be computed again, in either form.
     """
     distinct = size_classes(tuple(sizes))[0]
     peaks = StagePeaks(layout, lambda stage: StageOccupancy(stage, distinct, len(sizes)), model)
@@ -26,6 +33,9 @@ def some_split_fits(
     def needed_bytes(index: int, first: int, last: int) -> int:
         needed = peaks.plain(index, first, last)
         return min(needed, peaks.recomputing(index, first, last)) if is_recomputing else needed
+
+    def admits(device: int, first: int, last: int) -> bool:
+        return constraints.is_free or constraints.admits(device, first, last)
 
     layers, num_stages = model.network.num_layers, layout.schedule.num_stages
     ends: dict[int, int] = {0: -1}
@@ -38,7 +48,8 @@ def some_split_fits(
             limits = [one.memory_bytes for one in cluster.devices[device + 1 : len(cluster.devices) - left]]
             for last in range(first, layers - left) if left else (layers - 1,):
                 needed = needed_bytes(index, first, last)
-                place = next((place for place, limit in enumerate(limits) if limit >= needed), None)
+                may_be = (place for place, limit in enumerate(limits) if limit >= needed)
+                place = next((place for place in may_be if admits(device + 1 + place, first, last)), None)
                 if place is not None:
                     following[last + 1] = min(following.get(last + 1, len(cluster.devices)), device + 1 + place)
         ends = following

@@ -1,6 +1,7 @@
 """A plan file verified again, by other means than those that made it.
 
 layers   every layer once, in order, on distinct devices                                        read_plan
+pins     layer by layer, those kept together in one stage and pinned ones on their device   constraints.py
 memory   a ledger walks every row action by action; plans sum up distinct moments               simulation.py
 step     the schedule on integer arrays, all ranks at once; plans replay it rank by rank        schedule/fast
 split    a search over cuts by plain recursion on the costs of whole stages, memory included;
@@ -57,6 +58,7 @@ def verify_plan(path: Path, search: Search) -> tuple[Candidate, tuple[Check, ...
 
 def _checks(search: Search, candidate: Candidate) -> Iterator[Check]:
     yield Check(what="layers", passed=True, found=f"each once, on {candidate.num_devices} distinct devices, in order")
+    yield from _constraints(search, candidate)
     if candidate.sharding is None:
         yield _memory(search, candidate)
         yield from _step(search, candidate)
@@ -91,6 +93,14 @@ def _first_difference(claims: Mapping[str, object], comparison: Comparison) -> s
     anew = claims_of(plan_record(comparison.config, chosen, comparison.verdict, comparison.certificate))
     wrong = next((key for key in sorted(anew.keys() | claims.keys()) if anew.get(key) != claims.get(key)), None)
     return wrong and f"{wrong} is not what the comparison says, planned anew"
+
+
+def _constraints(search: Search, candidate: Candidate) -> Iterator[Check]:
+    """Layer by layer, as they were asked for; the searches go by where stages may begin and reach back to."""
+    if not search.constraints.is_free:
+        broken = search.broken_by(candidate)
+        words = search.constraints.in_words(search.device_names)
+        yield Check(what="pins", passed=not broken, found=broken or words)
 
 
 def _memory(search: Search, candidate: Candidate) -> Check:
@@ -197,8 +207,20 @@ def _problem_again(search: Search, candidate: Candidate) -> SplitProblem:
         cluster = cluster.arranged([stage.device_index for stage in candidate.stages if stage.replica_index == 0])
     rows, costs = layout.distinct_sizes[0], search.costs
 
+    devices = [stage.device_index for stage in candidate.stages if stage.replica_index == 0]
+    together = [*search.constraints.together, *(pin.run for pin in search.constraints.pins)]
+
+    def is_allowed(device: int, first: int, last: int) -> bool:
+        """Whether no run is cut and no layer is pinned to another device, of which each has its position here."""
+        is_whole = all(run.last_layer < first or last < run.first_layer or
+                       (first <= run.first_layer and run.last_layer <= last) for run in together)  # fmt: skip
+        return is_whole and all(run.last_layer < first or last < run.first_layer or devices[device] == pinned
+                                for run, pinned in search.constraints.pins)  # fmt: skip
+
     @cache
     def stage_s(index: int, device: int, first: int, last: int) -> float:
+        if not is_allowed(device, first, last):
+            return math.inf
         stage = costs.stage(first, last)
         occupancy = layout.occupancy(stage)
         needed = max(occupancy.bytes_at(moment) for (moment,) in layout.moments[index])
@@ -221,7 +243,7 @@ def _problem_again(search: Search, candidate: Candidate) -> SplitProblem:
         stage_s=stage_s,
         cut_s=cut_s,
         once_s=once_s,
-        first_alike=cluster.first_alike,
+        first_alike=tuple(range(len(devices))) if search.constraints.pins else cluster.first_alike,
     )
 
 

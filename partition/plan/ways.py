@@ -37,12 +37,15 @@ class Way:
 def ways(search: Search, counts: Sequence[int]) -> Iterator[Way]:
     """Every way once, in the order of the strategies."""
     for device in search.distinct_devices():
+        if search.alone_refusal(device):
+            continue
         yield from _ways_alone(search, counts, device)
     layers, devices = search.network.num_layers, len(search.cluster.devices)
     split = [shape for count in counts for shape in search.shapes_with(count)]
     split.sort(key=lambda shape: STRATEGIES.index(shape.strategy))
     for shape in split:
-        if shape.num_stages <= layers and shape.num_ranks * shape.num_replicas <= devices:
+        has_devices = shape.num_ranks * shape.num_replicas <= devices
+        if shape.num_stages <= layers and has_devices and not search.constraints_refusal(shape):
             yield Way(shape=shape)
             if search.is_recomputing:
                 yield Way(shape=replace(shape, name=f"{shape.name}-recompute"), is_recomputing=True)

@@ -10,6 +10,8 @@ from partition.report.table import counted, table
 from partition.units import format_bytes, format_seconds
 
 _LONGEST_NAME = 24
+SAME = 1e-9
+"""Sums that differ relatively by less are equal: they were added in another order."""
 
 
 def chain_split_record(split: ChainSplit) -> dict[str, object]:
@@ -22,6 +24,8 @@ def chain_split_record(split: ChainSplit) -> dict[str, object]:
         "lower_bound_s": split.lower_bound_s,
         "optimal": split.is_optimal,
         "orders": None if split.orders is None else split.orders.in_words,
+        "constraints": split.constraints or None,
+        "unconstrained": split.free_value,
         "objective": split.objective,
         "num_microbatches": split.num_microbatches,
         "stages": [
@@ -88,6 +92,19 @@ def _times(split: ChainSplit) -> str:
     return (
         f"Bound by {slowest}: {bottleneck} a microbatch.\n"
         f"A step takes {format_seconds(split.step_s)}: {sums}.\n"
-        f"No split into {counted(len(split.stages), 'stage')} has a shorter {split.objective}: proved by search"
-        f"{'' if split.orders is None else f', {split.orders.in_words}'}."
+        f"No split into {counted(len(split.stages), 'stage')} has a shorter {split.objective}"
+        f"{f' with {split.constraints}' if split.constraints else ''}: proved by search"
+        f"{'' if split.orders is None else f', {split.orders.in_words}'}.{_without_constraints(split)}"
     )
+
+
+def _without_constraints(split: ChainSplit) -> str:
+    """What the constraints cost, in a sentence; nothing where there are none."""
+    if split.free_value is None:
+        return ""
+    without = f"\nWithout that the {split.objective} would be {format_seconds(split.free_value)}"
+    if split.lower_bound_s <= split.free_value * (1 + SAME):
+        return f"{without} as well: it costs nothing."
+    if split.free_value == 0:
+        return f"{without}."
+    return f"{without}: it costs a factor of {split.lower_bound_s / split.free_value:.3g}."

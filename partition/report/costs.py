@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from partition.costs.profile import CostsFile, Curve, Messages
+from partition.costs.profile import CostsFile, Curve, Messages, Overheads
 from partition.report.table import counted, table
 from partition.units import format_bytes, format_seconds
 
@@ -30,11 +30,18 @@ def costs_text(file: CostsFile) -> str:
         )
     overheads = file.overheads
     parts.append(
-        f"Besides: {format_seconds(overheads.action_s)} for each action, {format_seconds(overheads.step_s)} for each "
-        f"step; norms and update: {format_seconds(overheads.update_s)} and "
-        f"{overheads.update_s_per_element * 1e9:.2f} ns for each element."
+        f"Besides: {format_seconds(overheads.action_s)} for each action{_hidden(overheads)}, "
+        f"{format_seconds(overheads.step_s)} for each step; norms and update: {format_seconds(overheads.update_s)} "
+        f"and {overheads.update_s_per_element * 1e9:.2f} ns for each element."
     )
     return "\n\n".join(parts)
+
+
+def _hidden(overheads: Overheads) -> str:
+    if overheads.exposed is None:
+        return ""
+    size, seconds = overheads.exposed.sizes[-1], overheads.exposed.seconds[-1]
+    return f" ({format_seconds(seconds)} of them not hidden behind the GPU's work at {counted(size, 'example')})"
 
 
 def _operators(file: CostsFile) -> str:

@@ -250,6 +250,8 @@ class Executor:
         """Take the norms of a stage once its gradients are complete."""
         if stage_index in self._sums:
             yield from self._wait(self._sums.pop(stage_index))
+        if self.step.meanwhile:
+            self.step.meanwhile()
         self.updates[stage_index].measure()
 
     def _agree_on_norm(self, norm_limit: float) -> Iterator[None]:

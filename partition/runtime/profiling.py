@@ -8,6 +8,10 @@ microbatch sizes. Where there are several ranks all do so at once.
     operator        from the end of the operator before it to its own: the buffers taken in between are in it
     update          norms and optimizer step, in seconds for each element
     action, step    what is left of a step of a tiny network, of few and of many microbatches
+
+A GPU works through what the host has queued. There the laps are those of its stream, in which marks cost the host time
+that training does not spend: they are made shorter by what steps without marks take less. And of what is added to an
+action only what the GPU's work does not hide counts, which is measured for every size.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -39,6 +43,7 @@ from partition.runtime.stage import INSTRUCTION_METHODS, Frame, Stage
 from partition.runtime.update import Update
 from partition.runtime.workers import Fleet, Parts
 from partition.runtime.world import World, share_largest
+from partition.schedule import Kind
 
 FILLS_CACHES_BYTES = 64 * 2**20
 """Parameters of a stand-in beyond which it is not made deeper: twice what the caches of large servers hold."""
@@ -51,6 +56,7 @@ BUDGET_S = 35.0
 LEAST_REPEATS, MOST_REPEATS = 3, 15
 ASSUMED_FREE_BYTES = 2**34
 """Of a host that does not say."""
+_ACTIONS = (Kind.F, Kind.B, Kind.I, Kind.W)
 TINY_WIDTH, TINY_MICROBATCHES, TINY_REPEATS = 8, 17, 15
 
 
@@ -58,13 +64,15 @@ class Stopwatch:
     """The laps of what runs on one device, in order."""
 
     def __init__(self, device: torch.device) -> None:
-        self._is_cuda = device.type == "cuda"
+        self.is_cuda = device.type == "cuda"
+        self.is_running = True
+        """Whether laps are taken; without, a step is as in training."""
         self.laps: list[tuple[Operator | None, Any, Any]] = []
         """What ran, None for an update, from when, until when."""
 
     def now(self) -> Any:
         """An instant: seconds, or an event on the GPU's stream."""
-        if not self._is_cuda:
+        if not self.is_cuda:
             return time.perf_counter()
         event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
@@ -72,7 +80,7 @@ class Stopwatch:
 
     def seconds(self) -> list[tuple[Operator | None, float]]:
         """Of every lap; the device has been waited for."""
-        if self._is_cuda:
+        if self.is_cuda:
             return [(of, start.elapsed_time(end) / 1000) for of, start, end in self.laps]
         return [(of, end - start) for of, start, end in self.laps]
 
@@ -86,6 +94,12 @@ class TimedStage(Stage):
 
     def run(self, program: Program, frame: Frame) -> None:
         """Interpret a program; what is given back at its end is the last operator's."""
+        if self._watch.is_running:
+            self._run_marked(program, frame)
+        else:
+            super().run(program, frame)
+
+    def _run_marked(self, program: Program, frame: Frame) -> None:
         laps, now = self._watch.laps, self._watch.now
         start, last = now(), None
         for instruction in program:
@@ -108,15 +122,17 @@ class TimedUpdate(Update):
 
     def measure(self) -> None:
         """Take the norms."""
-        start = self._watch.now()
-        super().measure()
-        self._watch.laps.append((None, start, self._watch.now()))
+        self._timed(super().measure)
 
     def apply(self, scale: float = 1.0) -> None:
         """Update the parameters."""
+        self._timed(partial(super().apply, scale))
+
+    def _timed(self, run: Callable[[], None]) -> None:
         start = self._watch.now()
-        super().apply(scale)
-        self._watch.laps.append((None, start, self._watch.now()))
+        run()
+        if self._watch.is_running:
+            self._watch.laps.append((None, start, self._watch.now()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,19 +155,23 @@ def measure_layers(config: ExperimentConfig, world: World, share_bytes: int, bud
     tiny_s, update_s = _measure_tiny(config, world, share_bytes)
     (few, few_s), (many, many_s) = tiny_s
     action_s = max(0.0, (many_s - few_s) / (2 * (many - few)))
+    step_s = max(0.0, few_s - 2 * few * action_s)
     found: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+    exposed: dict[int, tuple[float, float]] = {}
     updates = []
     for rows in sizes:
         steps = _steps(search, rows, world, budget_s / len(sizes))
-        updates += [update_s for _, update_s in steps]
-        for key in steps[0][0]:
-            found[key][rows] = median_and_spread([operators_s[key] for operators_s, _ in steps])
+        updates += [step.update_s for step in steps]
+        exposed[rows] = median_and_spread([max(0.0, step.rest_s - step_s) / step.num_actions for step in steps])
+        for key in steps[0].operators_s:
+            found[key][rows] = median_and_spread([step.operators_s[key] for step in steps])
     elements = search.model.stage(0, search.network.num_layers - 1).parameter_elements
     return Layers(
         operators={key: curve(of) for key, of in found.items()},
         overheads=Overheads(
             action_s=action_s,
-            step_s=max(0.0, few_s - 2 * few * action_s),
+            exposed=curve(exposed) if config.cluster.devices[0].kind == "cuda" else None,
+            step_s=step_s,
             update_s=update_s,
             update_s_per_element=max(0.0, statistics.median(updates) - update_s) / elements,
         ),
@@ -261,19 +281,23 @@ def _candidate(search: Search, rows: int, count: int, schedule: str) -> Candidat
 
 
 def _candidates(search: Search, rows: int) -> list[Candidate]:
-    """What is measured at one size: a step with full backwards, and one with I and W."""
+    """What is measured at one size, where it fits: a step with full backwards, and one with I and W."""
+    return [candidate for candidate in _both(search, rows) if candidate.feasible]
+
+
+def _both(search: Search, rows: int) -> list[Candidate]:
     count = max(1, min(MOST_MICROBATCHES, search.minibatch_size // rows))
     return [_candidate(search, rows, count, schedule) for schedule in ("1f1b", "zb_h1")]
 
 
 def _fitting(search: Search, sizes: Sequence[int]) -> list[int]:
-    """The sizes of which the device holds both steps, in increasing order as they are given.
+    """The sizes of which the device holds a step, in increasing order as they are given.
 
-    Raises PartitionError where it holds those of none.
+    Raises PartitionError where it holds none.
     """
-    found = [rows for rows in sizes if all(candidate.feasible for candidate in _candidates(search, rows))]
+    found = [rows for rows in sizes if _candidates(search, rows)]
     if not found:
-        raise _refusal(search, next(one for one in _candidates(search, sizes[0]) if not one.feasible))
+        raise _refusal(search, _both(search, sizes[0])[0])
     return found
 
 
@@ -289,35 +313,63 @@ def _refusal(search: Search, candidate: Candidate) -> PartitionError:
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """One step of the stand-in."""
+    """One step of the stand-in, or the mean of several."""
 
     operators_s: dict[str, float]
     """Mean over all that ran, by key."""
     update_s: float
     rest_s: float
     """What neither operators nor update took."""
+    num_actions: float
+    total_s: float
+    """As the host sees it, marks and all."""
+
+    def times(self, factor: float) -> _Step:
+        """The same with all seconds so many times as long."""
+        return _Step(
+            operators_s={key: factor * of for key, of in self.operators_s.items()},
+            update_s=factor * self.update_s,
+            rest_s=factor * self.rest_s,
+            num_actions=self.num_actions,
+            total_s=factor * self.total_s,
+        )
 
 
-def _steps(search: Search, rows: int, world: World, budget_s: float) -> list[tuple[dict[str, float], float]]:
-    """Seconds of every operator and of the update at one size, step after step until the time is up.
+def _steps(search: Search, rows: int, world: World, budget_s: float) -> list[_Step]:
+    """Steps at one size, one after another until the time is up.
 
-    Each is the mean of a step with full backwards and one with I and W.
+    Each is the mean of a step with full backwards and, where that fits, one with I and W.
     """
     runs = [Runner(search, candidate) for candidate in _candidates(search, rows)]
+    is_cuda = search.cluster.devices[0].kind == "cuda"
+    per_repeat = len(runs) * (2 if is_cuda else 1)
     for runner in runs:
         runner.step()
     slowest_s = float(share_largest(world, [max(runner.step_s() for runner in runs)])[0])
-    repeats = round(min(MOST_REPEATS, max(LEAST_REPEATS, budget_s / (2 * slowest_s))))
-    found = []
+    repeats = round(min(MOST_REPEATS, max(LEAST_REPEATS, budget_s / (per_repeat * slowest_s))))
+    found, factors = [], []
     for _ in range(repeats):
-        both = [runner.step() for runner in runs]
-        keys = both[0].operators_s.keys() | both[1].operators_s.keys()
-        operators_s = {
-            key: statistics.mean(one.operators_s[key] for one in both if key in one.operators_s) for key in keys
-        }
-        found.append((operators_s, statistics.mean(one.update_s for one in both)))
+        found.append(_mean([runner.step() for runner in runs]))
+        if is_cuda:
+            unmarked_s = statistics.mean(runner.step_s(is_marked=False) for runner in runs)
+            factors.append(unmarked_s / found[-1].total_s)
     share_largest(world, [0.0])  # none goes on to the next size, and leaves the machine quieter, while others measure
-    return found
+    factor = min(1.0, statistics.median(factors)) if factors else 1.0
+    return [step.times(factor) for step in found]
+
+
+def _mean(steps: Sequence[_Step]) -> _Step:
+    keys = {key for step in steps for key in step.operators_s}
+    return _Step(
+        operators_s={
+            key: statistics.mean(step.operators_s[key] for step in steps if key in step.operators_s)
+            for key in sorted(keys)
+        },
+        update_s=statistics.mean(step.update_s for step in steps),
+        rest_s=statistics.mean(step.rest_s for step in steps),
+        num_actions=statistics.mean(step.num_actions for step in steps),
+        total_s=statistics.mean(step.total_s for step in steps),
+    )
 
 
 def _measure_tiny(
@@ -352,21 +404,26 @@ class Runner:
             candidate,
             parts=Parts(stage=partial(TimedStage, self._watch), update=partial(TimedUpdate, self._watch)),
         )
+        row = search.layouts(candidate)[0].schedule.rows[0]
+        self._num_actions = sum(action.kind in _ACTIONS for action in row)
         self._x, self._y = made_up_examples(search, candidate.minibatch_size)
         self._examples = np.random.default_rng(0).permutation(candidate.minibatch_size)
 
-    def step_s(self) -> float:
-        """Seconds of a step, with the taking of its time."""
+    def step_s(self, *, is_marked: bool = True) -> float:
+        """Seconds of a step, with the taking of its laps or without."""
+        self._watch.is_running = is_marked
         start_s = time.perf_counter()
         self.step()
-        return time.perf_counter() - start_s
+        taken_s = time.perf_counter() - start_s
+        self._watch.is_running = True
+        return taken_s
 
     def step(self) -> _Step:
         """One step, timed; a learning rate so small that nothing grows."""
         self._watch.laps.clear()
         # Not the fleet's own figure: that begins where its last step ended, and has in it what is done here between.
         start_s = time.perf_counter()
-        self._fleet.train(self._x, self._y, self._examples, learning_rate=1e-30)
+        self._fleet.train(self._x, self._y, self._examples, learning_rate=1e-30, upcoming=self._examples)
         total_s = time.perf_counter() - start_s
         seconds: dict[str, list[float]] = defaultdict(list)
         update_s = 0.0
@@ -379,4 +436,6 @@ class Runner:
             operators_s={key: statistics.fmean(of) for key, of in seconds.items()},
             update_s=update_s,
             rest_s=max(0.0, total_s - update_s - sum(map(sum, seconds.values()))),
+            num_actions=self._num_actions,
+            total_s=total_s,
         )

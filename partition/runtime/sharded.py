@@ -67,12 +67,14 @@ class ShardedModel:
         learning_rate: float | None = None,
         stop_signal: int = 0,
         step: int | None = None,
+        upcoming: NDArray[np.int64] | None = None,
     ) -> StepResult:
         """One optimizer step on the given examples; this rank computes on its share.
 
-        What dropout drops comes from torch's own generator, whatever the number of the step.
+        What dropout drops comes from torch's own generator, whatever the number of the step, and rows are read when
+        they are needed.
         """
-        del step
+        del step, upcoming
         self.model.train()
         start_s = time.perf_counter() if self._ended_s is None else self._ended_s
         if learning_rate is not None:

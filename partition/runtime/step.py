@@ -29,6 +29,8 @@ class Step:
     """Takes the logits of each microbatch where the row is for prediction; None for training."""
     examine: Callable[[int, int, Tensor], None] | None = None
     """Sees, of which rank, which layer's output in prediction."""
+    meanwhile: Callable[[], None] | None = None
+    """Called before the host first waits for a GPU that has all its work but the update."""
 
     def frame(self, microbatch: int) -> Frame:
         """An empty frame for a microbatch, whichever stage it is of."""

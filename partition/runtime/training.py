@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +94,8 @@ def train(
     whole_s: list[float] = []  # of the steps on a whole minibatch, which the prediction is for
     steps = range(start.step + 1, total + 1)
     stop_signal = 0
-    for step, examples in zip(steps, _examples(config, candidate, dataset.num_train, start), strict=False):
+    each_with_next = pairwise(_examples(config, candidate, dataset.num_train, start))
+    for step, (examples, upcoming) in zip(steps, each_with_next, strict=False):
         rate = learning_rate_at(config.optimizer, candidate.learning_rate, step, total)
         try:
             result = fleet.train(
@@ -103,6 +105,7 @@ def train(
                 learning_rate=rate,
                 stop_signal=watch.stop_signal if watch else 0,
                 step=step,
+                upcoming=upcoming if step < total else None,
             )
         except PeerError as error:
             error.step = step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +22,7 @@ from partition.runtime.channel import Channels, MessageKey, NobodyThere
 from partition.runtime.clock import SimulatedClock
 from partition.runtime.executor import Executor
 from partition.runtime.fault import Findings, describe_fault
-from partition.runtime.feed import MinibatchFeed, example_weight
+from partition.runtime.feed import MinibatchFeed, example_weight, fed_variables
 from partition.runtime.made_up import made_up_examples
 from partition.runtime.parameters import Parameters
 from partition.runtime.step import Step
@@ -65,6 +66,8 @@ class Fleet:
         self._priced: dict[tuple[int, int], tuple[Layout, ReplayCosts]] = {}
         self._ended_s: float | None = None
         self._step = 0
+        self._coming: tuple[NDArray[np.int64], dict[int, MinibatchFeed]] | None = None
+        """The examples of the next minibatch, and its feeds with rows that wait in the host's memory."""
         if self.world.is_shared and any(worker.device.torch_device.type == "cuda" for worker in self.workers):
             self.rehearse()
 
@@ -97,17 +100,20 @@ class Fleet:
         learning_rate: float | None = None,
         stop_signal: int = 0,
         step: int | None = None,
+        upcoming: NDArray[np.int64] | None = None,
     ) -> StepResult:
         """One optimizer step on the given examples, at most a minibatch of them.
 
         Without a learning rate it is the one of the step before, and without the number of the step the next one: what
         dropout drops follows from it. `stop_signal` tells all ranks that this process has been asked to stop.
+        `upcoming` are the examples of the step after it: their first rows are gathered while a GPU computes.
         """
         if learning_rate is not None:
             self._set_learning_rate(learning_rate)
         start_s = self._align_clocks() if self._ended_s is None else self._ended_s
         self._step = self._step + 1 if step is None else step
-        num_losses = self.run_minibatch(x, y, examples, example_weight(self.search.network.loss, y, examples))
+        weight = example_weight(self.search.network.loss, y, examples)
+        num_losses = self.run_minibatch(x, y, examples, weight, upcoming)
         numbers = {
             worker.rank: self._numbers(worker, num_losses[worker.replica], stop_signal) for worker in self.workers
         }
@@ -122,13 +128,23 @@ class Fleet:
             noise=totals.noise(len(examples)),
         )
 
-    def run_minibatch(self, x: Examples, y: Examples, examples: NDArray[np.int64], weight: float) -> dict[int, int]:
+    def run_minibatch(
+        self,
+        x: Examples,
+        y: Examples,
+        examples: NDArray[np.int64],
+        weight: float,
+        upcoming: NDArray[np.int64] | None = None,
+    ) -> dict[int, int]:
         """Run the candidate's schedule on at most a minibatch of examples, each of the given weight.
 
         Gives the number of microbatches, and so of losses, of every replica that lives here.
         """
         runs: list[Run] = []
         num_losses: dict[int, int] = {}
+        is_ready = self._coming is not None and self._coming[0] is examples
+        feeds = self._coming[1] if self._coming and is_ready else self._feeds(x, y, examples)
+        self._coming = None
         for replica, first, part in self._parts(examples):
             layout, costs = self._priced_layout(replica, len(part))
             num_losses[replica] = layout.num_microbatches
@@ -137,14 +153,31 @@ class Fleet:
                 weight=weight,
                 step=self._step,
                 first_example=first,
-                feed=MinibatchFeed(x, y, part, layout.sizes),
+                feed=feeds[replica],
                 seconds=costs.seconds_of,
+                meanwhile=None if upcoming is None else partial(self._look_ahead, x, y, upcoming),
             )
             runs += self.runs(replica, layout.schedule, step, _transfers(costs))
         run_in_turn(runs)
         for worker in self.workers:
             worker.device.synchronize()
         return num_losses
+
+    def _feeds(self, x: Examples, y: Examples, examples: NDArray[np.int64]) -> dict[int, MinibatchFeed]:
+        """Of every replica that lives here."""
+        return {
+            replica: MinibatchFeed(x, y, part, self._priced_layout(replica, len(part))[0].sizes)
+            for replica, _, part in self._parts(examples)
+        }
+
+    def _look_ahead(self, x: Examples, y: Examples, examples: NDArray[np.int64]) -> None:
+        """Gather the rows that the GPUs here will ask for first; once for every step."""
+        on_gpus = [worker for worker in self.workers if worker.device.torch_device.type == "cuda"]
+        if self._coming is not None or not on_gpus:
+            return
+        self._coming = (examples, self._feeds(x, y, examples))
+        for worker in on_gpus:
+            self._coming[1][worker.replica].gather(fed_variables(worker.stages, self.candidate.num_stages))
 
     def _set_learning_rate(self, learning_rate: float) -> None:
         for worker in self.workers:

@@ -134,3 +134,66 @@ def test_the_example_of_the_documentation(capsys: pytest.CaptureFixture[str]) ->
         str(configs / "chain.yaml"),
     )  # fmt: skip
     assert len(found["boundaries"]) == 3  # type: ignore[arg-type]
+
+
+def stages(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[tuple[str, int, int]]:
+    """Device, first and last layer of every stage."""
+    capsys.readouterr()
+    assert main(["split", *arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    return [(stage["device"], stage["first_layer"], stage["last_layer"]) for stage in found["stages"]]
+
+
+def test_layers_are_kept_together_and_pinned(table: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By name and by index, on like devices and on those of a cluster in another order than its own."""
+    Path("cluster.yaml").write_text(CLUSTER)
+    assert stages(capsys, table, "--stages", "2", "--keep-together", "block 1", "head") == [("0", 0, 0), ("1", 1, 4)]
+    assert stages(capsys, table, "--stages", "3", "--pin", "0", "0", "2", "--pin", "2", "2", "0")[::2] == [
+        ("2", 0, 1),
+        ("1", 3, 4),
+    ]
+    on_cluster = stages(capsys, table, "--stages", "2", "--cluster", "cluster.yaml", "--pin", "0", "0", "simulated:1")
+    assert [device for device, _, _ in on_cluster] == ["simulated:1", "simulated:0"]
+
+
+def test_what_constraints_cost_is_said(table: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten and eight seconds to begin with; two and fourteen with all but the first together."""
+    arguments = ("split", table, "--stages", "2", "--objective", "bottleneck")
+    assert main([*arguments, "--keep-together", "1", "4"]) == 0
+    out = capsys.readouterr().out
+    assert "No split into 2 stages has a shorter bottleneck with layers 1-4 kept together: proved by search." in out
+    assert "Without that the bottleneck would be 10.0 s: it costs a factor of 1.4." in out
+    assert main([*arguments, "--keep-together", "0", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["constraints"], found["unconstrained"]) == ("layers 0-1 kept together", found["bottleneck_s"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--keep-together", "0", "9"), "--keep-together: there is no layer 9; layers are 0 to 4"),
+        (("--keep-together", "0", "tail"), "--keep-together: no layer is named 'tail'; write a name of the table, or "),
+        (("--pin", "0", "0", "2"), "--pin: there is no device 2; write 0 to 1"),
+        (("--pin", "0", "2", "0", "--pin", "2", "3", "1"), "--pin: layers 0-3, kept in one stage, cannot be on 1 and"),
+        (("--keep-together", "0", "4"), "chain.csv: 2 stages, but layers kept together leave 1 parts; take at most 1"),
+        (
+            ("--pin", "0", "0", "1", "--pin", "2", "2", "0", "--pin", "4", "4", "1"),
+            "chain.csv: no order of 2 devices has a split with layer 0 pinned to 1, layer 2 pinned to 0, layer 4",
+        ),
+    ],
+)
+def test_constraints_that_cannot_be(
+    table: str, options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line on stderr."""
+    assert main(["split", table, "--stages", "2", *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"partition: {message}")
+    assert captured.err.count("\n") == 1
+
+
+def test_layers_kept_together_that_fit_no_device(table: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 3, as where nothing fits at all."""
+    assert main(["split", table, "--stages", "2", "--memory", "2700 B", "--keep-together", "1", "3"]) == 3
+    assert "layers 1-3, kept in one stage, need " in capsys.readouterr().err

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import random
 import time
+from dataclasses import replace
+from itertools import combinations, permutations
 
 import pytest
 
 from partition.costs import Chain, LayerCost
-from partition.errors import NothingFitsError
+from partition.errors import NothingFitsError, PartitionError
 from partition.plan.chain_problem import alike_problem
 from partition.plan.chain_split import ChainSplit, Objective, split_chain
+from partition.plan.constraints import Constraints, Pin, Run
 from tests.plan.chains import brute_force, random_chain, random_problem, stage_bytes, value
+from tests.plan.constraint_cases import allowed_splits, is_allowed, random_constraints
 
 
 def split_or_none(seed: int, objective: Objective) -> ChainSplit | None:
@@ -85,3 +89,67 @@ def test_a_thousand_layers_and_64_stages_take_seconds(objective: Objective) -> N
     split = split_chain(alike_problem(chain, 64, 64, bytes_per_s=500.0, limit_bytes=limit_bytes), objective)
     assert time.perf_counter() - start < 10
     assert len(split.stages) == 64
+
+
+@pytest.mark.parametrize("objective", ["step", "bottleneck"])
+@pytest.mark.parametrize("block", range(3))
+def test_under_constraints_equals_brute_force(block: int, objective: Objective) -> None:
+    """Over every allowed choice of cuts and, with pins, of devices in any order."""
+    outcomes = set()
+    for seed in range(block * 60, block * 60 + 60):
+        choose, problem = random.Random(seed), random_problem(seed)
+        layers, devices = len(problem.chain.layers), len(problem.places)
+        constraints = random_constraints(choose, layers, devices)
+        kinds = tuple(range(devices)) if constraints.pins else ()
+        problem = replace(problem, constraints=constraints, kinds=kinds)
+        orders = permutations if constraints.pins else combinations
+        values = [
+            value(problem, tuple(first for _, first, _ in split[1:]), placement, objective)
+            for placement in orders(range(devices), problem.num_stages)
+            for split in allowed_splits(constraints, placement)
+        ]
+        try:
+            found = split_chain(problem, objective)
+        except NothingFitsError:
+            assert min(values) == math.inf
+            outcomes.add("nothing fits")
+            continue
+        except PartitionError:
+            assert values == []
+            outcomes.add("no split")
+            continue
+        outcomes.add("split")
+        assert found.lower_bound_s == pytest.approx(min(values), rel=1e-11)
+        stages = [(int(stage.device), stage.first_layer, stage.last_layer) for stage in found.stages]
+        assert is_allowed(constraints, stages)
+        assert (found.free_value is None) is constraints.is_free
+    assert outcomes == {"split", "no split", "nothing fits"}
+
+
+def test_layers_kept_together_that_no_device_holds_are_named() -> None:
+    """With the least memory that would hold them: in the stage that keeps fewest microbatches."""
+    layers = tuple(
+        LayerCost(name=f"{at}", forward_s=1, backward_s=2, activation_bytes=8, parameter_bytes=100, saved_bytes=10)
+        for at in range(6)
+    )
+    problem = alike_problem(Chain(source="t", layers=layers), 2, 4, limit_bytes=700)
+    together = Constraints(num_layers=6, together=(Run(2, 4),))
+    with pytest.raises(NothingFitsError, match=r"layers 2-4, kept in one stage, need 662 B .*662 bytes. with no other"):
+        split_chain(replace(problem, places=(replace(problem.places[0], limit_bytes=640),) * 2, constraints=together),
+                    "step")  # fmt: skip
+    pinned = Constraints(num_layers=6, pins=(Pin(Run(3, 5), 1),))
+    smaller = (problem.places[0], replace(problem.places[1], limit_bytes=600))
+    with pytest.raises(NothingFitsError, match=r"layers 3-5, kept in one stage, .* device 1 has 600 B"):
+        split_chain(replace(problem, places=smaller, constraints=pinned), "step")
+
+
+def test_hundreds_of_layers_under_constraints() -> None:
+    """Every third layer begins a group; a layer in the middle is on the last device."""
+    chain = random_chain(random.Random(1), 600)
+    together = tuple(Run(at, at + 2) for at in range(0, 600, 3))
+    constraints = Constraints(num_layers=600, together=together, pins=(Pin(Run(240, 240), 7),))
+    split = split_chain(replace(alike_problem(chain, 8, 16), constraints=constraints), "step")
+    stages = [(int(stage.device), stage.first_layer, stage.last_layer) for stage in split.stages]
+    assert is_allowed(constraints, stages)
+    assert split.free_value is not None
+    assert split.free_value <= split.step_s <= 1.05 * split.free_value

@@ -14,6 +14,7 @@ from partition.plan.largest import LargestFit, largest_fitting
 from partition.plan.shape import Shape
 
 from .conftest import build_config, with_memory
+from .constraint_cases import is_allowed
 
 
 def random_search(seed: int, num_devices: int, **planner: object) -> Search:
@@ -56,7 +57,8 @@ def all_splits(search: Search, shape: Shape) -> list[list[Segment]]:
 def largest_of_all(search: Search, fit: LargestFit, num_stages: int) -> int:
     """By trying one size after the other on every split."""
     size, least = 0, fit.num_replicas * fit.num_microbatches
-    splits = all_splits(search, shape_of(fit, least, num_stages))
+    splits = [split for split in all_splits(search, shape_of(fit, least, num_stages))
+              if is_allowed(search.constraints, [segment[:3] for segment in split])]  # fmt: skip
     while True:
         following = max(size + 1, least)
         splits = [of for of in splits if fits_on(search, shape_of(fit, following, num_stages), of)]
@@ -96,6 +98,20 @@ def test_with_several_stages_a_device_too_where_splits_are_few(
         assert all(found == most for found, most in pairs)
     else:
         assert sum(found for found, _ in pairs) >= 0.9 * sum(most for _, most in pairs)
+
+
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
+def test_under_constraints_it_is_the_largest_on_what_they_allow(seed: int) -> None:
+    """One stage a device and two; ways that cannot honour them are left out."""
+    planner = {"keep_together": ((1, 2),), "pinned": ({"layers": (0, 0), "device": 1},)}
+    for schedule, ranks in (("1f1b", 3), ("interleaved_1f1b", 2)):
+        search = random_search(seed, ranks, strategies=("accumulate", "pipeline", "data_parallel"),
+                               schedules=(schedule,), **planner)  # fmt: skip
+        fits = [fit for fit in largest_fitting(search, (2,)) if fit.strategy != "accumulate"]
+        assert {fit.strategy for fit in fits} == {"pipeline"}
+        for fit in fits:
+            stages = fit.num_ranks * (1 if schedule == "1f1b" else 2)
+            assert fit.minibatch_size == largest_of_all(search, fit, stages)
 
 
 def test_replicas_need_every_device_of_a_position_to_hold_its_part() -> None:

@@ -40,7 +40,7 @@ def test_they_fit_are_distinct_and_begin_with_those_found(num_layers: int) -> No
     def fits(of: tuple[Segment, ...]) -> bool:
         return of[0].last_layer == 1
 
-    found = near_splits([start], num_layers, steps_s, fits, 4)
+    found = near_splits([start], range(num_layers + 1), steps_s, fits, 4)
     assert found[0] == start
     assert len(set(found)) == len(found) == 1 + MOST_NEAR
     assert all(fits(of) and of[-1].last_layer == num_layers - 1 for of in found)
@@ -51,9 +51,9 @@ def test_the_best_by_the_order_is_among_them() -> None:
     steps_s = steps_of(V, [(ENDS, STARTS)] * 4, NO_HOPS, num_microbatches=4)
     every = [(a, b, c) for a in range(1, 6) for b in range(a + 1, 7) for c in range(b + 1, 8)]
     best = every[int(np.argmin(steps_s(np.array(every))))]
-    assert split(*best) in near_splits([split(1, 2, 3)], 8, steps_s, lambda _: True, 4)
+    assert split(*best) in near_splits([split(1, 2, 3)], range(9), steps_s, lambda _: True, 4)
 
 
 def test_long_schedules_are_not_replayed_for_more() -> None:
     steps_s = steps_of(V, [(ENDS, STARTS)] * 4, NO_HOPS, num_microbatches=600)
-    assert near_splits([split(1, 2, 3)], 8, steps_s, lambda _: True, 600) == [split(1, 2, 3)]
+    assert near_splits([split(1, 2, 3)], range(9), steps_s, lambda _: True, 600) == [split(1, 2, 3)]

@@ -30,7 +30,7 @@ def test_it_says_what_the_splitter_finds(seed: int) -> None:
     (segments,) = Splitter(search.cluster, search.model, shape.minibatch_size).splits(layout)
     loads = rank_loads(search.stages_of(shape, segments))
     is_found = all(load.peak_bytes <= load.limit_bytes for load in loads)
-    assert some_split_fits(layout, sizes, search.cluster, search.model) is is_found
+    assert some_split_fits(layout, sizes, search.cluster, search.model, search.constraints) is is_found
 
 
 def test_the_splits_above_are_of_both_kinds() -> None:
@@ -39,4 +39,4 @@ def test_the_splits_above_are_of_both_kinds() -> None:
     layout = Layout.of("1f1b", 3, shape.sizes[0], 3)
     for limit, fits in ((2**20, True), (100, False)):
         search = Search(with_memory(build_config(), *(limit,) * 3))
-        assert some_split_fits(layout, shape.sizes[0], search.cluster, search.model) is fits
+        assert some_split_fits(layout, shape.sizes[0], search.cluster, search.model, search.constraints) is fits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from partition.config import ExperimentConfig
 from partition.data.dataset import load
 from partition.plan import Search
 from partition.record import Metrics
-from partition.runtime import Result, train
+from partition.runtime import Fleet, Result, train
 
 Make = Callable[..., ExperimentConfig]
 ADAM = {"name": "adam", "lr": 1e-2}
@@ -125,3 +126,23 @@ def test_another_microbatch_size_is_close_but_not_the_same(make_config: Make) ->
     four, _ = run(config, "accumulate-4")
     assert [one.loss_hex for one in two] != [one.loss_hex for one in four]
     assert [one.loss for one in two] == pytest.approx([one.loss for one in four], rel=1e-4)
+
+
+def test_rows_that_are_gathered_ahead_are_those_of_their_minibatch(make_config: Make) -> None:
+    """On a GPU; elsewhere nothing is gathered ahead. The last minibatch is short, and one comes that was not told."""
+    config = make_config(planner={"num_microbatches": (4,)})
+    search, dataset = Search(config), load(config)
+    candidate = next(one for one in search.candidates() if one.name == "accumulate-4")
+    chosen = np.random.default_rng(0).permutation(64)
+    minibatches = [chosen[:22], chosen[22:44], chosen[44:], chosen[10:32], chosen[:22]]
+    told = [*minibatches[1:3], minibatches[0], minibatches[4], None]
+    losses = []
+    for is_told in (False, True):
+        fleet = Fleet(search, candidate)
+        losses.append(
+            [
+                fleet.train(dataset.train_x, dataset.train_y, examples, upcoming=upcoming if is_told else None).loss
+                for examples, upcoming in zip(minibatches, told, strict=True)
+            ]
+        )
+    assert losses[0] == losses[1]

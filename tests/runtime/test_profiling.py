@@ -43,20 +43,24 @@ def test_one_disturbed_repetition_is_no_spread() -> None:
     assert median_and_spread([1.0] * 8 + [100.0]) == (1.0, 0.0)
 
 
-def limits(make: ExperimentConfig, rows: int) -> list[int]:
-    """The bytes that each of the two steps of a size takes."""
-    candidates = _candidates(stand_in_search(make, 2**40), rows)
+def limits(config: ExperimentConfig, rows: int) -> list[int]:
+    """The bytes that each of the two steps of a size takes, full backwards first."""
+    candidates = _candidates(stand_in_search(config, 2**40), rows)
     return [candidate.predicted.peak_bytes[0] for candidate in candidates if candidate.predicted]
 
 
 @pytest.mark.parametrize("rows", SIZES)
-def test_a_size_is_measured_where_both_of_its_steps_fit(rows: int) -> None:
-    """Only full backwards were looked at, which take less than those in halves, in another number of microbatches."""
+def test_a_size_is_measured_with_those_of_its_steps_that_fit(rows: int) -> None:
+    """Near the limit only full backwards fit: without them the largest size was read off the line through smaller."""
     config = build_config()
-    enough = max(limits(config, rows))
-    assert rows in _fitting(stand_in_search(config, enough), SIZES)
+    full, halves = limits(config, rows)
+    assert full <= halves
+    for enough, schedules in ((halves, ["1f1b", "zb_h1"]), (full, ["1f1b", "zb_h1"][: 1 + (full == halves)])):
+        search = stand_in_search(config, enough)
+        assert [candidate.schedule for candidate in _candidates(search, rows)] == schedules
+        assert rows in _fitting(search, SIZES)
     if rows > 1:
-        assert rows not in _fitting(stand_in_search(config, enough - 1), SIZES)
+        assert rows not in _fitting(stand_in_search(config, full - 1), SIZES)
 
 
 def test_both_steps_of_a_size_are_as_they_run() -> None:
@@ -70,7 +74,7 @@ def test_both_steps_of_a_size_are_as_they_run() -> None:
 
 def test_where_not_even_one_example_fits_the_message_says_what_lacks() -> None:
     config = build_config()
-    too_little = max(limits(config, 1)) - 1
+    too_little = min(limits(config, 1)) - 1
     with pytest.raises(PartitionError) as caught:
         measure_layers(config, LocalWorld(1, 1), too_little)
     message = str(caught.value)
