@@ -54,15 +54,6 @@ def read_rows(examples: Examples, indices: NDArray[np.int64], out: NDArray[Any])
         examples.read(indices, out)
 
 
-def read_all(examples: Examples) -> NDArray[Any]:
-    """All rows as one array."""
-    if isinstance(examples, np.ndarray):
-        return examples
-    out = np.empty(examples.shape, examples.dtype)
-    examples.read(np.arange(len(examples)), out)
-    return out
-
-
 class _Chosen:
     """Some rows of a store, in an order of their own (None: all, as they stand)."""
 

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from partition.graph.layers import Block, Unit
+from partition.graph.recompute import units_of_parts
 from partition.plan import Candidate
+from partition.runtime.stage import Stage
 from partition.runtime.world import Numbers, World, share_all
 
 INPUTS = -1
@@ -49,6 +51,15 @@ class Findings:
         """Look at the gradients of a layer."""
         if layer > self.last_gradient and not all(map(is_finite, tensors)):
             self.last_gradient = layer
+
+    def gradients_of(self, stage: Stage) -> None:
+        """Look at the gradients of a stage's layers."""
+        units = units_of_parts(stage.program.layers)
+        unit_of_index = {part.index: units[part] for unit in stage.program.layers for part in unit.weighted}
+        for index, of in stage.layers.items():
+            self.gradients(
+                unit_of_index[index], (one for one in (of.grad_weight_OI, of.grad_bias_O) if one is not None)
+            )
 
     @property
     def numbers(self) -> Numbers:

@@ -17,9 +17,9 @@ from partition.graph.layers import Weighted
 from partition.ops.dropout import MaskKey
 from partition.runtime.admitted import check_dtype, check_input, check_model, check_seed, check_sequential
 from partition.runtime.differentiable import differentiable_forward
-from partition.runtime.parameters import initialise
+from partition.runtime.parameters import Parameters, initialise
 from partition.runtime.plain import ACTIVATION_MODULES, plain_network
-from partition.runtime.stage import Frame, Parameters, Stage
+from partition.runtime.stage import Frame, Stage
 
 
 class _Unlimited:

@@ -17,10 +17,11 @@ from partition.data.dataset import Dataset, load
 from partition.data.description import check
 from partition.data.npy import outline_file
 from partition.data.refusal import DataError
-from partition.data.rows import Elsewhere, read_all, read_rows
+from partition.data.rows import Elsewhere, read_rows
 from partition.data.scaling import BLOCK_BYTES, measure
 from partition.data.stores import open_store
 from tests.data.files import draw_table, save, write_fashion
+from tests.data.reading import read_all
 
 MakeConfig = Callable[..., ExperimentConfig]
 

@@ -17,7 +17,7 @@ from partition.plan import Search
 from partition.plan.shape import Shape, segments_of
 from partition.record import Metrics
 from partition.runtime import joined, train, training
-from partition.runtime.stage import Parameters
+from partition.runtime.parameters import Parameters
 from tests.runtime.by_hand import find
 from tests.runtime.conftest import build_config
 from tests.runtime.ranks import run_ranks
