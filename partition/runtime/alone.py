@@ -14,7 +14,9 @@ from itertools import chain
 
 from partition.config import ExperimentConfig
 from partition.costs.profile import Alone
-from partition.runtime.profiling import BUDGET_S, Runner, fitting_candidates, median_and_spread, stand_in_search
+from partition.runtime.profiling import BUDGET_S
+from partition.runtime.stand_in import fitting_candidates, stand_in_search
+from partition.runtime.timing import Runner, median_and_spread
 from partition.runtime.world import World, share_largest
 
 ROUNDS = 4

@@ -27,7 +27,8 @@ from partition.plan.shape import Shape
 from partition.plan.split import Segment
 from partition.runtime.made_up import made_up_examples
 from partition.runtime.processes import ProcessWorld
-from partition.runtime.profiling import curve, stand_in_search
+from partition.runtime.stand_in import stand_in_search
+from partition.runtime.timing import curve
 from partition.runtime.worker import Parts
 from partition.runtime.workers import Fleet
 from partition.runtime.world import share_all

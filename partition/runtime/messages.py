@@ -24,7 +24,7 @@ import torch
 from partition.costs.profile import Curve, LinkCurve, Messages
 from partition.runtime.channel import Delivery
 from partition.runtime.processes import BeginSum, ProcessWorld
-from partition.runtime.profiling import curve, median_and_spread
+from partition.runtime.timing import curve, median_and_spread
 from partition.runtime.world import share_all, share_largest
 
 REPEATS, SLOW_REPEATS = 9, 3

@@ -22,8 +22,7 @@ from partition.runtime.feed import MinibatchFeed, example_weight, fed_variables
 from partition.runtime.ranks import Ranks, no_seconds
 from partition.runtime.step import Step
 from partition.runtime.turns import Run, run_in_turn
-from partition.runtime.worker import Parts as Parts
-from partition.runtime.worker import Worker
+from partition.runtime.worker import Parts, Worker
 from partition.runtime.world import Numbers, World, share_all
 from partition.schedule import ReplayCosts
 

@@ -127,7 +127,7 @@ def test_what_no_rank_can_measure_is_told_by_the_first(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     wide = ["model.hidden_features=[30000, 30000, 30000]", "model.in_features=30000", "model.out_features=30000"]
     limited = tmp_path / "sitecustomize.py"
-    limited.write_text("import partition.runtime.profiling as p\np.free_bytes = lambda: 2**24\n")
+    limited.write_text("import partition.runtime.stand_in as p\np.free_bytes = lambda: 2**24\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
     assert main(["profile", config, *wide, "--nproc", "2", "--costs-file", str(tmp_path / "costs.json")]) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("partition: ")]

@@ -1,105 +1,66 @@
-"""What is measured of layers: which sizes, how they differ, and the same on all ranks whatever each has free."""
+"""What a profile holds of layers, and what only a GPU's has."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import pytest
 
 from partition.config import ExperimentConfig
-from partition.errors import PartitionError
+from partition.plan import Candidate, Search
 from partition.runtime import profiling
-from partition.runtime.joining import join, leave
-from partition.runtime.process import Process
-from partition.runtime.processes import ProcessWorld
-from partition.runtime.profiling import (
-    _candidates,
-    _fitting,
-    measure_layers,
-    median_and_spread,
-    smallest_share,
-    stand_in_search,
-)
+from partition.runtime.profiling import Layers, measure_layers
+from partition.runtime.timing import TimedStep
 from partition.runtime.world import LocalWorld
 from tests.runtime.conftest import build_config
-from tests.runtime.ranks import run_ranks
 
-Make = Callable[..., ExperimentConfig]
-SIZES = [1, 2, 8]
+SIZES = (1, 2, 3, 6, 11, 22)
+"""Of the microbatches of a minibatch of 22."""
+ACTIONS_OF = {"1f1b": 2, "zb_h1": 3}
 
 
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [([2.0], (2.0, 0.0)), ([0.0, 0.0], (0.0, 0.0)), ([1.0, 2.0, 3.0, 4.0, 5.0], (3.0, 2 / 3))],
-)
-def test_spread_is_the_distance_of_the_quartiles_over_the_median(
-    seconds: list[float], expected: tuple[float, float]
+class ByTheClock:
+    """Steps of 1 s of an operator and a rest of 0.4 s and 0.1 s an action; half of all that without marks."""
+
+    def __init__(self, _: Search, candidate: Candidate) -> None:
+        self._num_actions = ACTIONS_OF[candidate.schedule] * candidate.num_microbatches
+
+    def step(self) -> TimedStep:
+        rest_s = 0.4 + 0.1 * self._num_actions
+        return TimedStep(operators_s={"affine": 1.0}, update_s=0.0, rest_s=rest_s,
+                         num_actions=self._num_actions, total_s=1.0 + rest_s)  # fmt: skip
+
+    def step_s(self, *, is_marked: bool = True) -> float:
+        return self.step().total_s / (1 if is_marked else 2)
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, config: ExperimentConfig) -> Layers:
+    monkeypatch.setattr(profiling, "Runner", ByTheClock)
+    return measure_layers(config, LocalWorld(1, 1), 2**30, budget_s=0.01)
+
+
+def test_every_operator_is_measured_at_every_size_that_fits() -> None:
+    layers = measure_layers(build_config(), LocalWorld(1, 1), 2**30, budget_s=0.01)
+    assert {of.sizes for of in layers.operators.values()} == {SIZES}
+
+
+def test_on_a_cpu_marks_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = measured(monkeypatch, build_config())
+    assert layers.operators["affine"].seconds == (1.0,) * len(SIZES)
+    assert layers.overheads.action_s == pytest.approx(0.1)
+    assert layers.overheads.step_s == pytest.approx(0.4)
+    assert layers.overheads.exposed is None
+
+
+def test_on_a_gpu_what_marks_take_is_taken_off_and_the_rest_of_every_size_counts(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert median_and_spread(seconds) == pytest.approx(expected)
-
-
-def test_one_disturbed_repetition_is_no_spread() -> None:
-    """The largest less the smallest was 99 times the median."""
-    assert median_and_spread([1.0] * 8 + [100.0]) == (1.0, 0.0)
-
-
-def limits(config: ExperimentConfig, rows: int) -> list[int]:
-    """The bytes that each of the two steps of a size takes, full backwards first."""
-    candidates = _candidates(stand_in_search(config, 2**40), rows)
-    return [candidate.predicted.peak_bytes[0] for candidate in candidates if candidate.predicted]
-
-
-@pytest.mark.parametrize("rows", SIZES)
-def test_a_size_is_measured_with_those_of_its_steps_that_fit(rows: int) -> None:
-    """Near the limit only full backwards fit: without them the largest size was read off the line through smaller."""
+    """Steps without marks take half; of the rest the step's, as a tiny network has it, is no action's."""
     config = build_config()
-    full, halves = limits(config, rows)
-    assert full <= halves
-    for enough, schedules in ((halves, ["1f1b", "zb_h1"]), (full, ["1f1b", "zb_h1"][: 1 + (full == halves)])):
-        search = stand_in_search(config, enough)
-        assert [candidate.schedule for candidate in _candidates(search, rows)] == schedules
-        assert rows in _fitting(search, SIZES)
-    if rows > 1:
-        assert rows not in _fitting(stand_in_search(config, full - 1), SIZES)
-
-
-def test_both_steps_of_a_size_are_as_they_run() -> None:
-    config = build_config()
-    found = [
-        [(one.schedule, one.num_microbatches) for one in _candidates(stand_in_search(config, 2**40), rows)]
-        for rows in (1, config.training.minibatch_size)
-    ]
-    assert found == [[("1f1b", 8), ("zb_h1", 8)], [("1f1b", 1), ("zb_h1", 1)]]
-
-
-def test_where_not_even_one_example_fits_the_message_says_what_lacks() -> None:
-    config = build_config()
-    too_little = min(limits(config, 1)) - 1
-    with pytest.raises(PartitionError) as caught:
-        measure_layers(config, LocalWorld(1, 1), too_little)
-    message = str(caught.value)
-    assert "layers cannot be measured here: a step of 8 examples, 1 at a time, needs " in message
-    assert message.endswith("too much); free memory, or measure a smaller model")
-
-
-def shares() -> int:
-    process = Process.of_environment()
-    assert process is not None
-    join(process, 20.0)
-    world = ProcessWorld(process, num_replicas=1, is_cuda=False, timeout_s=20.0)
-    profiling.free_bytes = lambda: (8 - process.rank) * 2**20
-    try:
-        return smallest_share(world, 2)
-    finally:
-        world.close()
-        leave()
-
-
-def test_all_ranks_have_the_share_of_the_one_that_has_least() -> None:
-    """Each looked for itself, and where they came to unlike sizes, the others waited for a rank that had ended."""
-    assert run_ranks(2, shares) == [7 * 2**20 // 2 * 3 // 4] * 2
-
-
-def test_a_host_is_shared_by_its_own_ranks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiling, "free_bytes", lambda: 4 * 2**20)
-    assert smallest_share(LocalWorld(1, 1), 4) == 3 * 2**18
+    device = config.cluster.devices[0].model_copy(update={"kind": "cuda"})
+    cluster = config.cluster.model_copy(update={"devices": (device,)})
+    layers = measured(monkeypatch, config.model_copy(update={"cluster": cluster}))
+    assert layers.operators["affine"].seconds == (0.5,) * len(SIZES)
+    assert layers.overheads.exposed is not None
+    assert layers.overheads.exposed.sizes == SIZES
+    few, many = layers.overheads.exposed.seconds[-1], layers.overheads.exposed.seconds[0]
+    assert few == 0.0  # one microbatch: (0.4 + 0.25) / 2 is less than the step's 0.4
+    assert many == pytest.approx(((0.4 + 0.25 * 8) / 2 - 0.4) / (2.5 * 8))
