@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, combinations, pairwise
+from functools import lru_cache
+from itertools import chain, combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,8 @@ MOST_LEFT = 4
 """Splits whose cuts are moved, where there are too many to look at all."""
 MOST_TRIED = 500
 """Splits of which it is asked whether they fit."""
+MOST_KEPT = 10_000
+"""Splits that are not made anew for another order of devices."""
 
 
 def near_splits(
@@ -64,7 +67,8 @@ def near_splits(
     every = _all_cuts(num_blocks, num_cuts) if is_few else _reached(known, num_blocks, steps_of_places)
     ranked = every[np.argsort(steps_of_places(every), kind="stable")[:MOST_TRIED]].tolist()
     new = (cuts for cuts in map(tuple, ranked) if cuts not in known)
-    splits = (_covering(found[0], tuple(edges[at] for at in cuts), edges[-1]) for cuts in new)
+    devices = tuple(segment.device for segment in found[0])
+    splits = (_split(devices, tuple(map(edges.__getitem__, cuts)), edges[-1]) for cuts in new)
     return [*found, *(split for _, split in zip(range(most), filter(fits, splits), strict=False))]
 
 
@@ -95,10 +99,10 @@ def _cuts(split: Split) -> Cuts:
     return tuple(segment.first_layer for segment in split[1:])
 
 
-def _covering(split: Split, cuts: Cuts, num_layers: int) -> Split:
-    """The stages of a split, cut elsewhere."""
-    spans = pairwise((0, *cuts, num_layers))
-    return tuple(segment.covering(first, end - 1) for segment, (first, end) in zip(split, spans, strict=True))
+@lru_cache(maxsize=MOST_KEPT)
+def _split(devices: tuple[int, ...], cuts: Cuts, num_layers: int) -> Split:
+    """Stages on devices, that compute nothing again; the same ones for every order of devices."""
+    return tuple(map(Segment, devices, (0, *cuts), (cut - 1 for cut in (*cuts, num_layers))))
 
 
 def _all_cuts(num_blocks: int, num_cuts: int) -> Integers:
