@@ -139,11 +139,6 @@ def format_bytes_per_s(rate_bytes_per_s: float) -> str:
     return _with_decimal_prefix(rate_bytes_per_s, "B/s")
 
 
-def format_flop_per_s(rate_flop_per_s: float) -> str:
-    """Floating-point operations per second for a reader, three digits: "100 GFLOP/s"."""
-    return _with_decimal_prefix(rate_flop_per_s, "FLOP/s")
-
-
 def format_count(count: float) -> str:
     """A count for a reader: digits in groups below a million, words above: "12,345", "3.02 billion".
 

@@ -11,11 +11,8 @@ if (($# < 1)); then
     sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
-python=${PYTHON:-python3}
-if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    printf '%s: skipped: there is no CUDA GPU\n' "${0##*/}" >&2
-    exit 0
-fi
+# shellcheck source-path=SCRIPTDIR source=gpu.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/gpu.sh"
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 launch() { # RANK ARGUMENT...
     # NCCL refuses two ranks on one GPU of one host; of hosts with names of their own it does not ask.

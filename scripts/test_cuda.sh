@@ -7,11 +7,8 @@
 #   PARTITION_TEST_DEVICE=cuda:1 scripts/test_cuda.sh        on another than the first
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-python=${PYTHON:-python3}
-if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    printf '%s: skipped: there is no CUDA GPU\n' "${0##*/}" >&2
-    exit 0
-fi
+# shellcheck source=scripts/gpu.sh
+source scripts/gpu.sh
 export PARTITION_TEST_DEVICE=${PARTITION_TEST_DEVICE:-cuda:0}
 # Not those of the host's own allocator, kernels and processes, nor those whose error ends the use of a GPU.
 runtime=(bfloat16 bit_identity clipping curvature every_split executor gradients noise optimizer recompute replicas

@@ -13,7 +13,6 @@ from partition.units import (
     format_bytes,
     format_bytes_per_s,
     format_count,
-    format_flop_per_s,
     format_seconds,
     parse_bytes,
     parse_bytes_per_s,
@@ -213,9 +212,9 @@ def test_durations_as_shown(duration_s: float, text: str) -> None:
 def test_rates_as_shown() -> None:
     assert format_bytes_per_s(25e9) == "25.0 GB/s"
     assert format_bytes_per_s(999.6) == "1.00 kB/s"
-    assert format_flop_per_s(1e11) == "100 GFLOP/s"
-    assert format_flop_per_s(0) == "0 FLOP/s"
-    assert format_flop_per_s(3e21) == "3000 EFLOP/s"
+    assert format_bytes_per_s(1e11) == "100 GB/s"
+    assert format_bytes_per_s(0) == "0 B/s"
+    assert format_bytes_per_s(3e21) == "3000 EB/s"
 
 
 @pytest.mark.parametrize(
@@ -250,10 +249,9 @@ def test_sizes_survive_being_shown_to_one_decimal(size_bytes: int) -> None:
 @given(st.floats(1, 1e20))
 def test_rates_survive_being_shown_to_three_digits(rate: float) -> None:
     assert parse_bytes_per_s(format_bytes_per_s(rate)) == pytest.approx(rate, rel=0.006)
-    assert parse_flop_per_s(format_flop_per_s(rate)) == pytest.approx(rate, rel=0.006)
 
 
 @given(st.floats())
 def test_anything_can_be_shown(value: float) -> None:
-    for show in (format_bytes, format_seconds, format_bytes_per_s, format_flop_per_s, format_count):
+    for show in (format_bytes, format_seconds, format_bytes_per_s, format_count):
         assert len(show(value)) < 320

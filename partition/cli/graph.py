@@ -9,6 +9,7 @@ from partition.cli.candidates import named_candidate
 from partition.cli.options import Verbs, add_verb, load_experiment, print_json
 from partition.cli.schedule_options import format_of, write_text, written_whole
 from partition.config import ExperimentConfig
+from partition.costs.curvature import check_format
 from partition.errors import PartitionError
 from partition.graph import build_network
 from partition.graph.computational import GraphKind, build_graph
@@ -46,6 +47,8 @@ def run_graph(options: argparse.Namespace) -> int:
     """Print the graph, or draw it."""
     form = None if options.out_file is None else format_of(options.out_file, (*PICTURES, "dot"))
     config = load_experiment(options, may_lack_data=True)
+    if options.kind is GraphKind.SECOND_ORDER:
+        check_format(is_mixed=config.precision.is_mixed)
     subject = _subject(config, options.kind or GraphKind.FORWARD, _candidate(options, config))
     if form is not None:
         _write(subject, options.out_file, form)

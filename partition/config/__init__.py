@@ -1,5 +1,6 @@
 """The experiment: its schema, its YAML file, overrides, and every error of a file at once."""
 
+from partition.config.arguments import check_experiment
 from partition.config.loading import AnyConfig, load_cluster, load_config
 from partition.config.schema import (
     BlockConfig,
@@ -37,6 +38,7 @@ __all__ = [
     "PrecisionConfig",
     "ResidualConfig",
     "TrainingConfig",
+    "check_experiment",
     "dump_config",
     "flatten",
     "load_cluster",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 
+from partition.config.arguments import check_name, check_overrides, check_path
 from partition.config.keys import keep_known_keys
 from partition.config.nodes import Node, quote
 from partition.config.normalise import normalise
@@ -35,7 +36,8 @@ def load_config(path: str | PathLike[str], overrides: Sequence[str] = (), *, nam
 
     >>> config = load_config("configs/mnist.yaml", ["training.minibatch_size=250"])  # doctest: +SKIP
     """
-    root, problems = _read(path)
+    overrides, name = check_overrides(overrides), check_name(name)
+    root, problems = _read(check_path(path))
     root = apply_overrides(root, overrides, problems)
     name = name or Path(path).stem
     if _is_chain(root):
@@ -48,7 +50,7 @@ def load_cluster(path: str | PathLike[str]) -> ClusterConfig:
 
     Raises ConfigError with every problem of that section.
     """
-    root, problems = _read(path)
+    root, problems = _read(check_path(path))
     assert isinstance(root.value, Mapping)
     kept = root.with_value({key: child for key, child in root.value.items() if key == "cluster"})
     return _described(path, kept, problems, ClusterFile).cluster

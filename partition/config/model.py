@@ -136,6 +136,11 @@ class ModelConfig(Section):
         return self.loss_targets == "classes" if self.is_loss_imported else self.loss == "cross_entropy"
 
     @property
+    def has_fraction_targets(self) -> bool:
+        """Whether the loss takes targets from 0 to 1, and nothing else."""
+        return self.loss == "binary_cross_entropy"
+
+    @property
     def features(self) -> tuple[int, ...]:
         """Sizes of the input, of every hidden layer, those inside of blocks included, and of the output."""
         if self.blocks is None:

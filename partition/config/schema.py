@@ -31,6 +31,7 @@ __all__ = [
     "LARGEST_DEPTH",
     "LARGEST_MICROBATCH_COUNT",
     "LARGEST_MINIBATCH",
+    "LARGEST_SEED",
     "LARGEST_VALUE_COUNT",
     "BlockConfig",
     "ChainConfig",
@@ -57,6 +58,8 @@ NumberFormat = Literal["float32", "float64"]
 ComputeFormat = Literal["float32", "float64", "bfloat16"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
+
+LARGEST_SEED = 2**40 - 1
 
 Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -113,7 +116,7 @@ class TrainingConfig(Section):
     epochs: Annotated[int, Field(ge=1, le=10**6)] | None = None
     steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Exactly one of epochs and steps is not None; one epoch if neither is given."""
-    seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     timeout_s: Annotated[float, Field(ge=1, le=10**6, allow_inf_nan=False)] = 60.0
     """How long a rank waits for another, with all that this one may have to do first."""
     noise: bool = False

@@ -5,12 +5,12 @@ from partition.costs.chain import ChainCosts, relative_seconds
 from partition.costs.curvature import CurvatureCostModel, step_flop
 from partition.costs.experiment import build_costs, build_devices
 from partition.costs.hardware import Cluster, Device, build_cluster
+from partition.costs.model import CostModel
 from partition.costs.noise import NoiseEstimate
 from partition.costs.noise_file import GradientNoise, read_noise
 from partition.costs.optimizer import OptimizerRecord, optimizer_record
 from partition.costs.profile import CostsFile, Profile, read_costs
 from partition.costs.source import ActionCost, CostSource, MicrobatchCost, StageCost, StageSource
-from partition.costs.stage import CostModel
 from partition.costs.table import Chain, LayerCost, read_chain
 
 __all__ = [

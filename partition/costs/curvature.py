@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from functools import cached_property
 
 from partition.costs.block_work import Work
-from partition.costs.stage import CostModel, NetworkStageCost
+from partition.costs.model import CostModel
+from partition.costs.stage import NetworkStageCost
+from partition.costs.step import StepCost, StepWorkspace, num_rows
 from partition.costs.work import program_work
+from partition.errors import PartitionError
 from partition.graph import Category, StageProgram, build_second_order_program
+
+
+def check_format(*, is_mixed: bool) -> None:
+    """Raise PartitionError where the arithmetic is in bfloat16: the programs of second order have none of its casts."""
+    if is_mixed:
+        raise PartitionError(
+            "precision.compute is bfloat16, which products with the Hessian would have two digits in; set it to "
+            "float32 or float64"
+        )
 
 
 class CurvatureStageCost(NetworkStageCost):
@@ -28,17 +39,17 @@ class CurvatureStageCost(NetworkStageCost):
         return found
 
     @cached_property
-    def num_norms(self) -> int:
-        """Numbers that the end of a product reads back at once: one for each row of the parameters."""
-        return sum(math.prod(part.weight_shape[:-1]) + part.has_bias for part in self.weighted)
-
-    def _norm_work(self) -> Work:
-        # ‖H v‖², v·H v and ‖v‖².
-        elements = 3 * self.parameter_elements
-        return Work(2 * elements, 4 * self.parameter_elements * self.itemsize)
-
-    def _update_work(self) -> Work:
-        return Work(0, 0)
+    def step(self) -> StepCost:
+        """The end of a product, which reads back a number for each row of the parameters: ‖H v‖², v·H v and ‖v‖²."""
+        workspace = StepWorkspace(
+            norms_bytes=num_rows(self.weighted) * self.wide_itemsize, update_bytes=self.optimizer.workspace_bytes
+        )
+        elements = self.parameter_elements
+        return StepCost(
+            memory=workspace.effect(self.rules),
+            kernels=(Work(6 * elements, 4 * elements * self.itemsize), Work(0, 0)),
+            elements=elements,
+        )
 
 
 class CurvatureCostModel(CostModel):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from partition.config import AnyConfig, ChainConfig, ExperimentConfig
 from partition.costs.chain import ChainCosts
 from partition.costs.hardware import Cluster, build_cluster
+from partition.costs.model import CostModel
 from partition.costs.optimizer import optimizer_record
 from partition.costs.profile import Profile, read_costs
 from partition.costs.source import CostSource
-from partition.costs.stage import CostModel
 from partition.costs.table import read_chain
 from partition.errors import PartitionError
 from partition.graph import build_network

@@ -163,6 +163,8 @@ def _make_synthetic(config: ExperimentConfig, info: DataInfo, *, has_inputs: boo
         has_targets=has_targets,
     )
     y: NDArray[Any] = outputs.argmax(axis=1) if config.model.has_class_targets else outputs
+    if config.model.has_fraction_targets:
+        y = (y > 0).astype(y.dtype)  # yes or no for every output
     (train_x, test_x), (train_y, test_y) = _cut(x, info, has_inputs), _cut(y, info, has_targets)
     return Dataset(train_x=train_x, train_y=train_y, test_x=test_x, test_y=test_y)
 

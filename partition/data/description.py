@@ -152,7 +152,7 @@ def _check_shapes(config: ExperimentConfig, info: DataInfo) -> Iterator[tuple[st
 
 
 def _check_bundled_regression(config: ExperimentConfig, info: DataInfo) -> Iterator[tuple[str, str]]:
-    if config.model.has_class_targets:
+    if config.model.has_class_targets or config.model.has_fraction_targets:
         yield "model.loss", f"is {config.model.loss}, but {info.source} has real numbers to learn; set model.loss: mse"
     if config.model.out_features != 1:
         yield (

@@ -6,14 +6,12 @@ numbers all allow. Code that an experiment names is run by importing it.
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from partition.config import DataConfig
 from partition.data.idx import Pair
+from partition.data.import_path import import_path
 from partition.data.outline import Items, Outline, check_dtype, check_outline
 from partition.data.refusal import DataError, show
 
@@ -36,13 +34,8 @@ def _import(data: DataConfig) -> Callable[..., Any]:
     module_name, colon, attributes = data.dataset.partition(":")
     if not colon or not module_name or not attributes:
         raise DataError("data.dataset", f"{show(data.dataset)} is no import path; write it package.module:Name")
-    # As `python -m` would, but last, so that no file of the user's takes the place of a package.
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())
     try:
-        found: Any = importlib.import_module(module_name)
-        for name in attributes.split("."):
-            found = getattr(found, name)
+        found = import_path(data.dataset)
     except (Exception, SystemExit) as error:
         raise DataError("data.dataset", f"{show(data.dataset)} cannot be imported: {describe_error(error)}") from None
     if not callable(found):

@@ -69,10 +69,16 @@ def read_targets(config: ExperimentConfig, split: Split, dtype: type[np.floating
     train, test = split.open(1)
     stores = {id(store): store for store in (train, test) if not isinstance(store.outline.place, Items)}
     if kind == "values":
+        are_fractions = config.model.has_fraction_targets
+        if are_fractions and config.data.scales_targets:
+            raise split.own.train.targets.refuse(
+                "is standardised, and model.loss binary_cross_entropy takes targets from 0 to 1; remove "
+                "data.standardise_targets"
+            )
         scaling = measure(train, split.is_train(), "each") if config.data.scales_targets else None
         for store in stores.values():
-            scan(store)
-        return _scaled(split, train, test, scaling, dtype)
+            scan(store, are_fractions=are_fractions)
+        return _scaled(split, train, test, scaling, dtype, are_fractions=are_fractions)
     if config.data.scales_targets:
         raise split.own.train.targets.refuse("holds classes, which have no mean; remove data.standardise_targets")
     for store in stores.values():
@@ -84,9 +90,18 @@ def read_targets(config: ExperimentConfig, split: Split, dtype: type[np.floating
 
 
 def _scaled(
-    split: Split, train: Store, test: Store, scaling: Scaling | None, dtype: type[np.floating[Any]]
+    split: Split,
+    train: Store,
+    test: Store,
+    scaling: Scaling | None,
+    dtype: type[np.floating[Any]],
+    *,
+    are_fractions: bool = False,
 ) -> tuple[Rows, Rows]:
-    return ScaledRows(train, split.train, scaling, dtype), ScaledRows(test, split.test, scaling, dtype)
+    return (
+        ScaledRows(train, split.train, scaling, dtype, are_fractions=are_fractions),
+        ScaledRows(test, split.test, scaling, dtype, are_fractions=are_fractions),
+    )
 
 
 def _check_classes(store: Store, num_classes: int) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from partition.data.outline import Outline
 from partition.data.refusal import DataError
-from partition.data.scaling import Scaling, not_finite
+from partition.data.scaling import Scaling, check_fractions, not_finite
 from partition.data.stores import Store
 
 SCRATCH_BYTES = 2**20
@@ -54,15 +54,6 @@ def read_rows(examples: Examples, indices: NDArray[np.int64], out: NDArray[Any])
         examples.read(indices, out)
 
 
-def read_all(examples: Examples) -> NDArray[Any]:
-    """All rows as one array."""
-    if isinstance(examples, np.ndarray):
-        return examples
-    out = np.empty(examples.shape, examples.dtype)
-    examples.read(np.arange(len(examples)), out)
-    return out
-
-
 class _Chosen:
     """Some rows of a store, in an order of their own (None: all, as they stand)."""
 
@@ -88,10 +79,17 @@ class ScaledRows:
     """Features, or targets that are real numbers, scaled as they are read."""
 
     def __init__(
-        self, store: Store, order: NDArray[np.int64] | None, scaling: Scaling | None, dtype: type[np.floating[Any]]
+        self,
+        store: Store,
+        order: NDArray[np.int64] | None,
+        scaling: Scaling | None,
+        dtype: type[np.floating[Any]],
+        *,
+        are_fractions: bool = False,
     ) -> None:
         self._chosen = _Chosen(store, order)
         self._scaling = scaling
+        self._are_fractions = are_fractions
         self.dtype: np.dtype[Any] = np.dtype(dtype)
 
     def __len__(self) -> int:
@@ -103,7 +101,7 @@ class ScaledRows:
         return (len(self), self._chosen.outline.width)
 
     def read(self, indices: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """Write scaled rows; refuses NaN and what overflows."""
+        """Write scaled rows; refuses NaN, what overflows, and what is not from 0 to 1 where that is wanted."""
         for places, rows, raw in self._chosen.portions(indices):
             with np.errstate(over="ignore", invalid="ignore"):
                 values = (raw if self._scaling is None else self._scaling.apply(raw)).astype(self.dtype)
@@ -111,6 +109,8 @@ class ScaledRows:
             if not finite.all():
                 row, column = (int(at) for at in np.argwhere(~finite)[0])
                 raise not_finite(self._chosen.outline, int(rows[row]), column)
+            if self._are_fractions:
+                check_fractions(values, rows, self._chosen.outline)
             out[places] = values
 
 

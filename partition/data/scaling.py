@@ -66,13 +66,15 @@ def measure(store: Store, is_chosen_N: NDArray[np.bool_] | None, way: Standardis
     return _finish(count, mean, squares, store.outline)
 
 
-def scan(store: Store) -> None:
-    """Refuse an array that holds NaN or an infinity.
+def scan(store: Store, *, are_fractions: bool = False) -> None:
+    """Refuse an array that holds NaN or an infinity, or what is not from 0 to 1 where that is wanted.
 
     Raises DataError.
     """
-    for rows, block in () if store.outline.is_whole else blocks(store):
+    for rows, block in () if store.outline.is_whole and not are_fractions else blocks(store):
         check_finite(block, rows, store.outline)
+        if are_fractions:
+            check_fractions(block, rows, store.outline)
 
 
 def check_finite(values: NDArray[Any], rows: NDArray[np.int64], outline: Outline) -> None:
@@ -86,6 +88,20 @@ def check_finite(values: NDArray[Any], rows: NDArray[np.int64], outline: Outline
     if not finite.all():
         row, column = (int(at) for at in np.argwhere(~finite)[0])
         raise not_finite(outline, int(rows[row]), column)
+
+
+def check_fractions(values: NDArray[Any], rows: NDArray[np.int64], outline: Outline) -> None:
+    """Refuse an example that holds what is not from 0 to 1, by its place in the array.
+
+    Raises DataError.
+    """
+    wrong = (values < 0) | (values > 1)
+    if wrong.any():
+        row, column = (int(at) for at in np.argwhere(wrong)[0])
+        raise outline.refuse(
+            f"has {float(values[row, column]):.6g} in example {int(rows[row])}, value {column} (counted from 0), and "
+            "model.loss binary_cross_entropy takes targets from 0 to 1; rescale them, or set model.loss: mse"
+        )
 
 
 def not_finite(outline: Outline, row: int, column: int) -> DataError:

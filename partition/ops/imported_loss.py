@@ -8,9 +8,6 @@ automatic differentiation allocates is not taken from the device; the plan leave
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -18,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from partition.data.import_path import import_path
 from partition.errors import PartitionError
 from partition.ops.loss_protocols import Loss
 
@@ -27,14 +25,8 @@ Function = Callable[[Tensor, Tensor], Any]
 @cache
 def import_function(path: str) -> Function:
     """The function at package.module:name. Raises PartitionError where there is none."""
-    module_name, _, attributes = path.partition(":")
-    # As `python -m` would, but last, so that no file of the user's takes the place of a package.
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())
     try:
-        found: Any = importlib.import_module(module_name)
-        for name in attributes.split("."):
-            found = getattr(found, name)
+        found = import_path(path)
     except (Exception, SystemExit) as error:
         raise PartitionError(f"model.loss: {path} cannot be imported: {_describe(error)}; correct the path") from None
     if not callable(found):

@@ -136,14 +136,14 @@ def _add_silu(grad_h: Tensor, z: Tensor, tangent: Tensor, out: Tensor, workspace
 
 
 def _elu(h: Tensor) -> Tensor:
-    return (h <= 0).to(h.dtype)
+    return (h < 0).to(h.dtype)  # at the kink 0, as torch has it
 
 
 def _add_elu(grad_h: Tensor, h: Tensor, tangent: Tensor, out: Tensor, workspaces: Sequence[Tensor], _: Tensor) -> None:
     a, b = workspaces
     torch.mul(grad_h, tangent, out=a)
-    aten.threshold_backward.grad_input(a, h, 0, grad_input=b)  # a where h > 0
-    out.add_(a.sub_(b))
+    torch.neg(h, out=b)
+    out.add_(aten.threshold_backward.grad_input(a, b, 0, grad_input=b))  # a where -h > 0
 
 
 def _softplus(z: Tensor) -> Tensor:

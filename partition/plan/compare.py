@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from partition.config import AnyConfig
+from partition.config import AnyConfig, check_experiment
 from partition.costs import GradientNoise
 from partition.plan.candidate import Candidate
 from partition.plan.certificate import EXACT_GAP, Certificate, lower_bound_s, margin
@@ -50,6 +50,7 @@ def compare(config: AnyConfig, *, is_complete: bool = False) -> Comparison:
 
     Example: ``compare(load_config("configs/mnist.yaml")).verdict``.
     """
+    check_experiment(config)
     return compare_with(Search(config), is_complete=is_complete)
 
 

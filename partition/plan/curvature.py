@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from partition.config import ExperimentConfig, OptimizerConfig
 from partition.costs import CurvatureCostModel
+from partition.costs.curvature import check_format
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate
 from partition.plan.search import Search
@@ -25,11 +26,7 @@ class CurvatureSearch(Search):
     def __init__(self, config: ExperimentConfig) -> None:
         super().__init__(_without_optimizer(config))
         training = self.model
-        if training.is_mixed:
-            raise PartitionError(
-                "precision.compute is bfloat16, which products with the Hessian would have two digits in; set it to "
-                "float32 or float64"
-            )
+        check_format(is_mixed=training.is_mixed)
         self.costs = CurvatureCostModel(training.network, training.optimizer, training.itemsize, training.rules)
 
     def priced_as(self, candidate: Candidate) -> Candidate:

@@ -14,22 +14,14 @@ from partition.plan.candidate import Prediction, StageMemory, StagePlan, rank_lo
 from partition.plan.microbatches import short_minibatch_sizes, size_classes
 from partition.plan.occupancy import RankMoment, StageOccupancy, rank_moments, rank_peak
 from partition.plan.split import Segment
-from partition.schedule import Action, Kind, ReplayCosts, Schedule, generate, lower, with_recomputation
-from partition.schedule.actions import NO_MICROBATCH, SENDS
-from partition.schedule.replay_costs import SecondsTable
+from partition.schedule import Action, ReplayCosts, Schedule, generate, lower, with_recomputation
+from partition.schedule.actions import NO_MICROBATCH
+from partition.schedule.reduction import with_reductions
 from partition.schedule.step_time import StepTime, step_times
 
 RECEIVES_AHEAD = 2
 """Computations before which a receive is posted: the sender must know of it before it has something to send, or the
 message waits for that news, which on slow links queues behind the messages of the other direction."""
-
-_COMPUTE = {
-    Kind.F: "forward",
-    Kind.B: "backward",
-    Kind.I: "input_grad",
-    Kind.W: "weight_grad",
-    Kind.R: "recompute",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,25 +151,6 @@ class Recomputing:
         return self.kept.stage(first_layer, last_layer, ((first_layer, last_layer),))
 
 
-def with_reductions(lowered: Schedule) -> Schedule:
-    """The schedule with a sum over replicas for every stage, right after its last gradient and what that one sends."""
-    return replace(lowered, rows=tuple(map(_with_reductions, lowered.rows)))
-
-
-def _with_reductions(row: Sequence[Action]) -> tuple[Action, ...]:
-    last = {action.stage: place for place, action in enumerate(row) if action.kind in (Kind.B, Kind.W)}
-    found: list[Action] = []
-    due: list[int] = []
-    for place, action in enumerate(row):
-        if due and action.kind not in SENDS:
-            found += [Action(stage, Kind.REDUCE_GRAD) for stage in due]
-            due.clear()
-        found.append(action)
-        if last.get(action.stage) == place and action.kind is not Kind.STEP:
-            due.append(action.stage)
-    return (*found, *(Action(stage, Kind.REDUCE_GRAD) for stage in due))
-
-
 def stage_plans(
     layout: Layout, segments: Sequence[Segment], cluster: Cluster, model: CostSource, replica_index: int = 0
 ) -> tuple[StagePlan, ...]:
@@ -218,78 +191,6 @@ def _rank_memory(layout: Layout, rank: int, costs: Sequence[StageCost]) -> list[
         named = {f"{category}_bytes": parts[category] for category in Category}
         found.append(StageMemory(**named, peak_bytes=sum(parts.values())))
     return found
-
-
-def replay_costs(
-    layout: Layout,
-    segments: Sequence[Segment],
-    cluster: Cluster,
-    model: CostSource,
-    sum_devices: Sequence[Sequence[int]] = (),
-) -> ReplayCosts:
-    """The seconds of every action of one replica's layout, by stage and microbatch size.
-
-    `sum_devices` gives the devices over which the gradients of each stage are added, in order; empty without replicas.
-    """
-    costs = [model.stage(*segment.layers) for segment in segments]
-    devices = [cluster.devices[segment.device] for segment in segments]
-    sizes = layout.distinct_sizes
-    seconds = {
-        kind: tuple(
-            tuple(getattr(cost.microbatch(rows), name).seconds(device) for rows in sizes)
-            for cost, device in zip(costs, devices, strict=True)
-        )
-        for kind, name in _COMPUTE.items()
-    }
-    ends = [cluster.step_end_s if is_first else 0.0 for is_first in _first_of_rank(layout.schedule.placement)]
-    seconds[Kind.STEP] = tuple(
-        (cost.step.seconds(device) + end_s,) for cost, device, end_s in zip(costs, devices, ends, strict=True)
-    )
-    seconds |= _postings(layout, costs, cluster)
-    if sum_devices:
-        seconds[Kind.REDUCE_GRAD] = tuple(
-            (cluster.sum_s(devices_of, cost.tensor_bytes),) for cost, devices_of in zip(costs, sum_devices, strict=True)
-        )
-    hops = list(pairwise(segments))
-    forward = [
-        tuple(cluster.transfer_s(here.device, there.device, cost.microbatch(rows).output_bytes) for rows in sizes)
-        for (here, there), cost in zip(hops, costs, strict=False)
-    ]
-    backward = [
-        tuple(cluster.transfer_s(there.device, here.device, cost.microbatch(rows).grad_input_bytes) for rows in sizes)
-        for (here, there), cost in zip(hops, costs[1:], strict=True)
-    ]
-    nothing = (0.0,) * len(sizes)
-    return ReplayCosts(
-        size_class=layout.size_class,
-        seconds=seconds,
-        send_forward_s=(*forward, nothing),
-        send_backward_s=(nothing, *backward),
-    )
-
-
-def _first_of_rank(placement: Sequence[int]) -> list[bool]:
-    """Whether each stage is the first of its rank: where what a rank does once a step is entered."""
-    return [rank not in placement[:stage] for stage, rank in enumerate(placement)]
-
-
-def _postings(layout: Layout, costs: Sequence[StageCost], cluster: Cluster) -> dict[Kind, SecondsTable]:
-    """What posting messages takes of the ranks, where that has been measured."""
-    down = [[cost.microbatch(rows).output_bytes for rows in layout.distinct_sizes] for cost in costs]
-    up = [[cost.microbatch(rows).grad_input_bytes for rows in layout.distinct_sizes] for cost in costs]
-    nothing = [0] * len(layout.distinct_sizes)
-    of_kinds = {
-        Kind.SEND_F: (0, down),
-        Kind.SEND_B: (0, up),
-        Kind.RECV_F: (1, [nothing, *down[:-1]]),
-        Kind.RECV_B: (1, [*up[1:], nothing]),
-    }
-    if not any(cluster.posting_s(0)):
-        return {}
-    return {
-        kind: tuple(tuple(cluster.posting_s(num_bytes)[side] for num_bytes in of_stage) for of_stage in sizes)
-        for kind, (side, sizes) in of_kinds.items()
-    }
 
 
 def communication_bytes(layouts: Sequence[Layout], segments: Sequence[Segment], model: CostSource) -> int:

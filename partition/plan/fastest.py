@@ -13,7 +13,7 @@ from partition.plan.constraints import Constraints
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
 
 if TYPE_CHECKING:
-    from partition.plan.layer_sums import Floats, Integers, LayerSums
+    from partition.plan.layer_sums import Cuts, Floats, Integers, LayerSums
 
 MOST_DEVICE_CHOICES = 200_000
 """Stages times pairs of devices that two of them may be on; of more, the first devices are taken."""
@@ -41,8 +41,8 @@ class FastestSplits:
         self._seconds = cache(self._stage_seconds)
         self._fastest = cache(self._fastest_split)
         self._fastest_placed = cache(self._fastest_on)
-        self._cuts = cache(self._cut_seconds)
-        self._cuts_allowed: dict[int, tuple[Floats, Floats]] = {}
+        self._cuts_over = cache(self._cuts_between)
+        self._cuts_allowed: dict[int, Cuts] = {}
 
     def fastest(self, placement: tuple[int, ...], sizes: Sequence[int]) -> tuple[Segment, ...]:
         """The split of least step for stages so placed, whether or not it fits."""
@@ -66,24 +66,31 @@ class FastestSplits:
 
         The devices of the segments are positions in that order.
         """
-        from partition.plan.array_split import ArrayProblem, array_split  # of NumPy, for which few verbs should wait
+        # Of NumPy, for which few verbs should wait.
+        from partition.plan.array_search import ArrayProblem
+        from partition.plan.array_split import array_split
 
         spare, runs = len(devices) - num_stages, len(set(self.first_alike))
         if runs > 1 and num_stages * min(spare, runs) ** 2 > MOST_DEVICE_CHOICES:
             devices = tuple(devices)[:num_stages]
         is_in_order = devices == range(len(self.cluster.devices))
-        sums = tuple(self.sums.of(rows, self.cluster.devices[device]) for device in devices)
-        if not all(of.is_increasing for of in sums):
+        of_places = [self.cluster.devices[device] for device in devices]
+        sums = {device.rates: self.sums.of(rows, device) for device in of_places}
+        if not all(of.is_increasing for of in sums.values()):
             return self._least_step_of_any(devices, num_stages, num_microbatches, rows)
+        kinds = {rates: kind for kind, rates in enumerate(sums)}
+        earliest, earliest_of = self._earliest(devices)
         problem = ArrayProblem(
             num_layers=self.num_layers,
             num_stages=num_stages,
             num_microbatches=num_microbatches,
-            sums=sums,
-            cut_s=lambda here, there: self._cuts(devices[here], devices[there], rows),
+            kinds=tuple(sums.values()),
+            kind_of=tuple(kinds[device.rates] for device in of_places),
+            cuts=lambda here, there: self._cuts_over(devices[here], devices[there], rows),
             once_s=lambda device, last: self._once_s(0, devices[device], 0, last),
             first_alike=self.first_alike if is_in_order else tuple(range(len(devices))),
-            earliest=self._earliest(devices),
+            earliest=earliest,
+            earliest_of=earliest_of,
         )
         return array_split(problem).segments
 
@@ -92,15 +99,21 @@ class FastestSplits:
         """That of the cluster; devices that layers are pinned to are like no others."""
         return tuple(range(len(self.cluster.devices))) if self.constraints.pins else self.cluster.first_alike
 
-    def _earliest(self, devices: Sequence[int]) -> tuple[Integers, ...]:
-        """Where stages on devices may begin, as arrays; nothing where they may anywhere."""
+    def _earliest(self, devices: Sequence[int]) -> tuple[tuple[Integers, ...], tuple[int, ...]]:
+        """Where stages may begin: on each device that layers are pinned to and on all others, and which each one is.
+
+        Nothing where they may anywhere.
+        """
         if not self.constraints.pins:
-            return ()
+            return (), ()
         import numpy as np
 
-        lists = [self.constraints.earliest(device) for device in devices]
-        arrays = {id(of): np.array(of, dtype=np.intp) for of in lists}
-        return tuple(arrays[id(of)] for of in lists)
+        pinned = self.constraints.pinned_devices
+        owners = [device if device in pinned else None for device in devices]
+        one_of = dict(zip(owners, devices, strict=True))
+        numbers = {owner: number for number, owner in enumerate(one_of)}
+        arrays = tuple(np.array(self.constraints.earliest(device), dtype=np.intp) for device in one_of.values())
+        return arrays, tuple(numbers[owner] for owner in owners)
 
     def within_constraints(self, stage_s: StageSeconds, devices: Sequence[int] | None = None) -> StageSeconds:
         """What stages take, infinite where constraints refuse them; `devices` are those of the positions asked for."""
@@ -145,34 +158,35 @@ class FastestSplits:
             self._sums = LayerSums(self.model)
         return self._sums
 
-    def _cut_seconds(self, device: int, following: int, rows: int) -> Floats:
-        """Seconds of both messages over a cut between two devices, by the number of layers before it.
+    def _cuts(self, device: int, following: int, rows: int) -> Floats:
+        """Seconds of both messages over a cut between two devices, by the number of layers before it."""
+        return self._cuts_over(device, following, rows).seconds
 
-        Infinite where constraints allow no cut.
-        """
+    def _cuts_between(self, device: int, following: int, rows: int) -> Cuts:
+        """The cuts between two devices, for ever where constraints allow none; those of all links alike are one."""
         if device == following:
             return self._allowed(self.sums.over_cuts(rows, None, lambda _: 0.0))
         link = self.cluster.link_kind(device, following)
         if link != (device, following):
-            return self._cuts(*link, rows)
+            return self._cuts_over(*link, rows)
         transfer_s, figures = self.cluster.transfer_s, self.cluster.transfer_figures
-        cuts_s = self.sums.over_cuts(
+        cuts = self.sums.over_cuts(
             rows,
             (figures(device, following), figures(following, device)),
             lambda each: transfer_s(device, following, each) + transfer_s(following, device, each),
         )
-        return self._allowed(cuts_s)
+        return self._allowed(cuts)
 
-    def _allowed(self, cuts_s: Floats) -> Floats:
-        """The seconds of cuts where they are allowed; one array for one, which searches tell apart."""
+    def _allowed(self, cuts: Cuts) -> Cuts:
+        """The seconds of cuts where they are allowed."""
         if self.constraints.is_free:
-            return cuts_s
-        if id(cuts_s) not in self._cuts_allowed:
-            allowed = cuts_s + math.inf
+            return cuts
+        if cuts.number not in self._cuts_allowed:
+            allowed = cuts.seconds + math.inf
             edges = list(self.constraints.edges)
-            allowed[edges] = cuts_s[edges]
-            self._cuts_allowed[id(cuts_s)] = cuts_s, allowed
-        return self._cuts_allowed[id(cuts_s)][1]
+            allowed[edges] = cuts.seconds[edges]
+            self._cuts_allowed[cuts.number] = cuts._replace(seconds=allowed, largest_s=float(allowed.max()))
+        return self._cuts_allowed[cuts.number]
 
     def _stage_seconds(self, rows: int) -> StageSeconds:
         """Seconds of forward, recomputation and backward of a microbatch, whether or not the stage fits its device."""

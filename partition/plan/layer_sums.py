@@ -68,6 +68,16 @@ class Sums(NamedTuple):
         return float((self.ends[1:] - self.starts).max())
 
 
+class Cuts(NamedTuple):
+    """Seconds of every cut over links of one kind, for one microbatch size."""
+
+    number: int
+    """Tells them from all others of a chain."""
+    seconds: Floats
+    """Of one microbatch's two messages, by the number of layers before a cut; nothing at both ends."""
+    largest_s: float
+
+
 def _seconds(cost: MicrobatchCost, device: Device, actions: Sequence[str]) -> float:
     seconds: list[float] = [getattr(cost, name).seconds(device) for name in actions]
     return sum(seconds)
@@ -82,7 +92,7 @@ class LayerSums:
         self._known_lists: dict[object, Lists] = {}
         self._known_most: dict[object, list[int]] = {}
         self._known_alone: dict[tuple[int, ...], list[StageOccupancy | None]] = {}
-        self._known_cuts: dict[tuple[int, Hashable], Floats] = {}
+        self._known_cuts: dict[tuple[int, Hashable], Cuts] = {}
         self._known_once: dict[object, float] = {}
         self._known_bytes: dict[int, tuple[Integers, NDArray[np.intp]]] = {}
         self._known_sent: dict[int, list[int]] = {}
@@ -132,14 +142,15 @@ class LayerSums:
             ]
         return self._known_alone[sizes]
 
-    def over_cuts(self, rows: int, figures: Hashable, seconds: Callable[[int], float]) -> Floats:
-        """What a cut takes, of the bytes that it carries forward, by the number of layers before it.
+    def over_cuts(self, rows: int, figures: Hashable, seconds: Callable[[int], float]) -> Cuts:
+        """What every cut takes, of the bytes that it carries forward.
 
         At both ends of the chain nothing is sent, which is not asked for. `figures` tell `seconds` from any other.
         """
         key = (rows, figures)
         if key not in self._known_cuts:
-            self._known_cuts[key] = self._over_cuts(rows, seconds)
+            of_cuts = self._over_cuts(rows, seconds)
+            self._known_cuts[key] = Cuts(len(self._known_cuts), of_cuts, float(of_cuts.max()))
         return self._known_cuts[key]
 
     def _over_cuts(self, rows: int, seconds: Callable[[int], float]) -> Floats:

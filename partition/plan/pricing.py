@@ -9,9 +9,10 @@ from itertools import pairwise
 
 from partition.config import AnyConfig
 from partition.costs import Cluster, CostSource
+from partition.plan.action_seconds import replay_costs
 from partition.plan.admitted import AdmittedShapes
 from partition.plan.candidate import Candidate, StagePlan, rank_loads
-from partition.plan.estimate import Layout, communication_bytes, predict, replay_costs, replay_step, stage_plans
+from partition.plan.estimate import Layout, communication_bytes, predict, replay_step, stage_plans
 from partition.plan.overflow import fit_in_words, overflow_in_words
 from partition.plan.shape import Shape, segments_of
 from partition.plan.sharded import ShardedLayout, sharded_memory, sharded_prediction
@@ -99,7 +100,7 @@ class Pricing(AdmittedShapes):
         for replica, layout in enumerate(layouts):
             devices = [segment.device for segment in _shifted(segments, replica * layout.schedule.num_ranks)]
             links = tuple(self.cluster.link_kind(*hop) for hop in pairwise(devices))
-            key = (id(layout), tuple(self.cluster.devices[device].rates for device in devices), links)
+            key = (layout.sizes, tuple(self.cluster.devices[device].rates for device in devices), links)
             if key not in known:
                 known[key] = self._costs(layout, segments, replica, len(layouts))
             found.append(known[key])

@@ -22,7 +22,8 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from partition.costs import Device
-from partition.costs.stage import NetworkStageCost, PricedProgram, ProgramCost
+from partition.costs.program import PricedProgram, ProgramCost
+from partition.costs.stage import NetworkStageCost
 from partition.graph import Program, Spans, Variable
 from partition.graph.program import Give, Instruction, Take
 from partition.graph.recompute import (

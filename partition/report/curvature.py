@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from partition.record.curvature import CurvatureRecord, ProductCost
-from partition.units import format_bytes
+from partition.report.table import counted
+from partition.units import format_bytes, format_seconds
 
 
 def curvature_text(found: CurvatureRecord) -> str:
     """The eigenvalue with what is known of it, what follows for the learning rate, and what a product costs."""
     where = "initial parameters" if found.checkpoint is None else f"{found.checkpoint} (step {found.step})"
+    examples = f"{found.num_examples:,} {'example' if found.num_examples == 1 else 'examples'}"
     lines = [
-        f"Hessian of J on {found.num_examples:,} examples, {where}, on {found.candidate}:",
+        f"Hessian of J on {examples}, {where}, on {found.candidate}:",
         f"largest eigenvalue {found.eigenvalue:.6g}, residual {found.residual:.2g}: {_state(found)}",
     ]
     if found.most_negative is not None:
@@ -22,18 +24,19 @@ def curvature_text(found: CurvatureRecord) -> str:
 
 
 def _state(found: CurvatureRecord) -> str:
+    products = counted(found.num_products, "product")
     if found.is_converged:
-        return f"converged after {found.num_products} products"
+        return f"converged after {products}"
     return (
-        f"not converged to {found.tolerance:g} after {found.num_products} products; take more with --max-products, "
-        "or a larger --tolerance"
+        f"not converged to {found.tolerance:g} after {products}; take more with --max-products, or a larger --tolerance"
     )
 
 
 def _cost(product: ProductCost) -> str:
     simulated = " (simulated)" if product.clock == "simulated" else ""
     peak = format_bytes(max(product.predicted_peak_bytes))
+    predicted, measured = format_seconds(product.predicted_s), format_seconds(product.measured_s)
     return (
-        f"a product takes {product.flop_ratio:.2f} x the operations of a gradient, {product.predicted_s:.3g} s a "
-        f"minibatch predicted, {product.measured_s:.3g} s measured{simulated}, at most {peak} on a device"
+        f"a product takes {product.flop_ratio:.2f} x the operations of a gradient, {predicted} a minibatch predicted, "
+        f"{measured} measured{simulated}, at most {peak} on a device"
     )

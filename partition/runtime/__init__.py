@@ -1,9 +1,10 @@
 """Devices, channels, stages, the executor and the training loop; everything that runs on torch."""
 
+from partition.runtime.joining import joined, needs
+from partition.runtime.machine import check_devices
 from partition.runtime.module import HandWrittenModule, build_module, from_torch
-from partition.runtime.processes import joined, needs
 from partition.runtime.training import Result, num_steps, train
-from partition.runtime.workers import Fleet, check_devices
+from partition.runtime.workers import Fleet
 
 __all__ = [
     "Fleet",

@@ -1,4 +1,4 @@
-"""The operators of blocks meet their kernels, as those of a plain network do in `partition.runtime.stage`."""
+"""The operators of blocks meet their kernels, as those of affine layers do in `affine_kernels`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from partition.ops.norms import norm_example_norms
 from partition.ops.sums import sum_rows
 
 if TYPE_CHECKING:
-    from partition.runtime.stage import Frame, Parameters, Stage
+    from partition.runtime.parameters import Parameters
+    from partition.runtime.stage import Frame, Stage
 
 
 def _normalise(stage: Stage, instruction: Normalise, frame: Frame) -> None:

@@ -32,7 +32,8 @@ from partition.runtime.feed import example_weight
 from partition.runtime.parameters import LAYERS_PER_SEED
 from partition.runtime.second_order import Measured, SecondOrderStage
 from partition.runtime.training import shared_peaks
-from partition.runtime.workers import Fleet, Parts
+from partition.runtime.worker import Parts
+from partition.runtime.workers import Fleet
 from partition.runtime.world import World, share_all, share_largest
 
 LayerTensors = tuple[Tensor, Tensor | None]

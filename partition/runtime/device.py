@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,18 @@ from partition.costs import AllocatorRules, Device
 from partition.errors import DeviceMemoryError, RunError
 from partition.graph import Category
 from partition.units import format_bytes
+
+
+class TensorSource(Protocol):
+    """Where a stage's tensors come from."""
+
+    def take(
+        self, shape: tuple[int, ...], category: Category, purpose: str, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """A new tensor of undefined content."""
+
+    def give(self, tensor: Tensor, category: Category) -> None:
+        """Take a tensor back."""
 
 
 class RuntimeDevice:

@@ -3,7 +3,7 @@
 One rule decides when buffers come and go: the action list. A receive takes its buffer when it is posted; what was
 sent is given back at the next send of the same stage and direction, or at the optimizer step. Between two stages of
 one rank there is no message: the later action copies the earlier one's result into a buffer of its own as it begins.
-An action that has to wait for another rank yields, so one process can step several executors in turn.
+An action that has to wait for another rank yields, so one process can step several executors (`turns.py`).
 """
 
 from __future__ import annotations
@@ -15,37 +15,16 @@ from functools import partial
 
 from torch import Tensor
 
-from partition.errors import DeviceMemoryError, PeerError, RunError
+from partition.errors import DeviceMemoryError, PeerError
 from partition.graph import StageProgram, Variable
 from partition.runtime.channel import Channels, Delivery, MessageKey
 from partition.runtime.clock import Clock
-from partition.runtime.stage import Feed, Frame, Stage
+from partition.runtime.stage import Frame, Stage
+from partition.runtime.step import Step
 from partition.runtime.tally import Tally
 from partition.runtime.update import Update, clip_scale
 from partition.runtime.world import World
 from partition.schedule import Action, Kind
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One replica's part of a minibatch: how it is cut, where its rows come from, what its actions should take."""
-
-    sizes: tuple[int, ...]
-    """Examples of each microbatch."""
-    weight: float
-    """1/N, the weight of every example."""
-    feed: Feed
-    seconds: Callable[[Action], float]
-    step: int = 0
-    """Which optimizer step."""
-    first_example: int = 0
-    """The place in the minibatch of this replica's first example."""
-    sink: Callable[[int, Tensor], None] | None = None
-    """Takes the logits of each microbatch where the row is for prediction; None for training."""
-    examine: Callable[[int, int, Tensor], None] | None = None
-    """Sees, of which rank, which layer's output in prediction."""
-    meanwhile: Callable[[], None] | None = None
-    """Called before the host first waits for a GPU that has all its work but the update."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,15 +145,7 @@ class Executor:
     def _frame_of(self, stage: int, microbatch: int) -> Frame:
         key = (stage, microbatch)
         if key not in self._frames:
-            self._frames[key] = Frame(
-                microbatch=microbatch,
-                rows=self.step.sizes[microbatch],
-                weight=self.step.weight,
-                is_first=microbatch == 0,
-                step=self.step.step,
-                first_example=self.step.first_example + sum(self.step.sizes[:microbatch]),
-                feed=self.step.feed,
-            )
+            self._frames[key] = self.step.frame(microbatch)
         return self._frames[key]
 
     # Messages
@@ -317,24 +288,3 @@ _METHODS: dict[Kind, Callable[[Executor, Action], Iterable[None]]] = {
     Kind.REDUCE_GRAD: Executor._reduce,
     Kind.STEP: Executor._step,
 }
-
-
-Run = tuple[Executor, Sequence[Action], Step]
-"""An executor with the row and the step that it is to run."""
-
-
-def run_in_turn(runs: Sequence[Run]) -> None:
-    """Run all ranks of one process: each goes on until it has to wait for another.
-
-    Raises RunError where all wait for one another, which a validated schedule never does.
-    """
-    running = {executor: executor.run(row, step) for executor, row, step in runs}
-    rows = {executor: row for executor, row, _ in runs}
-    while running:
-        before = [executor.position for executor in running]
-        ended = [executor for executor, actions in running.items() if next(actions, True)]
-        for executor in ended:
-            del running[executor]
-        if not ended and before == [executor.position for executor in running]:
-            where = "; ".join(f"rank {one.rank}: {rows[one][one.position]}" for one in running)
-            raise RunError(f"the ranks wait for one another ({where}); check the schedule with `partition schedule`")

@@ -16,11 +16,15 @@ import torch
 from torch import Tensor
 
 from partition.graph.layers import Block, Unit
+from partition.graph.recompute import units_of_parts
 from partition.plan import Candidate
+from partition.runtime.stage import Stage
 from partition.runtime.world import Numbers, World, share_all
 
 INPUTS = -1
 """In place of a layer: the examples themselves."""
+OF_INPUTS = "the inputs of the minibatch are not all finite"
+"""What no learning rate mends."""
 _NONE_FORWARD, _NONE_BACKWARD = math.inf, -math.inf
 
 
@@ -48,6 +52,15 @@ class Findings:
         if layer > self.last_gradient and not all(map(is_finite, tensors)):
             self.last_gradient = layer
 
+    def gradients_of(self, stage: Stage) -> None:
+        """Look at the gradients of a stage's layers."""
+        units = units_of_parts(stage.program.layers)
+        unit_of_index = {part.index: units[part] for unit in stage.program.layers for part in unit.weighted}
+        for index, of in stage.layers.items():
+            self.gradients(
+                unit_of_index[index], (one for one in (of.grad_weight_OI, of.grad_bias_O) if one is not None)
+            )
+
     @property
     def numbers(self) -> Numbers:
         """What the other ranks are told."""
@@ -62,7 +75,7 @@ def describe_fault(world: World, findings: Mapping[int, Findings], candidate: Ca
     every = share_all(world, {rank: of.numbers for rank, of in findings.items()})
     output, gradient = min(of[0] for of in every), max(of[1] for of in every)
     if output == INPUTS:
-        return "the inputs of the minibatch are not all finite"
+        return OF_INPUTS
     if output != _NONE_FORWARD:
         return f"the output of {_place(candidate, units[int(output)])} was the first that is not finite"
     if gradient != _NONE_BACKWARD:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from itertools import accumulate
 
@@ -71,3 +71,8 @@ class MinibatchFeed:
         else:
             read_rows(examples, rows, on_host.numpy())
         return on_host
+
+
+def fed_variables(stages: Collection[int], num_stages: int) -> list[str]:
+    """What of a minibatch these stages read."""
+    return ["x"] * (0 in stages) + ["targets"] * (num_stages - 1 in stages)

@@ -22,13 +22,14 @@ from partition.config import ExperimentConfig
 from partition.costs import Cluster, Profile
 from partition.costs.profile import CostsFile, Curve, Messages
 from partition.plan import Candidate, Search
-from partition.plan.estimate import replay_costs
+from partition.plan.action_seconds import replay_costs
 from partition.plan.shape import Shape
 from partition.plan.split import Segment
 from partition.runtime.made_up import made_up_examples
 from partition.runtime.processes import ProcessWorld
 from partition.runtime.profiling import curve, stand_in_search
-from partition.runtime.workers import Fleet, Parts
+from partition.runtime.worker import Parts
+from partition.runtime.workers import Fleet
 from partition.runtime.world import share_all
 from partition.schedule import Action, Kind, ReplayCosts, replay
 from partition.schedule.actions import COMPUTE, RECEIVES, SENDS

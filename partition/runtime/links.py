@@ -9,9 +9,10 @@ import json
 import sys
 from pathlib import Path
 
+from partition.runtime.joining import join, leave
 from partition.runtime.messages import measure_messages
 from partition.runtime.process import Process
-from partition.runtime.processes import ProcessWorld, join, leave
+from partition.runtime.processes import ProcessWorld
 
 SIZES_BYTES = (8, 1024, 16 * 1024, 256 * 1024, 4 * 2**20, 16 * 2**20)
 

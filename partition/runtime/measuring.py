@@ -15,9 +15,10 @@ from partition.graph import Network, build_network
 from partition.record.run import environment
 from partition.runtime.alone import measure_alone
 from partition.runtime.in_pipeline import messages_in_pipeline
+from partition.runtime.joining import join, leave
 from partition.runtime.messages import measure_messages, sizes_of
 from partition.runtime.process import Process
-from partition.runtime.processes import ProcessWorld, join, leave
+from partition.runtime.processes import ProcessWorld
 from partition.runtime.profiling import BUDGET_S, Layers, check_room, measure_layers, smallest_share
 from partition.runtime.world import LocalWorld
 

@@ -1,4 +1,4 @@
-"""The operators between two number formats meet their kernels, as the others do in `partition.runtime.stage`."""
+"""The operators between two number formats meet their kernels, as those of affine layers do in `affine_kernels`."""
 
 from __future__ import annotations
 

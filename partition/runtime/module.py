@@ -15,10 +15,11 @@ from partition.errors import PartitionError
 from partition.graph import ACTIVATION_RECORDS, Category, Network, StageProgram, build_module_program, build_network
 from partition.graph.layers import Weighted
 from partition.ops.dropout import MaskKey
+from partition.runtime.admitted import check_dtype, check_input, check_model, check_seed, check_sequential
 from partition.runtime.differentiable import differentiable_forward
-from partition.runtime.parameters import initialise
+from partition.runtime.parameters import Parameters, initialise
 from partition.runtime.plain import ACTIVATION_MODULES, plain_network
-from partition.runtime.stage import Frame, Parameters, Stage
+from partition.runtime.stage import Frame, Stage
 
 
 class _Unlimited:
@@ -48,13 +49,9 @@ class HandWrittenModule(nn.Module):
 
     def __init__(self, config: ModelConfig, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> None:
         super().__init__()
-        if dtype not in (torch.float32, torch.float64):
-            raise PartitionError(
-                f"dtype {dtype}: the module computes in torch.float32 or torch.float64; convert it, or train with "
-                "precision.compute: bfloat16"
-            )
-        self.config = config
-        self.seed = seed
+        dtype = check_dtype(dtype)
+        self.config = check_model(config)
+        self.seed = check_seed(seed)
         self.step = 0
         """Calls that dropped something; with the seed it says what."""
         # The penalty is `penalty()`, a term of the caller's own loss, not part of the gradients here.
@@ -79,10 +76,7 @@ class HandWrittenModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The logits of a batch with any leading dimensions."""
         expected = self.network.layers[0].in_features
-        if x.shape[-1:] != (expected,):
-            raise PartitionError(
-                f"the module takes (..., {expected}) inputs, got {tuple(x.shape)}; change the input or the model"
-            )
+        check_input(x, expected, self.pairs()[0][0])
         flat_BI = x.reshape(-1, expected).contiguous()
         parameters = [tensor for pair in self.pairs() for tensor in pair if tensor is not None]
         call = _Call(module=self, step=self._next_step())
@@ -208,13 +202,16 @@ def _one_stage(call: _Call, x_BI: Tensor, *, has_grads: bool = False) -> tuple[S
 
 
 def build_module(config: ModelConfig, seed: int = 0, *, dtype: torch.dtype = torch.float32) -> HandWrittenModule:
-    """The network of a model section with the initial parameters of a seed, the same as a training run's."""
+    """The network of a model section with the initial parameters of a seed, the same as a training run's.
+
+    Raises PartitionError for what is no model section, seed or number format of the module.
+    """
     module = HandWrittenModule(config, dtype=dtype, seed=seed)
     records = {
         index: Parameters(weight_OI=weight, grad_weight_OI=weight, bias_O=bias, grad_bias_O=None)
         for index, (weight, bias) in enumerate(module.pairs())
     }
-    initialise(module.weighted, records, seed)
+    initialise(module.weighted, records, module.seed)
     return module
 
 
@@ -223,9 +220,9 @@ def from_torch(sequential: nn.Sequential) -> HandWrittenModule:
 
     Raises PartitionError, naming the place, for anything else.
     """
-    linears = [module for module in sequential if isinstance(module, nn.Linear)]
-    between = [module for module in sequential if not isinstance(module, nn.Linear)]
-    _check_order(sequential)
+    modules = check_sequential(sequential)
+    linears = [module for module in modules if isinstance(module, nn.Linear)]
+    between = [module for module in modules if not isinstance(module, nn.Linear)]
     for before, after in pairwise(linears):
         if before.out_features != after.in_features or before.weight.dtype != after.weight.dtype:
             raise PartitionError(
@@ -252,15 +249,6 @@ def from_torch(sequential: nn.Sequential) -> HandWrittenModule:
             if bias is not None:
                 bias.copy_(linear.bias)
     return module
-
-
-def _check_order(sequential: nn.Sequential) -> None:
-    """Linear layers in a row, or Linear and one other module in turn; Linear at both ends."""
-    is_linear = [isinstance(module, nn.Linear) for module in sequential]
-    in_turn = [index % 2 == 0 for index in range(len(is_linear))]
-    if not is_linear or not is_linear[-1] or (not all(is_linear) and is_linear != in_turn):
-        kinds = ", ".join(type(module).__name__ for module in sequential) or "nothing"
-        raise PartitionError(f"the Sequential holds {kinds}; give Linear, activation, ..., Linear")
 
 
 def _has_usual_options(module: nn.Module, usual: nn.Module) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from partition.config import OptimizerConfig
 from partition.graph import Category
-from partition.runtime.stage import TensorSource
+from partition.runtime.device import TensorSource
 
 
 def build_optimizer(

@@ -1,4 +1,4 @@
-"""Initial parameters: drawn layer by layer from the experiment's seed, the same on any split and any device.
+"""Parameters, and what they begin with: drawn layer by layer from the experiment's seed, the same on any split.
 
 he_normal, he_uniform            variance gain² / in_features, with the gain of the layer's activation (He et al. 2015)
 lecun_normal, lecun_uniform      variance 1 / in_features (LeCun et al. 1998)
@@ -10,15 +10,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from partition.graph import Category
 from partition.graph.layers import Layer, Norm, Weighted
-from partition.runtime.stage import Parameters
+from partition.runtime.device import TensorSource
 
 LAYERS_PER_SEED = 2**20
 """Seeds of successive experiments lie this far apart, so that no two layers of two experiments share one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """The parameters of one layer, or of one norm, whose weight has one dimension, and their gradients."""
+
+    weight_OI: Tensor
+    grad_weight_OI: Tensor
+    bias_O: Tensor | None
+    grad_bias_O: Tensor | None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Weight before bias."""
+        return [tensor for tensor in (self.weight_OI, self.bias_O) if tensor is not None]
+
+
+def take_parameters(layer: Weighted, source: TensorSource, dtype: torch.dtype | None = None) -> Parameters:
+    """Uninitialised parameters and gradients of a layer or norm; the parameters take part in autograd."""
+    shape, name = layer.weight_shape, f"layer {layer.index}"
+    weight = source.take(shape, Category.PARAMETERS, f"weight of {name}", dtype).requires_grad_(True)
+    grad_weight = weight.grad = source.take(shape, Category.GRADIENTS, f"weight gradient of {name}", dtype)
+    bias = grad_bias = None
+    if layer.has_bias:
+        bias = source.take(shape[:1], Category.PARAMETERS, f"bias of {name}", dtype).requires_grad_(True)
+        grad_bias = bias.grad = source.take(shape[:1], Category.GRADIENTS, f"bias gradient of {name}", dtype)
+    return Parameters(weight_OI=weight, grad_weight_OI=grad_weight, bias_O=bias, grad_bias_O=grad_bias)
 
 
 @torch.no_grad()

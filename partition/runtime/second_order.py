@@ -24,7 +24,9 @@ from partition.graph.pair_operators import (
 from partition.ops import ACTIVATIONS, affine_bias_grad, affine_weight_grad
 from partition.ops.pairs import activate_pair, activation_grad_pair, affine_input_grad_pair, affine_pair, dot_rows
 from partition.runtime.block_pair_kernels import BLOCK_PAIR_METHODS
-from partition.runtime.stage import INSTRUCTION_METHODS, Frame, Parameters, Stage, TensorSource
+from partition.runtime.device import TensorSource
+from partition.runtime.parameters import Parameters
+from partition.runtime.stage import INSTRUCTION_METHODS, Frame, Stage
 from partition.runtime.update import Update
 
 

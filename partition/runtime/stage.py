@@ -23,44 +23,19 @@ from partition.graph.block_operators import Accumulate
 from partition.graph.layers import Layer, Weighted
 from partition.graph.mixed_operators import Cast
 from partition.graph.program import (
-    TARGETS,
     WIDE_FORMAT,
-    Activate,
-    ActivationGrad,
-    Affine,
-    ExampleNorms,
     Give,
-    InputGrad,
     Load,
-    LossAndGrad,
     Take,
-    WeightGrad,
 )
 from partition.graph.recompute import unit_of, units_of_parts, written
-from partition.ops import (
-    ACTIVATIONS,
-    affine,
-    affine_bias_grad,
-    affine_example_norms,
-    affine_input_grad,
-    affine_weight_grad,
-)
 from partition.ops.losses import bind_loss, class_vector
 from partition.ops.mixed import weights_in
+from partition.runtime.affine_kernels import AFFINE_METHODS
 from partition.runtime.block_kernels import BLOCK_METHODS
+from partition.runtime.device import TensorSource
 from partition.runtime.mixed_kernels import MIXED_METHODS
-
-
-class TensorSource(Protocol):
-    """Where a stage's tensors come from."""
-
-    def take(
-        self, shape: tuple[int, ...], category: Category, purpose: str, dtype: torch.dtype | None = None
-    ) -> Tensor:
-        """A new tensor of undefined content."""
-
-    def give(self, tensor: Tensor, category: Category) -> None:
-        """Take a tensor back."""
+from partition.runtime.parameters import Parameters
 
 
 class Feed(Protocol):
@@ -90,21 +65,6 @@ class Frame:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     edge: GradientEdge | None = None
     """Where the backward of this microbatch starts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parameters:
-    """The parameters of one layer, or of one norm, whose weight has one dimension, and their gradients."""
-
-    weight_OI: Tensor
-    grad_weight_OI: Tensor
-    bias_O: Tensor | None
-    grad_bias_O: Tensor | None
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """Weight before bias."""
-        return [tensor for tensor in (self.weight_OI, self.bias_O) if tensor is not None]
 
 
 class Stage:
@@ -251,16 +211,6 @@ class Stage:
         variable = instruction.variable
         self.source.give(frame.tensors.pop(variable.name), variable.category)
 
-    def _load(self, instruction: Load, frame: Frame) -> None:
-        assert frame.feed is not None, "the first and the last stage are fed"
-        name = instruction.into.name
-        frame.feed(TARGETS if name == TARGETS else "x", frame.microbatch, frame.tensors[name])
-
-    def _affine(self, instruction: Affine, frame: Frame) -> None:
-        layer, x, z, weights = instruction
-        weight_OI, bias_O = self.weights_of(layer, weights, frame)
-        affine(frame.tensors[x.name], weight_OI, bias_O, frame.tensors[z.name])
-
     def weights_of(self, layer: Layer, weights: Variable | None, frame: Frame) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of a layer, or the temporary that has them in the compute format."""
         if weights is not None:
@@ -268,65 +218,17 @@ class Stage:
         of = self.layers[layer.index]
         return of.weight_OI, of.bias_O
 
-    def _activate(self, instruction: Activate, frame: Frame) -> None:
-        layer, z, h = instruction
-        ACTIVATIONS[layer.activation.name].forward(frame.tensors[z.name], frame.tensors[h.name])
-
-    def _activation_grad(self, instruction: ActivationGrad, frame: Frame) -> None:
-        layer, kept, grad, workspace = instruction
-        others = () if workspace is None else (frame.tensors[workspace.name],)
-        ACTIVATIONS[layer.activation.name].backward(frame.tensors[grad.name], frame.tensors[kept.name], *others)
-
-    def _input_grad(self, instruction: InputGrad, frame: Frame) -> None:
-        layer, grad_z, grad_x, weights = instruction
-        weight_OI, _ = self.weights_of(layer, weights, frame)
-        affine_input_grad(frame.tensors[grad_z.name], weight_OI, frame.tensors[grad_x.name])
-
-    def _weight_grad(self, instruction: WeightGrad, frame: Frame) -> None:
-        layer, x, grad_z, workspace = instruction
-        of, grad_z_BO = self.layers[layer.index], frame.tensors[grad_z.name]
-        affine_weight_grad(
-            frame.tensors[x.name], grad_z_BO, of.weight_OI, self.l2_penalty, frame.is_first, of.grad_weight_OI
-        )
-        if workspace is not None and of.grad_bias_O is not None:
-            affine_bias_grad(grad_z_BO, frame.is_first, of.grad_bias_O, frame.tensors[workspace.name])
-
-    def _example_norms(self, instruction: ExampleNorms, frame: Frame) -> None:
-        layer, x, grad_z, workspace, _ = instruction
-        norms_B, workspace_B = frame.tensors[workspace.name].view(2, -1)
-        one = self.one if layer.has_bias else None
-        affine_example_norms(frame.tensors[x.name], frame.tensors[grad_z.name], one, norms_B, workspace_B)
-        torch.linalg.vector_norm(norms_B, out=self.norm_of(layer, frame))
-
     def norm_of(self, part: Weighted, frame: Frame) -> Tensor:
         """Where the norm of the gradients of all examples of a microbatch goes, a number."""
         assert self.norms_LM is not None, "a program with noise"
         return self.norms_LM[part.index - self.program.layers[0].weighted[0].index, frame.microbatch]
-
-    def _loss_and_grad(self, instruction: LossAndGrad, frame: Frame) -> None:
-        o, targets, grad_o, workspace, _ = instruction
-        self.loss.forward(
-            frame.tensors[o.name],
-            frame.tensors[targets.name],
-            frame.weight,
-            frame.tensors[grad_o.name],
-            frame.tensors[workspace.name] if workspace else None,
-            self.losses_M[frame.microbatch],
-        )
 
 
 # Not bound to a stage: one that held its own methods would live, with its tensors, until the cyclic collector runs.
 INSTRUCTION_METHODS: dict[type, Callable[[Stage, Any, Frame], None]] = {
     Take: Stage._take,
     Give: Stage._give,
-    Load: Stage._load,
-    Affine: Stage._affine,
-    Activate: Stage._activate,
-    ActivationGrad: Stage._activation_grad,
-    InputGrad: Stage._input_grad,
-    WeightGrad: Stage._weight_grad,
-    ExampleNorms: Stage._example_norms,
-    LossAndGrad: Stage._loss_and_grad,
+    **AFFINE_METHODS,
     **BLOCK_METHODS,
     **MIXED_METHODS,
 }
@@ -338,18 +240,6 @@ WIDE_DTYPE: torch.dtype = getattr(torch, WIDE_FORMAT)
 def wide_dtype(program: StageProgram) -> torch.dtype | None:
     """The format of a stage's parameters and sums; None where it is that of everything else."""
     return WIDE_DTYPE if program.is_mixed else None
-
-
-def take_parameters(layer: Weighted, source: TensorSource, dtype: torch.dtype | None = None) -> Parameters:
-    """Uninitialised parameters and gradients of a layer or norm; the parameters take part in autograd."""
-    shape, name = layer.weight_shape, f"layer {layer.index}"
-    weight = source.take(shape, Category.PARAMETERS, f"weight of {name}", dtype).requires_grad_(True)
-    grad_weight = weight.grad = source.take(shape, Category.GRADIENTS, f"weight gradient of {name}", dtype)
-    bias = grad_bias = None
-    if layer.has_bias:
-        bias = source.take(shape[:1], Category.PARAMETERS, f"bias of {name}", dtype).requires_grad_(True)
-        grad_bias = bias.grad = source.take(shape[:1], Category.GRADIENTS, f"bias gradient of {name}", dtype)
-    return Parameters(weight_OI=weight, grad_weight_OI=grad_weight, bias_O=bias, grad_bias_O=grad_bias)
 
 
 class StageFunction(torch.autograd.Function):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from partition.costs.noise import StepNoise
 from partition.graph import Network
 from partition.plan import Candidate
 from partition.runtime.update import Update
@@ -34,6 +35,16 @@ class Totals:
     """|G|^2, without the penalty; None where noise is not measured."""
     example_square_sum: float | None = None
     """Over all examples the sum of |g_n|^2 / N^2, in the same way."""
+
+    def noise(self, num_examples: int) -> StepNoise | None:
+        """Per example: the gradients of the stages carry 1/N of the minibatch's mean."""
+        if self.example_square_sum is None or self.data_grad_square is None:
+            return None
+        return StepNoise(
+            num_examples=num_examples,
+            example_square=num_examples * self.example_square_sum,
+            mean_square=self.data_grad_square,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

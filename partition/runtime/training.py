@@ -24,6 +24,7 @@ from partition.record.checkpoint import Position
 from partition.record.run import SCHEMA_VERSION, median_step_s
 from partition.runtime.checkpoint import Saver
 from partition.runtime.evaluation import evaluate
+from partition.runtime.fault import OF_INPUTS
 from partition.runtime.learning_rate import learning_rate_at
 from partition.runtime.liveness import Watch
 from partition.runtime.sharded import ShardedModel
@@ -36,6 +37,7 @@ Trainee = Fleet | ShardedModel
 BEGINNING = Position()
 NOISE_STEPS = 32
 """Over which the noise of each step is smoothed."""
+_MEND_DATA = "remove or correct such examples (data), or have all values scaled (data.standardise: each)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,14 +190,17 @@ def _parts(metrics: Sequence[Metrics]) -> list[Parts]:
 
 def _check_finite(metrics: Metrics, find_fault: Callable[[], str], loss: LossRecord) -> None:
     """All ranks know the same figures of a step, and end after the same one."""
-    or_else = f", or correct {loss.name} (model.loss)" if loss.is_imported else ""
     for name in ("loss", "grad_norm"):
         value = getattr(metrics, name)
         if not math.isfinite(value):
-            raise RunError(
-                f"step {metrics.step}: {name} is {value}: {find_fault()}; the learning rate is "
-                f"{metrics.learning_rate:g}, try a tenth of it (optimizer.lr){or_else}"
-            )
+            fault = find_fault()
+            remedy = _MEND_DATA if fault == OF_INPUTS else _smaller_steps(metrics.learning_rate, loss)
+            raise RunError(f"step {metrics.step}: {name} is {value}: {fault}; {remedy}")
+
+
+def _smaller_steps(learning_rate: float, loss: LossRecord) -> str:
+    or_else = f", or correct {loss.name} (model.loss)" if loss.is_imported else ""
+    return f"the learning rate is {learning_rate:g}, try a tenth of it (optimizer.lr){or_else}"
 
 
 def _last_epoch_loss(metrics: list[Metrics], num_train: int, candidate: Candidate) -> float:

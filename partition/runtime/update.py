@@ -14,7 +14,8 @@ from partition.graph import Category, Layer
 from partition.graph.pieces import piece_elements
 from partition.ops import weight_grad_norms
 from partition.runtime.device import RuntimeDevice
-from partition.runtime.stage import Parameters, Stage, wide_dtype
+from partition.runtime.parameters import Parameters
+from partition.runtime.stage import Stage, wide_dtype
 
 CANCELLED = 1e-2
 """Below this part of their sum the difference of two squares has lost too many of float32's digits."""

@@ -1,108 +1,31 @@
-"""The devices, stages and executors of one candidate: those ranks of it that live in this process."""
+"""The ranks of a candidate that live in this process: they train on minibatches and predict together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from partition.costs.noise import StepNoise
 from partition.data.rows import Examples
-from partition.data.stores import free_bytes as host_free_bytes
-from partition.errors import DeviceMemoryError, RunError
-from partition.graph import Category, StageProgram, build_stage_program, recomputed
-from partition.graph.recompute import units_of_parts
 from partition.ops.mixed import to_numpy
-from partition.plan import Candidate, Layout, Search, StagePlan
-from partition.plan.microbatches import microbatch_sizes
+from partition.plan import Candidate, Search
 from partition.plan.prediction import MOST_IN_ONE_PASS, prediction_schedule, prediction_sizes
-from partition.runtime.channel import Channels, MessageKey, NobodyThere
-from partition.runtime.clock import Clock, SimulatedClock, WallClock
-from partition.runtime.cuda import prepare
-from partition.runtime.device import RuntimeDevice
-from partition.runtime.executor import Executor, Observer, Run, Step, run_in_turn
+from partition.runtime.channel import MessageKey
 from partition.runtime.fault import Findings, describe_fault
-from partition.runtime.feed import MinibatchFeed, example_weight
-from partition.runtime.made_up import made_up_examples
-from partition.runtime.optimizer import build_optimizer
-from partition.runtime.parameters import initialise
-from partition.runtime.stage import Parameters, Stage, take_parameters, wide_dtype
-from partition.runtime.tally import Tally, Totals
-from partition.runtime.update import Update
-from partition.runtime.world import LocalWorld, Numbers, World, share_all
-from partition.schedule import Kind, ReplayCosts, Schedule
-from partition.units import format_bytes
-
-_UPDATES = (Kind.REDUCE_GRAD, Kind.STEP)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a worker is made of; a profile puts in ones that take the time, a curvature those of second order."""
-
-    program: Callable[..., StageProgram] = build_stage_program
-    stage: Callable[..., Stage] = Stage
-    update: Callable[..., Update] = Update
-    observe: Observer | None = None
-
-
-class Worker:
-    """One rank: a device, its stages with their optimizers, its clock."""
-
-    def __init__(
-        self, search: Search, candidate: Candidate, rank: int, world: World, parts: Parts | None = None
-    ) -> None:
-        self.rank = rank
-        self._parts = parts or Parts()
-        self.replica, self.position = divmod(rank, world.ranks_per_replica)
-        self.plans = [plan for plan in candidate.stages if plan.rank == rank]
-        spec = search.cluster.devices[self.plans[0].device_index]
-        dtype: torch.dtype = getattr(torch, search.config.precision.compute)
-        rules = search.cluster.rules
-        torch_device = world.torch_device(spec)
-        prepare(torch_device)
-        self.device = RuntimeDevice(spec, dtype, torch_device, rules)
-        if candidate.predicted is not None and candidate.predicted.reserved_bytes:
-            self.device.check_free(candidate.predicted.reserved_bytes[rank])
-        self.device.count(rules.library_bytes, Category.WORKSPACE, "the workspaces of matrix libraries")
-        self.stages: dict[int, Stage] = {}
-        self.updates: dict[int, Update] = {}
-        for plan in self.plans:
-            self._add_stage(search, candidate, plan)
-        is_simulated = spec.kind == "simulated" and not world.is_shared
-        self.clock: Clock = SimulatedClock() if is_simulated else WallClock()
-
-    def _add_stage(self, search: Search, candidate: Candidate, plan: StagePlan) -> None:
-        build = self._parts.program
-        options = {"has_noise": search.model.has_noise, "is_mixed": search.model.is_mixed}
-        build = partial(build, **{name: True for name, is_on in options.items() if is_on})
-        program = recomputed(build(search.network, plan.first_layer, plan.last_layer), plan.recompute)
-        seed, parts = search.config.training.seed, [part for layer in program.layers for part in layer.weighted]
-        layers = {part.index: take_parameters(part, self.device, wide_dtype(program)) for part in parts}
-        initialise(parts, layers, seed)
-        # The penalty enters the sum over replicas once.
-        stage = self._parts.stage(search.network, program, self.device, layers, candidate.num_microbatches,
-                                  has_penalty=plan.replica_index == 0, seed=seed)  # fmt: skip
-        optimizer = build_optimizer(search.config.optimizer, candidate.learning_rate, stage.parameters, self.device)
-        self.stages[plan.stage_index] = stage
-        self.updates[plan.stage_index] = self._parts.update(
-            stage, optimizer, self.device, search.model.optimizer.workspace_bytes
-        )
-
-
-def _build_worker(search: Search, candidate: Candidate, rank: int, world: World, parts: Parts | None) -> Worker:
-    try:
-        return Worker(search, candidate, rank, world, parts)
-    except DeviceMemoryError as error:
-        error.stage, error.action = next(plan.stage_index for plan in candidate.stages if plan.rank == rank), "set-up"
-        raise
+from partition.runtime.feed import MinibatchFeed, example_weight, fed_variables
+from partition.runtime.ranks import Ranks, no_seconds
+from partition.runtime.step import Step
+from partition.runtime.turns import Run, run_in_turn
+from partition.runtime.worker import Parts as Parts
+from partition.runtime.worker import Worker
+from partition.runtime.world import Numbers, World, share_all
+from partition.schedule import ReplayCosts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,45 +43,17 @@ class StepResult:
     """What the gradients of the examples came to; None where noise is not measured."""
 
 
-class Fleet:
-    """The ranks of a candidate that live in this process: all of them, or one among others' processes."""
+class Fleet(Ranks):
+    """The ranks of a candidate that live in this process train on minibatches and predict together."""
 
     def __init__(
         self, search: Search, candidate: Candidate, world: World | None = None, parts: Parts | None = None
     ) -> None:
-        self.search = search
-        self.candidate = candidate
-        self._observe = parts.observe if parts else None
-        self.world = world or LocalWorld(candidate.num_replicas, candidate.num_devices // candidate.num_replicas)
-        self.tally = Tally(search.network, candidate, has_noise=search.model.has_noise)
-        self.workers = [_build_worker(search, candidate, rank, self.world, parts) for rank in self.world.ranks]
-        self._priced: dict[tuple[int, int], tuple[Layout, ReplayCosts]] = {}
+        super().__init__(search, candidate, world, parts)
         self._ended_s: float | None = None
         self._step = 0
         self._coming: tuple[NDArray[np.int64], dict[int, MinibatchFeed]] | None = None
         """The examples of the next minibatch, and its feeds with rows that wait in the host's memory."""
-        if self.world.is_shared and any(worker.device.torch_device.type == "cuda" for worker in self.workers):
-            self.rehearse()
-
-    def rehearse(self) -> None:
-        """Run the actions of a minibatch but its update on made-up rows, with nobody at the other end of a message.
-
-        What a GPU does for the first time, to load a kernel or to set up a library, waits until everything on it is
-        done. A message that was posted early and waits for this very action would then wait for ever. Gradients and
-        losses of the first minibatch overwrite what this leaves.
-        """
-        size = self.candidate.minibatch_size
-        x, y = made_up_examples(self.search, size)
-        runs: list[Run] = []
-        for replica, _, part in self._parts(np.arange(size)):
-            layout, _ = self._priced_layout(replica, len(part))
-            feed = MinibatchFeed(x, y, part, layout.sizes)
-            step = Step(sizes=layout.sizes, weight=1.0 / size, feed=feed, seconds=_no_seconds)
-            for worker in self.workers:
-                if worker.replica == replica:
-                    row = [one for one in layout.schedule.rows[worker.position] if one.kind not in _UPDATES]
-                    runs.append((self._executor(worker, NobodyThere()), row, step))
-        run_in_turn(runs)
 
     def train(
         self,
@@ -194,7 +89,7 @@ class Fleet:
             grad_norm=totals.grad_norm,
             step_s=self._ended_s - start_s,
             stop_signal=totals.stop_signal,
-            noise=_step_noise(totals, len(examples)),
+            noise=totals.noise(len(examples)),
         )
 
     def run_minibatch(
@@ -246,50 +141,13 @@ class Fleet:
             return
         self._coming = (examples, self._feeds(x, y, examples))
         for worker in on_gpus:
-            self._coming[1][worker.replica].gather(_fed(worker.stages, self.candidate.num_stages))
+            self._coming[1][worker.replica].gather(fed_variables(worker.stages, self.candidate.num_stages))
 
     def _set_learning_rate(self, learning_rate: float) -> None:
         for worker in self.workers:
             for update in worker.updates.values():
                 for group in update.optimizer.param_groups:
                     group["lr"] = learning_rate
-
-    def _parts(self, examples: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-        """Every replica with a rank in this process, and its share of the examples with the place of the first."""
-        ends = np.cumsum(microbatch_sizes(len(examples), self.candidate.num_replicas)).tolist()
-        local = {worker.replica for worker in self.workers}
-        spans = enumerate(pairwise([0, *ends]))
-        return ((replica, first, examples[first:end]) for replica, (first, end) in spans if replica in local)
-
-    def _priced_layout(self, replica: int, num_examples: int) -> tuple[Layout, ReplayCosts]:
-        """The replica's layout, or the part of it that a short minibatch needs, and what its actions cost."""
-        key = (replica, num_examples)
-        if key not in self._priced:
-            planned = self.search.layouts(self.candidate)[replica]
-            layout = planned if num_examples == sum(planned.sizes) else planned.short(num_examples)
-            self._priced[key] = (layout, self.search.costs_of(self.candidate, layout, replica))
-        return self._priced[key]
-
-    def runs(
-        self, replica: int, schedule: Schedule, step: Step, transfer_s: Callable[[MessageKey], float]
-    ) -> list[Run]:
-        """An executor with its row for every rank of a replica that lives here; `schedule` is lowered."""
-        channels = self.world.channels(replica, schedule.placement, transfer_s)
-        workers = [worker for worker in self.workers if worker.replica == replica]
-        return [(self._executor(worker, channels), schedule.rows[worker.position], step) for worker in workers]
-
-    def _executor(self, worker: Worker, channels: Channels) -> Executor:
-        return Executor(
-            rank=worker.rank,
-            stages=worker.stages,
-            updates=worker.updates,
-            channels=channels,
-            world=self.world,
-            clock=worker.clock,
-            tally=self.tally,
-            norm_limit=self.search.config.optimizer.max_grad_norm,
-            observe=self._observe,
-        )
 
     def _numbers(self, worker: Worker, num_losses: int, stop_signal: int) -> Numbers:
         """What a rank tells the others of a step; of the losses that it has room for only those of this step."""
@@ -326,12 +184,7 @@ class Fleet:
         findings = {worker.rank: Findings() for worker in self.workers}
         for worker in self.workers:
             for stage in worker.stages.values():
-                units = units_of_parts(stage.program.layers)
-                unit_of_index = {part.index: units[part] for unit in stage.program.layers for part in unit.weighted}
-                for index, of in stage.layers.items():
-                    gradients = (of.grad_weight_OI, of.grad_bias_O)
-                    found = (one for one in gradients if one is not None)
-                    findings[worker.rank].gradients(unit_of_index[index], found)
+                findings[worker.rank].gradients_of(stage)
 
         def examine(rank: int, layer: int, tensor: Tensor) -> None:
             findings[rank].output(layer, tensor)
@@ -358,84 +211,11 @@ class Fleet:
             found[microbatch] = to_numpy(logits.cpu())
 
         feed = MinibatchFeed(x, x, examples, sizes)
-        step = Step(sizes=sizes, weight=1.0, feed=feed, seconds=_no_seconds, sink=keep, examine=examine)
+        step = Step(sizes=sizes, weight=1.0, feed=feed, seconds=no_seconds, sink=keep, examine=examine)
         placement = self.search.layouts(self.candidate)[replica].schedule.placement
-        run_in_turn(self.runs(replica, prediction_schedule(placement, len(sizes)), step, _no_seconds))
+        run_in_turn(self.runs(replica, prediction_schedule(placement, len(sizes)), step, no_seconds))
         return [found[microbatch] for microbatch in sorted(found)]
-
-    def peak_bytes(self) -> dict[int, int | None]:
-        """The most that each rank here has held at once."""
-        return {worker.rank: worker.device.measured_peak_bytes for worker in self.workers}
-
-    @property
-    def has_simulated_clock(self) -> bool:
-        """Whether seconds are the cost model's."""
-        return any(isinstance(worker.clock, SimulatedClock) for worker in self.workers)
-
-    def layers(self) -> dict[int, Parameters]:
-        """The parameters of every layer and norm here, those of a replica's first copy, in increasing order."""
-        found = {
-            index: of
-            for worker in reversed(self.workers)
-            for stage in worker.stages.values()
-            for index, of in stage.layers.items()
-        }
-        return {index: found[index] for index in sorted(found)}
-
-    def parameters(self) -> list[Tensor]:
-        """All parameters that live here in canonical order: layer by layer, weight before bias."""
-        return [tensor for of in self.layers().values() for tensor in of.tensors]
-
-
-def _step_noise(totals: Totals, num_examples: int) -> StepNoise | None:
-    """Per example: the gradients of the stages carry 1/N of the minibatch's mean."""
-    if totals.example_square_sum is None or totals.data_grad_square is None:
-        return None
-    return StepNoise(
-        num_examples=num_examples,
-        example_square=num_examples * totals.example_square_sum,
-        mean_square=totals.data_grad_square,
-    )
-
-
-def _fed(stages: Collection[int], num_stages: int) -> list[str]:
-    """What of a minibatch these stages read."""
-    return ["x"] * (0 in stages) + ["targets"] * (num_stages - 1 in stages)
 
 
 def _transfers(costs: ReplayCosts) -> Callable[[MessageKey], float]:
     return lambda key: costs.transfer_s(key.send)
-
-
-def _no_seconds(_: object) -> float:
-    return 0.0
-
-
-def check_devices(search: Search, candidate: Candidate, host_ranks: Sequence[int] | None = None) -> None:
-    """Refuse devices that are not there, kinds that do not mix, and what this machine cannot hold.
-
-    `host_ranks` are the ranks with processes on this machine; without, all ranks are in this process. Raises RunError
-    with both figures.
-    """
-    kinds = sorted({search.cluster.devices[plan.device_index].kind for plan in candidate.stages})
-    if len(kinds) > 1 and ("simulated" in kinds or host_ranks is not None):
-        raise RunError(
-            f"{candidate.name} uses devices of kind {' and '.join(kinds)}, whose clocks and messages do not mix; give "
-            "all devices of cluster.devices one kind"
-        )
-    ranks = range(candidate.num_devices) if host_ranks is None else host_ranks
-    of_rank = {plan.rank: search.cluster.devices[plan.device_index].kind for plan in candidate.stages}
-    num_cuda = sum(of_rank[rank] == "cuda" for rank in ranks)
-    if num_cuda > torch.cuda.device_count():
-        raise RunError(
-            f"{candidate.name} takes {num_cuda} CUDA devices of this machine, torch sees {torch.cuda.device_count()}; "
-            "plan here and train where they are, or set cluster.devices.kind=simulated"
-        )
-    assert candidate.predicted is not None, "what is trained has a layout"
-    needed = sum(candidate.predicted.peak_bytes[rank] for rank in ranks if of_rank[rank] != "cuda")
-    free = host_free_bytes()
-    if free is not None and needed > free:
-        raise RunError(
-            f"{candidate.name} needs {format_bytes(needed)} of this machine's memory, {format_bytes(free)} are free; "
-            "plan here and train on a larger machine, or take a smaller model"
-        )

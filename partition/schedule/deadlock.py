@@ -44,10 +44,6 @@ class Semantics(Enum):
     BLOCKING = "a send and its receive wait for one another"
 
 
-SENDING = (Semantics.BUFFERED, Semantics.RENDEZVOUS, Semantics.FIFO)
-"""What a lowered schedule must run under."""
-
-
 class Deadlock(NamedTuple):
     """Where a rank stops for ever, and what it waits for."""
 

@@ -8,7 +8,7 @@ Each rank has a clock. What the clock does at each action, with s = seconds of t
     REDUCE    posts the stage's gradients at clock; takes no time of the rank's own
     STEP      start = max(clock, completion of all sends of the rank, sum of the stage's gradients); end = start + s
 
-A sum over replicas begins when the last replica has posted it; those of one rank go one after another in row order.
+How replicas wait for one another is in `replicas.py`.
 
 A message moves once both sides have posted. A link, one for each ordered pair of ranks, carries one message at a
 time in the order in which its sends are posted:
@@ -39,6 +39,7 @@ from partition.schedule.actions import (
 from partition.schedule.drawing import draw_around
 from partition.schedule.memory import find_memory_peak
 from partition.schedule.replay_costs import ReplayCosts
+from partition.schedule.replicas import run_together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,35 +100,8 @@ def replay_replicas(parts: Sequence[tuple[Schedule, ReplayCosts]], *, has_step_b
     The same as `replay` otherwise; all start at 0.
     """
     replicas = [Clocks(schedule, costs) for schedule, costs in parts]
-    has_sums = any(action.kind is Kind.REDUCE_GRAD for schedule, _ in parts for row in schedule.rows for action in row)
-    if has_step_barrier or has_sums:
-        for clocks in replicas:
-            clocks.run(is_stopped_by_steps=True)
-        _add_gradients(replicas)
-    if has_step_barrier:
-        _meet_before_steps(replicas)
-    for clocks in replicas:
-        clocks.run()
+    run_together(replicas, has_step_barrier=has_step_barrier)
     return [_replay_of(clocks) for clocks in replicas]
-
-
-def _add_gradients(replicas: Sequence[Clocks]) -> None:
-    """When the sum of every stage is complete, on all replicas alike."""
-    lane_free_s: dict[int, float] = {}
-    for stage in replicas[0].reduce_posted_s:
-        rank, reduce = replicas[0].schedule.placement[stage], Action(stage, Kind.REDUCE_GRAD)
-        posted_s = max(clocks.reduce_posted_s[stage] for clocks in replicas)
-        seconds = max(clocks.costs.seconds_of(reduce) for clocks in replicas)
-        lane_free_s[rank] = max(posted_s, lane_free_s.get(rank, 0.0)) + seconds
-        for clocks in replicas:
-            clocks.reduced_s[stage] = lane_free_s[rank]
-
-
-def _meet_before_steps(replicas: Sequence[Clocks]) -> None:
-    """Let every rank wait for the latest, as a norm over all gradients makes them."""
-    latest_s = max(max(*clocks.clock_s, *clocks.reduced_s.values(), 0.0) for clocks in replicas)
-    for clocks in replicas:
-        clocks.clock_s = [latest_s] * len(clocks.clock_s)
 
 
 def _replay_of(clocks: Clocks) -> Replay:

@@ -1,8 +1,14 @@
 """When a step ends and how long each rank works: the figures of `replay`, without its timelines.
 
-The clocks, links and sums are those of `partition.schedule.replay`, kept as plain numbers in lists, so the floats are
-its floats, bit for bit, in a third of its time. A message is a number: stage * M + microbatch forward, and as much
-more as there are such numbers backward.
+The rules of clocks and links stand here a second time, on plain numbers in lists, and that for speed alone: the planner
+replays every candidate, and this takes a fifth of the time of `partition.schedule.replay`. The one cannot be had of the
+other for less: noting start and end of every action here, from which the timelines would follow, takes a quarter more,
+and a clock that is told by calls what to do takes twice as long. So `replay.py` is the statement of the rules, for
+people and for pictures, and this is held against it to the last bit, over random schedules and costs, by
+`tests/schedule/test_step_time.py`; a change of a rule is made in both. What replicas wait for one another is one code
+for both (`replicas.py`).
+
+A message is a number: stage * M + microbatch forward, and as much more as there are such numbers backward.
 """
 
 from __future__ import annotations
@@ -13,6 +19,7 @@ from dataclasses import dataclass
 from partition.errors import ScheduleError
 from partition.schedule.actions import Kind, Schedule
 from partition.schedule.replay_costs import ReplayCosts, SecondsTable
+from partition.schedule.replicas import run_together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,30 +38,8 @@ def step_times(parts: Sequence[tuple[Schedule, ReplayCosts]], *, has_step_barrie
     Raises ScheduleError for rows that stand still.
     """
     replicas = [_Clocks(schedule, costs) for schedule, costs in parts]
-    has_sums = any(schedule.has_reductions for schedule, _ in parts)
-    if has_step_barrier or has_sums:
-        for clocks in replicas:
-            clocks.run(is_stopped_by_steps=True)
-        _add_gradients(replicas)
-    if has_step_barrier:
-        latest_s = max(max(*of.clock_s, *of.reduced_s.values(), 0.0) for of in replicas)
-        for clocks in replicas:
-            clocks.clock_s = [latest_s] * len(clocks.clock_s)
-    for clocks in replicas:
-        clocks.run()
+    run_together(replicas, has_step_barrier=has_step_barrier)
     return [StepTime(makespan_s=max(of.clock_s, default=0.0), busy_s=tuple(of.busy_s)) for of in replicas]
-
-
-def _add_gradients(replicas: Sequence[_Clocks]) -> None:
-    """When the sum of every stage is complete, on all replicas alike."""
-    lane_free_s: dict[int, float] = {}
-    for stage in replicas[0].reduce_posted_s:
-        rank = replicas[0].schedule.placement[stage]
-        posted_s = max(clocks.reduce_posted_s[stage] for clocks in replicas)
-        seconds = max(clocks.once_s(Kind.REDUCE_GRAD, stage) for clocks in replicas)
-        lane_free_s[rank] = max(posted_s, lane_free_s.get(rank, 0.0)) + seconds
-        for clocks in replicas:
-            clocks.reduced_s[stage] = lane_free_s[rank]
 
 
 class _Clocks:

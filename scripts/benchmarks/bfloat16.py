@@ -1,4 +1,4 @@
-"""Training in bfloat16 beside float32: the loss of every epoch, seconds of a step, bytes predicted and measured.
+"""Training in bfloat16 beside float32: loss and J = loss + penalty by epoch, seconds of a step, bytes of both kinds.
 
 python -m scripts.benchmarks.bfloat16                          prints, and writes docs/results/bfloat16.json
 python -m scripts.benchmarks.bfloat16 --no-result --epochs 2   prints only, quickly
@@ -37,9 +37,23 @@ CONTROLS = (("bfloat16", 2), ("bfloat16", 5), ("float32", 5))
 SEEDS = (0, 1, 2)
 EPOCHS = 10
 MICROBATCHES = 4
+LOSSES, OBJECTIVES = "losses", "objectives"
+"""What is compared, as in the keys of a row. The bound is for losses."""
 CANDIDATE = f"accumulate-{MICROBATCHES}"
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_")
 CONFIG = "configs/mnist.yaml"
+
+
+class Epochs(NamedTuple):
+    """Means over the steps of every epoch."""
+
+    losses: list[float]
+    objectives: list[float]
+    """Of J, the loss and the penalty."""
+
+    def named(self, number_format: str) -> dict[str, list[float]]:
+        """As in a row."""
+        return {f"{number_format}_{LOSSES}": self.losses, f"{number_format}_{OBJECTIVES}": self.objectives}
 
 
 class Bytes(NamedTuple):
@@ -61,10 +75,16 @@ def main() -> None:
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = [_seed_row(CONFIG, seed, options.epochs) for seed in SEEDS]
     differences = mean_differences(rows)
-    print(f"mean over {len(SEEDS)} seeds, epoch by epoch:", ", ".join(f"{one:+.2%}" for one in differences))
+    print(f"mean over {len(SEEDS)} seeds, epoch by epoch:", in_words(differences))
+    of_objectives = mean_differences(rows, OBJECTIVES)
+    print("of J in float32:", ", ".join(f"{one:.3g}" for one in _means(rows, OBJECTIVES)[0]))
+    print("J, loss and penalty:", in_words(of_objectives))
     largest = largest_difference(rows)
     print(f"at most {largest:.2%} apart down to a loss of {LEAST_LOSS}, at most {LOSS_BOUND:.0%} wanted")
-    rows.append({"differences_of_means": differences, "least_loss": LEAST_LOSS, "largest_difference": largest})
+    rows.append({
+        "differences_of_means": differences, "objective_differences_of_means": of_objectives,
+        "least_loss": LEAST_LOSS, "largest_difference": largest,
+    })  # fmt: skip
     rows += controls(rows[: len(SEEDS)], options.epochs)
     rows += [_bytes_row(CONFIG, number_format) for number_format in ("float32", "bfloat16")]
     if not options.no_result:
@@ -75,29 +95,32 @@ def controls(seed_rows: Sequence[dict[str, Any]], epochs: int) -> list[dict[str,
     """How far other runs are from float32 in the same seeds: other microbatches, and torch's autocast."""
     names = [f"{number_format}, {count} microbatches" for number_format, count in CONTROLS]
     runs = [
-        [epoch_losses(experiment(CONFIG, number_format, seed, epochs, count), f"accumulate-{count}")[0]
+        [epoch_means(experiment(CONFIG, number_format, seed, epochs, count), f"accumulate-{count}")[0]
          for seed in SEEDS]
         for number_format, count in CONTROLS
     ]  # fmt: skip
     names.append("torch.autocast")
-    runs.append([autocast_losses(experiment(CONFIG, "float32", seed, epochs)) for seed in SEEDS])
+    runs.append([autocast_means(experiment(CONFIG, "float32", seed, epochs)) for seed in SEEDS])
     found = []
-    for name, losses in zip(names, runs, strict=True):
-        pairs = [{**row, "bfloat16_losses": own} for row, own in zip(seed_rows, losses, strict=True)]
-        differences = mean_differences(pairs)
-        print(f"{name}:", ", ".join(f"{one:+.2%}" for one in differences), flush=True)
-        found.append({"control": name, "losses_by_seed": losses, "differences_of_means": differences})
+    for name, of_seeds in zip(names, runs, strict=True):
+        pairs = [{**row, **own.named("bfloat16")} for row, own in zip(seed_rows, of_seeds, strict=True)]
+        differences, of_objectives = (mean_differences(pairs, of) for of in (LOSSES, OBJECTIVES))
+        print(f"{name}: {in_words(differences)}; J {in_words(of_objectives)}", flush=True)
+        found.append({
+            "control": name, "losses_by_seed": [own.losses for own in of_seeds], "differences_of_means": differences,
+            "objective_differences_of_means": of_objectives,
+        })  # fmt: skip
     return found
 
 
-def autocast_losses(config: ExperimentConfig) -> list[float]:
-    """The mean loss of every epoch of the plain torch model under torch's own mixed precision."""
+def autocast_means(config: ExperimentConfig) -> Epochs:
+    """Of the plain torch model under torch's own mixed precision."""
     dataset, model = load(config), build_module(config.model, seed=config.training.seed).to_torch()
     weights = [parameter for parameter in model.parameters() if parameter.dim() == 2]
     optimizer = torch.optim.SGD(model.parameters(), lr=config.optimizer.lr, momentum=config.optimizer.momentum)
-    found = []
+    found = Epochs([], [])
     for epoch in range(config.training.epochs or 1):
-        losses = []
+        losses, objectives = list[float](), list[float]()
         size, seed = config.training.minibatch_size, config.training.seed
         for examples in minibatches(dataset.num_train, size, seed, epoch):
             x_BI, targets = (torch.from_numpy(np.asarray(of)[examples]) for of in (dataset.train_x, dataset.train_y))
@@ -106,41 +129,52 @@ def autocast_losses(config: ExperimentConfig) -> list[float]:
             loss = functional.cross_entropy(o_Bq.float(), targets)
             penalty = config.model.l2_penalty / 2 * sum(weight.square().sum() for weight in weights)
             optimizer.zero_grad()
-            (loss + penalty).backward()
+            objective = loss + penalty
+            objective.backward()
             optimizer.step()
             losses.append(loss.item())
-        found.append(statistics.fmean(losses))
+            objectives.append(objective.item())
+        found.losses.append(statistics.fmean(losses))
+        found.objectives.append(statistics.fmean(objectives))
     return found
 
 
-def _means(rows: Sequence[dict[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The loss of every epoch in float32 and in bfloat16, averaged over seeds."""
-    wide, narrow = (np.mean([row[name] for row in rows], axis=0) for name in ("float32_losses", "bfloat16_losses"))
+def in_words(differences: Sequence[float]) -> str:
+    """One after another, in percent."""
+    return ", ".join(f"{one:+.2%}" for one in differences)
+
+
+def _means(rows: Sequence[dict[str, Any]], of: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Losses or objectives of every epoch in float32 and in bfloat16, averaged over seeds."""
+    wide, narrow = (np.mean([row[f"{one}_{of}"] for row in rows], axis=0) for one in ("float32", "bfloat16"))
     return wide, narrow
 
 
-def mean_differences(rows: Sequence[dict[str, Any]]) -> list[float]:
+def mean_differences(rows: Sequence[dict[str, Any]], of: str = LOSSES) -> list[float]:
     """By how much the averages over seeds differ in every epoch."""
-    wide, narrow = _means(rows)
+    wide, narrow = _means(rows, of)
     found: list[float] = (narrow / wide - 1).tolist()
     return found
 
 
 def largest_difference(rows: Sequence[dict[str, Any]]) -> float:
     """Of the epochs that the bound is for."""
-    wide, _ = _means(rows)
+    wide, _ = _means(rows, LOSSES)
     return max(abs(one) for one, loss in zip(mean_differences(rows), wide, strict=True) if loss >= LEAST_LOSS)
 
 
-def epoch_losses(config: ExperimentConfig, candidate_name: str = CANDIDATE) -> tuple[list[float], float]:
-    """The mean loss of every epoch, and the median seconds of a step."""
+def epoch_means(config: ExperimentConfig, candidate_name: str = CANDIDATE) -> tuple[Epochs, float]:
+    """Loss and objective of every epoch, and the median seconds of a step."""
     search, metrics = Search(config), list[Metrics]()
     dataset = load(config)
     train(search, candidate_of(search, candidate_name), dataset, metrics.append)
     per_epoch = -(-dataset.num_train // config.training.minibatch_size)
-    epochs = (metrics[start : start + per_epoch] for start in range(0, len(metrics), per_epoch))
-    losses = [statistics.fmean(one.loss for one in epoch) for epoch in epochs]
-    return losses, statistics.median(one.step_s for one in metrics[1:])
+    epochs = [metrics[start : start + per_epoch] for start in range(0, len(metrics), per_epoch)]
+    found = Epochs(
+        losses=[statistics.fmean(one.loss for one in epoch) for epoch in epochs],
+        objectives=[statistics.fmean(one.objective for one in epoch) for epoch in epochs],
+    )
+    return found, statistics.median(one.step_s for one in metrics[1:])
 
 
 def candidate_of(search: Search, name: str) -> Candidate:
@@ -205,17 +239,17 @@ def _peak(events: Sequence[tuple[int, int]]) -> int:
 
 def _seed_row(path: str, seed: int, epochs: int) -> dict[str, Any]:
     (wide, wide_s), (narrow, narrow_s) = (
-        epoch_losses(experiment(path, number_format, seed, epochs)) for number_format in ("float32", "bfloat16")
+        epoch_means(experiment(path, number_format, seed, epochs)) for number_format in ("float32", "bfloat16")
     )
     print(
-        f"seed {seed}: losses {wide[0]:.4f} ... {wide[-1]:.4f} in float32, {narrow[0]:.4f} ... {narrow[-1]:.4f} in "
-        f"bfloat16; {wide_s * 1e3:.0f} and {narrow_s * 1e3:.0f} ms a step",
+        f"seed {seed}: losses {wide.losses[0]:.4f} ... {wide.losses[-1]:.4f} in float32, {narrow.losses[0]:.4f} ... "
+        f"{narrow.losses[-1]:.4f} in bfloat16; {wide_s * 1e3:.0f} and {narrow_s * 1e3:.0f} ms a step",
         flush=True,
     )
     return {
         "seed": seed,
-        "float32_losses": wide,
-        "bfloat16_losses": narrow,
+        **wide.named("float32"),
+        **narrow.named("bfloat16"),
         "float32_step_s": wide_s,
         "bfloat16_step_s": narrow_s,
     }

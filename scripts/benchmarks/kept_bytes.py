@@ -24,8 +24,8 @@ from partition.graph.program import build_module_program
 from partition.ops.losses import summed_loss
 from partition.runtime import build_module
 from partition.runtime.device import RuntimeDevice
-from partition.runtime.parameters import initialise
-from partition.runtime.stage import Frame, Stage, take_parameters
+from partition.runtime.parameters import initialise, take_parameters
+from partition.runtime.stage import Frame, Stage
 from scripts.benchmarks.replay import write_result
 
 ROWS, WIDTH, OUTPUTS = 32, 64, 10

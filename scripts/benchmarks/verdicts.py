@@ -27,7 +27,7 @@ RATES = (None, "1000mbit", "100mbit", "10mbit")
 STRATEGIES = ("whole", "accumulate", "pipeline", "data_parallel")
 
 
-def _network(width: int, depth: int, minibatch_size: int) -> dict[str, Any]:
+def network(width: int, depth: int, minibatch_size: int) -> dict[str, Any]:
     return {
         "model": {
             "in_features": 256,
@@ -44,9 +44,9 @@ def _network(width: int, depth: int, minibatch_size: int) -> dict[str, Any]:
 
 
 NETWORKS = {
-    "wide": _network(1024, 6, 256),
-    "between": _network(256, 12, 512),
-    "small": _network(64, 12, 128),
+    "wide": network(1024, 6, 256),
+    "between": network(256, 12, 512),
+    "small": network(64, 12, 128),
 }
 
 

@@ -54,7 +54,7 @@ def test_for_people(small: str, capsys: Capture) -> None:
     assert "Hessian of J on 22 examples, initial parameters, on " in said
     assert "converged after " in said
     assert main(["curvature", small, "--max-products", "1"]) == 0
-    assert "not converged to 0.01 after 1 products; take more with --max-products" in capsys.readouterr().out
+    assert "not converged to 0.01 after 1 product; take more with --max-products" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

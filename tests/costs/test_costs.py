@@ -119,13 +119,6 @@ def test_cpus_share_the_hosts_memory_and_assumed_rates_are_said() -> None:
     assert "assumed" in cluster.cost_source
 
 
-def test_equal_layers_share_their_costs() -> None:
-    model = {"in_features": 4, "hidden_features": (4,) * 6, "out_features": 2}
-    costs = CostModel(build_network(ModelConfig.model_validate(model)), optimizer(), 4)
-    assert costs.stage(1, 3) is costs.stage(2, 4)
-    assert costs.stage(0, 2) is not costs.stage(1, 3)
-
-
 def test_neighbours_without_a_difference_are_alike() -> None:
     small, large = ({"kind": "simulated", "memory_bytes": size} for size in (1, 2))
     assert devices(small, small, large, large, small).first_alike == (0, 0, 2, 2, 4)

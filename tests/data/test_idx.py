@@ -15,8 +15,8 @@ from partition.data import AbsentDataError, DataError, describe
 from partition.data.dataset import load
 from partition.data.idx import outline_file
 from partition.data.outline import Packed, Raw
-from partition.data.rows import read_all
 from tests.data.files import draw_images, idx_bytes, write_fashion, write_idx
+from tests.data.reading import read_all
 
 MakeConfig = Callable[..., ExperimentConfig]
 

@@ -14,7 +14,7 @@ import pytest
 from partition.config import ExperimentConfig
 from partition.data import DataError, check, describe
 from partition.data.dataset import load
-from partition.data.rows import read_all
+from tests.data.reading import read_all
 
 MakeConfig = Callable[..., ExperimentConfig]
 

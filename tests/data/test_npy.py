@@ -14,8 +14,9 @@ from partition.config import ExperimentConfig
 from partition.data import DataError, check, describe
 from partition.data.dataset import Dataset, load
 from partition.data.npy import outline_file
-from partition.data.rows import read_all, read_rows
+from partition.data.rows import read_rows
 from tests.data.files import draw_table, save
+from tests.data.reading import read_all
 
 MakeConfig = Callable[..., ExperimentConfig]
 

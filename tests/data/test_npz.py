@@ -16,8 +16,8 @@ from partition.data import DataError, describe
 from partition.data.dataset import load
 from partition.data.npz import outline_npz
 from partition.data.outline import Packed, Raw
-from partition.data.rows import read_all
 from tests.data.files import draw_table
+from tests.data.reading import read_all
 from tests.data.test_npy import describing, npy
 
 MakeConfig = Callable[..., ExperimentConfig]

@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 
 from partition.config import ExperimentConfig
 from partition.data.dataset import Dataset, load
+from partition.data.description import check
 from partition.data.npy import outline_file
-from partition.data.rows import Elsewhere, read_all, read_rows
+from partition.data.refusal import DataError
+from partition.data.rows import Elsewhere, read_rows
 from partition.data.scaling import BLOCK_BYTES, measure
 from partition.data.stores import open_store
 from tests.data.files import draw_table, save, write_fashion
+from tests.data.reading import read_all
 
 MakeConfig = Callable[..., ExperimentConfig]
 
@@ -144,3 +147,44 @@ def test_small_deviations_of_large_values_are_kept(tmp_path: Path) -> None:
     scaling = measure(store, None, "each")
     assert scaling is not None
     assert scaling.deviation[0] == pytest.approx(0.25, rel=1e-6)
+
+
+def fractions(make_config: MakeConfig, folder: Path, y: np.ndarray, **changes: Any) -> ExperimentConfig:
+    x, _ = draw_table(60, 3)
+    paths = {"path": save(folder / "x.npy", x), "targets_path": save(folder / "y.npy", y)}
+    return make_config(
+        "npy", in_features=3, out_features=2, minibatch_size=10, loss="binary_cross_entropy", **paths, **changes
+    )
+
+
+@pytest.mark.parametrize("value", [1.5, -0.01])
+def test_a_loss_of_fractions_refuses_other_targets(make_config: MakeConfig, tmp_path: Path, value: float) -> None:
+    """They were learned from without a word, and the loss fell below any bound."""
+    y = np.full((60, 2), 0.5)
+    y[7, 1] = value
+    with pytest.raises(DataError) as caught:
+        load(fractions(make_config, tmp_path, y))
+    assert f"has {value} in example 7, value 1 (counted from 0), and model.loss binary_cross_entropy" in str(
+        caught.value
+    )
+    y[7] = (0.0, 1.0)
+    assert read_all(load(fractions(make_config, tmp_path, y)).train_y).max() == 1.0
+
+
+def test_standardised_targets_are_no_fractions(make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"remove data\.standardise_targets"):
+        load(fractions(make_config, tmp_path, np.full((60, 2), 0.5), standardise_targets=True))
+
+
+def test_a_loss_of_fractions_has_synthetic_targets_of_yes_and_no(make_config: MakeConfig) -> None:
+    y = read_all(load(make_config("synthetic", in_features=4, out_features=3, loss="binary_cross_entropy")).train_y)
+    assert set(np.unique(y)) == {0.0, 1.0}
+
+
+def test_real_numbers_that_are_shipped_are_no_fractions(make_config: MakeConfig) -> None:
+    config = make_config("diabetes", in_features=10, out_features=1, loss="binary_cross_entropy")
+    (problem,) = check(config, file="my.yaml")
+    assert (problem.key, problem.message) == (
+        "model.loss",
+        "is binary_cross_entropy, but diabetes has real numbers to learn; set model.loss: mse",
+    )

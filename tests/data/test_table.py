@@ -13,8 +13,8 @@ import pytest
 from partition.config import ExperimentConfig
 from partition.data import DataError, describe
 from partition.data.dataset import load
-from partition.data.rows import read_all
 from tests.data.files import draw_table
+from tests.data.reading import read_all
 
 MakeConfig = Callable[..., ExperimentConfig]
 

@@ -54,6 +54,20 @@ def test_kernel_adds_what_the_expression_says(name, assert_equal_in_norm):
     assert all(torch.equal(one, other) for one, other in zip((kept_BO, grad_BO, tangent_BO), before, strict=True))
 
 
+def test_at_its_kink_elu_has_the_second_derivative_that_torch_has():
+    """It was 1 there, torch's is 0: rows of zeros, with biases that begin at zero, made another Hessian."""
+    z_BO = torch.tensor([[0.0, -0.0, -1.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    (slope_BO,) = torch.autograd.grad(torch.nn.functional.elu(z_BO).sum(), z_BO, create_graph=True)
+    (expected_BO,) = torch.autograd.grad(slope_BO.sum(), z_BO)
+    h_BO, ones_BO, out_BO = kept_of("elu", z_BO.detach().clone()), torch.ones(1, 4).double(), torch.zeros(1, 4).double()
+    elu = ACTIVATIONS["elu"].second
+    # What is kept is h, so the slope's derivative in z is that in h times the slope.
+    assert torch.equal(elu.expression(h_BO) * slope_BO.detach(), expected_BO)
+    workspaces = [torch.empty_like(out_BO) for _ in range(2)]
+    elu.add(ones_BO, h_BO, slope_BO.detach(), out_BO, workspaces, out_BO.new_empty(()))
+    assert torch.equal(out_BO, expected_BO)
+
+
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_records_price_a_second_derivative_exactly_where_there_is_one(name):
     record, second = ACTIVATION_RECORDS[name], ACTIVATIONS[name].second

@@ -11,9 +11,11 @@ import pytest
 
 from partition.costs import Cluster
 from partition.plan import Search
-from partition.plan.array_split import ArrayProblem, array_split
+from partition.plan.array_search import ArrayProblem
+from partition.plan.array_split import array_split
 from partition.plan.constraints import Constraints, Pin, Run
 from partition.plan.estimate import Layout
+from partition.plan.layer_sums import Cuts, Floats
 from partition.plan.split import Segment, SplitProblem, optimal_split
 from partition.plan.splitter import Splitter
 
@@ -30,9 +32,16 @@ def constrained(problem: ArrayProblem, constraints: Constraints, placement: tupl
     refused = np.full(problem.num_layers + 1, math.inf)
     refused[edges] = 0.0
     earliest = tuple(np.array(constraints.earliest(device), dtype=np.intp) for device in placement)
-    return replace(problem, cut_s=lambda here, there: problem.cut_s(here, there) + refused, earliest=earliest,
-                   num_stages=len(placement), first_alike=tuple(range(len(placement))),
-                   sums=tuple(problem.sums[at % len(problem.sums)] for at in range(len(placement))))  # fmt: skip
+    places = tuple(range(len(placement)))
+
+    def cuts(here: int, there: int) -> Cuts:
+        free = problem.cuts(here, there)
+        seconds = free.seconds + refused
+        return Cuts(free.number, seconds, float(seconds.max()))
+
+    return replace(problem, cuts=cuts, earliest=earliest, earliest_of=places, num_stages=len(placement),
+                   first_alike=places, kind_of=tuple(problem.kind_of[at % problem.num_devices] for at in places)
+                   )  # fmt: skip
 
 
 @pytest.mark.parametrize("block", range(5))
@@ -47,9 +56,13 @@ def test_no_allowed_split_takes_a_shorter_step_on_arrays(block: int) -> None:
         if not every:
             continue
         count += 1
-        cut_s = problem.cut_s
-        of_placement = replace(problem, cut_s=lambda here, there, cut_s=cut_s: cut_s(0, 0) * (1 + here + there),
-                               once_s=lambda _, last: 0.1 * (last + 1))  # fmt: skip
+        seconds = problem.cuts(0, 0).seconds
+
+        def cuts(here: int, there: int, seconds: Floats = seconds) -> Cuts:
+            slower = seconds * (1 + here + there)
+            return Cuts(here + there, slower, float(slower.max()))
+
+        of_placement = replace(problem, cuts=cuts, once_s=lambda _, last: 0.1 * (last + 1))
         limited = constrained(of_placement, constraints, placement)
         splits = [tuple(Segment(at, first, last) for at, (_, first, last) in enumerate(split)) for split in every]
         least = min(step_of_split(limited, split) for split in splits)

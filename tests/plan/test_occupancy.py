@@ -9,11 +9,15 @@ from itertools import pairwise
 import pytest
 
 from partition.config import ModelConfig, OptimizerConfig
-from partition.costs import CostModel, StageCost, optimizer_record
+from partition.costs import ChainCosts, CostModel, StageCost, build_cluster, optimizer_record
 from partition.graph import ACTIVATION_RECORDS, LOSS_RECORDS, build_network
+from partition.plan import Layout
+from partition.plan.chain_problem import alike_problem
 from partition.plan.microbatches import microbatch_sizes, short_minibatch_sizes, size_classes
 from partition.plan.occupancy import StageOccupancy, action_effects, rank_moments, rank_peak
 from partition.schedule import Kind, ReplayCosts, Schedule, from_text, generate, lower, memory_peak, with_recomputation
+from tests.plan.chains import random_chain, stage_bytes
+from tests.plan.conftest import build_config
 
 
 def model_of(choose: random.Random) -> CostModel:
@@ -127,3 +131,20 @@ def test_microbatches_are_as_equal_as_can_be_and_short_ones_no_larger(size: int,
         assert sum(short) == num_examples
         pairs = zip(reversed(short), reversed(sizes), strict=False)
         assert all(0 < one <= planned for one, planned in pairs)
+
+
+def test_split_and_plan_count_the_same_microbatches_in_flight() -> None:
+    """What `split` counts is what 1F1B holds but for what is inside an action, and receives that are posted early."""
+    rows = 4
+    for seed in range(20):
+        chain = random_chain(random.Random(seed), 8)
+        problem = alike_problem(chain, 3, 12, limit_bytes=10**9)
+        costs = ChainCosts(chain, rows, build_cluster(build_config().cluster, "float32").devices[0])
+        layout = Layout.of("1f1b", 3, (rows,) * 12)
+        for stage, (first, last) in enumerate(((0, 2), (3, 5), (6, 7))):
+            peak, _ = rank_peak([layout.occupancy(costs.stage(first, last))], layout.moments[stage])
+            counted = stage_bytes(problem, stage, first, last)
+            inside = 2 * max(layer.activation_bytes for layer in chain.layers)
+            cuts = [cut for cut in (first - 1, last) if 0 <= cut < len(chain.layers) - 1]
+            early = sum(chain.layers[cut].activation_bytes for cut in cuts)
+            assert -inside <= peak - counted <= inside + early, seed

@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from partition.plan.array_split import ArrayProblem, array_split
+from partition.plan.array_search import ArrayProblem
+from partition.plan.array_split import array_split
 from partition.plan.split import Segment, SplitProblem, optimal_split
 from partition.schedule import Kind, generate
 
@@ -61,23 +62,23 @@ class Limited:
         problem = self.problem
 
         def stage_s(index: int, device: int, first: int, last: int) -> float:
-            return problem.sums[device].stage_s(first, last) if self.fits(index, device, first, last) else math.inf
+            return problem.sums(device).stage_s(first, last) if self.fits(index, device, first, last) else math.inf
 
         return SplitProblem(
             num_layers=problem.num_layers,
             num_stages=problem.num_stages,
             num_microbatches=problem.num_microbatches,
             stage_s=stage_s,
-            cut_s=lambda here, there, layer: float(problem.cut_s(here, there)[layer + 1]),
+            cut_s=lambda here, there, layer: float(problem.cuts(here, there).seconds[layer + 1]),
             once_s=lambda index, device, _, last: problem.once_s(device, last) if index == 0 else 0.0,
-            first_alike=tuple(range(len(problem.sums))),
+            first_alike=tuple(range(problem.num_devices)),
         )
 
 
 def random_limited(seed: int) -> Limited:
     """Unequal memory, speed and links; the schedules in turn."""
     choose, problem = random.Random(seed), random_array_problem(seed)
-    layers, devices = range(problem.num_layers), range(len(problem.sums))
+    layers, devices = range(problem.num_layers), range(problem.num_devices)
     return Limited(
         problem=problem,
         schedule=SCHEDULES[seed % len(SCHEDULES)],
@@ -103,8 +104,8 @@ def integer_program(problem: ArrayProblem) -> float:
     runs = [(first, last) for first in range(layers) for last in range(first, layers)]
     choices = [Segment(k, first, last) for k in range(stages) for first, last in runs
                if (k == 0) == (first == 0) and (k == stages - 1) == (last == layers - 1)]  # fmt: skip
-    stage_s = np.array([problem.sums[k].stage_s(first, last) for k, first, last, _ in choices])
-    cut_s = np.array([problem.cut_s(k, k + 1)[last + 1] if k < stages - 1 else 0.0 for k, _, last, _ in choices])
+    stage_s = np.array([problem.sums(k).stage_s(first, last) for k, first, last, _ in choices])
+    cut_s = np.array([problem.cuts(k, k + 1).seconds[last + 1] if k < stages - 1 else 0.0 for k, _, last, _ in choices])
     once_s = np.array([problem.once_s(0, last) if k == 0 else 0.0 for k, _, last, _ in choices])
     count = len(choices)
     # One choice for each stage; where one stage ends the next begins.
@@ -138,7 +139,7 @@ def medium_problem(seed: int) -> ArrayProblem:
     """A dozen layers or two on as many unlike devices as stages."""
     for attempt in range(seed * 1000, (seed + 1) * 1000):
         problem = random_array_problem(attempt, most_layers=24, most_devices=6)
-        if problem.num_stages == len(problem.sums) >= 3 and problem.num_layers >= 12:
+        if problem.num_stages == problem.num_devices >= 3 and problem.num_layers >= 12:
             return problem
     raise AssertionError("some attempt is of medium size")
 

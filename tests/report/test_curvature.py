@@ -26,9 +26,15 @@ def test_converged() -> None:
         "Hessian of J on 1,000 examples, initial parameters, on whole:\n"
         "largest eigenvalue 4, residual 0.01: converged after 7 products\n"
         "gradient descent without momentum overshoots along it above lr = 2/4 = 0.5\n"
-        "a product takes 2.67 x the operations of a gradient, 0.5 s a minibatch predicted, 0.25 s measured, at most "
+        "a product takes 2.67 x the operations of a gradient, 500 ms a minibatch predicted, 250 ms measured, at most "
         "2.0 KiB on a device"
     )
+
+
+def test_one_of_each() -> None:
+    said = curvature_text(record(num_products=1, num_examples=1))
+    assert "on 1 example, " in said
+    assert "converged after 1 product\n" in said
 
 
 def test_negative_and_cut_short() -> None:

@@ -13,8 +13,9 @@ from partition.plan import Candidate, Search, Segment, replay_costs
 from partition.plan.candidate import rank_loads
 from partition.plan.estimate import Layout, stage_plans
 from partition.runtime import Fleet
-from partition.runtime.executor import Step, run_in_turn
 from partition.runtime.feed import MinibatchFeed
+from partition.runtime.step import Step
+from partition.runtime.turns import run_in_turn
 from partition.schedule import ReplayCosts, Schedule
 
 

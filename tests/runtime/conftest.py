@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from partition.config import ExperimentConfig, ModelConfig
+from partition.config import ClusterConfig, ExperimentConfig, ModelConfig
 from partition.runtime.world import LocalWorld
 
 
@@ -80,3 +80,20 @@ def build_config(**changes: Any) -> ExperimentConfig:
 def make_config() -> Callable[..., ExperimentConfig]:
     """The builder of small experiments."""
     return build_config
+
+
+def in_another_order() -> ExperimentConfig:
+    """Two nodes of two devices, of which speeds and memory differ so that ranks are best on others than their own."""
+    rates, limits = (1e6, 3e7, 1e6, 1e7), (2**20, 2**21, 2**20, 2**22)
+    devices = tuple(
+        {"kind": "simulated", "memory_bytes": limit, "flop_per_s": {"default": rate}, "memory_bytes_per_s": 1e9}
+        for rate, limit in zip(rates, limits, strict=True)
+    )
+    links = {
+        "intra_node": {"bytes_per_s": 1e8, "latency_s": 1e-6},
+        "inter_node": {"bytes_per_s": 1e7, "latency_s": 1e-5},
+        "devices_per_node": 2,
+    }
+    config = build_config(planner={"num_microbatches": (4,)})
+    cluster = ClusterConfig.model_validate({"devices": devices, "links": links})
+    return config.model_copy(update={"cluster": cluster})

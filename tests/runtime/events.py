@@ -15,8 +15,9 @@ import pytest
 from torch.profiler import profile, record_function
 
 from partition.costs.allocator import EXACT, AllocatorRules
-from partition.runtime.executor import Executor, Step
-from partition.runtime.workers import Worker
+from partition.runtime.executor import Executor
+from partition.runtime.step import Step
+from partition.runtime.worker import Worker
 from partition.schedule import Action
 
 _RANGE = "bytes of rank "

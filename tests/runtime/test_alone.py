@@ -6,8 +6,9 @@ import pytest
 
 from partition.runtime import alone
 from partition.runtime.alone import measure_alone
+from partition.runtime.joining import join, leave
 from partition.runtime.process import Process
-from partition.runtime.processes import ProcessWorld, join, leave
+from partition.runtime.processes import ProcessWorld
 from partition.runtime.profiling import Runner
 from partition.runtime.world import LocalWorld
 from tests.runtime.conftest import build_config

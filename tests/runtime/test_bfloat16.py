@@ -18,7 +18,7 @@ from partition.data.dataset import load
 from partition.graph import ACTIVATION_RECORDS
 from partition.plan import Candidate, Search
 from partition.runtime import Fleet
-from scripts.benchmarks.bfloat16 import LOSS_BOUND, epoch_losses, largest_difference
+from scripts.benchmarks.bfloat16 import LOSS_BOUND, epoch_means, largest_difference
 from tests.runtime.by_hand import find
 from tests.runtime.events import peaks_by_rank, recorded, without_scratch
 from tests.runtime.random_experiments import recomputing
@@ -127,7 +127,7 @@ def test_epoch_mean_losses_are_within_two_percent_of_float32(make_config: Make) 
     """Three seeds on mnist5k, four epochs each."""
     rows = []
     for seed in range(3):
-        losses = {}
+        losses: dict[str, list[float]] = {}
         for number_format in ("float32", "bfloat16"):
             config = make_config(
                 features=(784, 256, 256, 256, 10),
@@ -139,7 +139,9 @@ def test_epoch_mean_losses_are_within_two_percent_of_float32(make_config: Make) 
             training = config.training.model_copy(update={"steps": None, "epochs": 4, "seed": seed})
             data = config.data.model_copy(update={"source": "mnist5k", "num_examples": None})
             config = config.model_copy(update={"training": training, "data": data})
-            losses[f"{number_format}_losses"], _ = epoch_losses(config, "accumulate-2")
+            means, _ = epoch_means(config, "accumulate-2")
+            losses |= means.named(number_format)
+            assert all(j > loss for loss, j in zip(means.losses, means.objectives, strict=True)), "there is a penalty"
         assert losses["float32_losses"][-1] < losses["float32_losses"][0] / 4, "it learns"
         assert losses["bfloat16_losses"] != losses["float32_losses"]
         rows.append(losses)

@@ -17,7 +17,7 @@ from partition.plan import Search
 from partition.plan.shape import Shape, segments_of
 from partition.record import Metrics
 from partition.runtime import joined, train, training
-from partition.runtime.stage import Parameters
+from partition.runtime.parameters import Parameters
 from tests.runtime.by_hand import find
 from tests.runtime.conftest import build_config
 from tests.runtime.ranks import run_ranks
@@ -167,7 +167,7 @@ def test_inputs_that_are_not_finite_are_said_to_be() -> None:
     search, dataset = Search(config), load(config)
     dataset.train_x[:] = float("nan")
     with pytest.raises(
-        RunError, match=r"^step 1: loss is nan: the inputs of the minibatch are not all finite; the lea"
+        RunError, match=r"^step 1: loss is nan: the inputs of the minibatch are not all finite; remove or correct"
     ):
         train(search, find(search, "whole"), dataset, lambda _: None)
 

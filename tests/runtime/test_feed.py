@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from partition.runtime.feed import MinibatchFeed
+from partition.runtime.feed import MinibatchFeed, fed_variables
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 CLASSES = np.arange(6, dtype=np.int64) * 10
@@ -65,3 +65,11 @@ def test_rows_on_the_host_are_those_of_the_data_set(is_writeable: bool) -> None:
     feed = MinibatchFeed(x, classes, EXAMPLES, (3, 1))
     assert torch.equal(feed.on_host("x", 1), torch.from_numpy(X[EXAMPLES[3:]]))
     assert torch.equal(feed.on_host("targets", 0), torch.from_numpy(CLASSES[EXAMPLES[:3]]))
+
+
+@pytest.mark.parametrize(
+    ("stages", "fed"), [([0], ["x", "targets"]), ([0, 2], ["x"]), ([1, 3], ["targets"]), ([1], [])]
+)
+def test_rows_are_gathered_for_the_stages_that_read_them(stages: list[int], fed: list[str]) -> None:
+    """A single stage reads both inputs and targets."""
+    assert fed_variables(stages, 1 if stages == [0] else 4) == fed

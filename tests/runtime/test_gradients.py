@@ -12,8 +12,9 @@ from partition.config import ExperimentConfig
 from partition.data.dataset import Dataset, load
 from partition.plan import Candidate, Search
 from partition.runtime import Fleet, build_module
-from partition.runtime.executor import Step, run_in_turn
 from partition.runtime.feed import MinibatchFeed
+from partition.runtime.step import Step
+from partition.runtime.turns import run_in_turn
 from partition.schedule import Schedule, from_text, lower
 
 Make = Callable[..., ExperimentConfig]

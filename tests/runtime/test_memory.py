@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch.profiler import profile
 
 from partition.config import ExperimentConfig
 from partition.data.dataset import load
-from partition.errors import DeviceMemoryError, RunError
+from partition.errors import DeviceMemoryError
 from partition.graph import Category
 from partition.plan import Candidate, Search, compare
-from partition.runtime import Fleet, check_devices, workers
+from partition.runtime import Fleet
 from partition.runtime.device import RuntimeDevice
 from partition.runtime.evaluation import evaluate
 from tests.runtime.by_hand import peaks_of
@@ -212,22 +211,3 @@ def test_simulated_clock_runs_as_predicted(make_config: Make) -> None:
             fleet = Fleet(search, candidate)
             result = fleet.train(dataset.train_x, dataset.train_y, np.arange(candidate.minibatch_size))
             assert result.step_s == pytest.approx(candidate.predicted.step_s, rel=1e-12)
-
-
-def test_missing_cuda_device_is_refused_with_both_figures(make_config: Make) -> None:
-    config = make_config()
-    cuda = config.cluster.devices[0].model_copy(update={"kind": "cuda"})
-    config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"devices": (cuda,)})})
-    search = Search(config)
-    whole = next(one for one in search.candidates() if one.name == "whole")
-    if torch.cuda.device_count() == 0:
-        with pytest.raises(RunError, match="takes 1 CUDA devices of this machine, torch sees 0"):
-            check_devices(search, whole)
-
-
-def test_host_that_is_too_small_is_refused(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = Search(make_config())
-    whole = next(one for one in search.candidates() if one.name == "whole")
-    monkeypatch.setattr(workers, "host_free_bytes", lambda: 1024)
-    with pytest.raises(RunError, match=r"1\.0 KiB are free"):
-        check_devices(search, whole)

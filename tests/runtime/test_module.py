@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -309,6 +312,71 @@ def test_to_torch_copies() -> None:
     with torch.no_grad():
         module.to_torch()[0].weight.zero_()
     assert module.pairs()[0][0].abs().min() > 0
+
+
+@pytest.mark.parametrize("seed", ["x", -1, 1.0, math.nan, None, True, 2**40, [1]])
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    """A text ended in a TypeError of Python's, and -1 was taken, which training.seed refuses."""
+    with pytest.raises(PartitionError, match=r"^seed .*: give a whole number from 0 to 1099511627775$"):
+        build_module(model(), seed=seed)
+
+
+def test_a_seed_of_numpy_is_the_same_seed() -> None:
+    own, numpys = (build_module(model(), seed=seed).weight0 for seed in (3, np.int64(3)))  # type: ignore[arg-type]
+    assert torch.equal(own, numpys)
+
+
+@pytest.mark.parametrize("config", [None, {"in_features": 5}, "model.yaml", SimpleNamespace(model=model())])
+def test_a_model_is_a_model_section(config: Any) -> None:
+    with pytest.raises(PartitionError, match=r"^build_module takes a ModelConfig, got .*; give .*config\.model"):
+        build_module(config)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ("x", "takes a torch.Tensor, got str; give torch.as_tensor"),
+        (np.zeros((2, 5)), "takes a torch.Tensor, got ndarray"),
+        (torch.zeros(()), r"takes \(..., 5\) inputs, got \(\)"),
+        (
+            torch.zeros(2, 5, dtype=torch.float64),
+            "in torch.float32 on cpu, its input in torch.float64 on cpu; give",
+        ),
+        (torch.zeros(2, 5, dtype=torch.int64), "its input in torch.int64"),
+        (torch.zeros(2, 5, device="meta"), "its input in torch.float32 on meta"),
+        (torch.zeros(2, 5).to_sparse(), "takes dense inputs, got torch.sparse_coo"),
+    ],
+)
+def test_an_input_is_a_tensor_of_the_modules_kind(x: Any, message: str) -> None:
+    with pytest.raises(PartitionError, match=message):
+        build_module(model())(x)
+
+
+def test_a_module_converted_to_bfloat16_is_refused_as_one_built_in_it() -> None:
+    with pytest.raises(PartitionError, match=r"^dtype torch.bfloat16: "):
+        build_module(model()).to(torch.bfloat16)(torch.zeros(2, 5, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "takes a torch.nn.Sequential, got NoneType"),
+        ([nn.Linear(2, 2)], "takes a torch.nn.Sequential, got list"),
+        (nn.Linear(2, 2), "takes a torch.nn.Sequential, got Linear"),
+        (nn.Sequential(nn.LazyLinear(2)), "the Sequential holds LazyLinear"),
+        (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "holds ParametrizedLinear"),
+    ],
+)
+def test_from_torch_takes_plain_layers_in_a_sequential(given: Any, message: str) -> None:
+    """A parametrised weight was copied as it was at that moment, without what made it."""
+    with pytest.raises(PartitionError, match=message):
+        from_torch(given)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_from_torch_refuses_layers_without_features() -> None:
+    with pytest.raises(PartitionError, match="features go from 1 to 16777216"):
+        from_torch(nn.Sequential(nn.Linear(0, 2)))
 
 
 def test_from_torch_copies_format_and_values() -> None:

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from partition.graph import ACTIVATION_RECORDS, Layer
-from partition.runtime.parameters import LAYERS_PER_SEED, initialise
-from partition.runtime.stage import Parameters
+from partition.runtime.parameters import LAYERS_PER_SEED, Parameters, initialise
 
 
 def draw(

@@ -13,10 +13,11 @@ import torch.distributed as dist
 
 from partition.errors import PeerError
 from partition.runtime import peer_opening
+from partition.runtime.joining import join
 from partition.runtime.peer_memory import PeerMemory
 from partition.runtime.process import Process
 from partition.runtime.process_memory import read_memory
-from partition.runtime.processes import ProcessWorld, join
+from partition.runtime.processes import ProcessWorld
 from tests.runtime.events import peak, recorded
 from tests.runtime.ranks import run_ranks
 

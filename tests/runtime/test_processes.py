@@ -9,22 +9,20 @@ import pytest
 import torch
 
 from partition.config import ExperimentConfig
-from partition.config.cluster import ClusterConfig
 from partition.data.dataset import load
 from partition.errors import PartitionError
 from partition.plan import Search
 from partition.record import Final, Metrics
 from partition.runtime import Fleet, joined, train
-from partition.runtime.agreement import check_agreement
-from partition.runtime.process import Process
-from partition.runtime.processes import ProcessWorld, gpu_of
+from partition.runtime.processes import ProcessWorld
 from tests.runtime.by_hand import find
-from tests.runtime.conftest import build_config
+from tests.runtime.conftest import build_config, in_another_order
 from tests.runtime.events import peak, recorded
 from tests.runtime.ranks import run_ranks
 
 ADAM = {"name": "adam", "lr": 1e-2}
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
+PLANNER = {"planner": {"num_microbatches": (4,), "num_stages": (2,)}}
 
 
 class Outcome(NamedTuple):
@@ -96,26 +94,6 @@ def test_processes_train_in_bfloat16_as_one_process_does() -> None:
     assert all(predicted == measured for outcome in outcomes for predicted, measured in outcome.peaks)
 
 
-def start(changes: dict[str, Any]) -> str:
-    """What a rank says that was started differently from the others."""
-    config = build_config(**changes)
-    search = Search(config)
-    try:
-        with joined(search, find(search, "pipeline-2x4-1f1b"), 64):
-            return "joined"
-    except PartitionError as error:
-        return str(error)
-
-
-def start_with_rank(changes: dict[str, Any], of_rank_1: dict[str, Any]) -> str:
-    process = Process.of_environment()
-    assert process is not None
-    return start({**changes, **(of_rank_1 if process.rank == 1 else {})})
-
-
-PLANNER = {"planner": {"num_microbatches": (4,), "num_stages": (2,)}}
-
-
 def fail_within() -> tuple[bool, str]:
     """Whether the connections are closed where what runs on them fails, and what the other rank sees of it."""
     config = build_config(**PLANNER)
@@ -142,42 +120,6 @@ def test_connections_are_closed_where_a_rank_fails() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("of_rank_1", "expected"),
-    [
-        ({"features": (12, 11, 9, 8, 5)}, "rank 1 has model.hidden_features.0 11, rank 0 has 10; start every rank"),
-        ({"number_format": "float64"}, "rank 1 has precision.parameters float64, rank 0 has float32; start every"),
-        ({"steps": 5}, "rank 1 has training.steps 5, rank 0 has 4; start every rank"),
-    ],
-)
-def test_ranks_that_differ_are_refused_before_anything_is_sent(of_rank_1: dict[str, Any], expected: str) -> None:
-    """A receive buffer of another size would end the process in C++."""
-    for message in run_ranks(2, start_with_rank, PLANNER, of_rank_1):
-        assert message.startswith(expected)
-
-
-def test_another_number_of_processes_is_refused_with_the_right_one() -> None:
-    for message in run_ranks(3, start, PLANNER):
-        assert message.startswith(
-            "pipeline-2x4-1f1b takes 2 processes, one for each device, and 3 were started; use --nproc 2"
-        )
-
-
-def test_another_version_of_torch_is_named() -> None:
-    with pytest.raises(PartitionError, match=r"^rank 2 has torch 2\.12\.0, rank 0 has 2\.13\.0; start every rank"):
-        check_agreement([{"torch": "2.13.0"}, {"torch": "2.13.0"}, {"torch": "2.12.0"}])
-
-
-def test_outside_torchrun_there_is_one_process() -> None:
-    assert Process.of_environment({}) is None
-    assert Process.of_environment({"WORLD_SIZE": "2"}) is None
-
-
-def test_half_an_environment_is_refused() -> None:
-    with pytest.raises(PartitionError, match=r"RANK and WORLD_SIZE are set, but LOCAL_RANK, .* are not"):
-        Process.of_environment({"RANK": "0", "WORLD_SIZE": "2"})
-
-
 def shared_numbers(max_grad_norm: float) -> tuple[list[list[float]], int]:
     """What a rank gets of the others' numbers, and the most that its allocator held for it."""
     config = build_config(**PLANNER, optimizer={**SGD, "max_grad_norm": max_grad_norm})
@@ -195,23 +137,6 @@ def test_sharing_numbers_is_exact_and_takes_nothing_from_the_allocator() -> None
     for values, num_bytes in run_ranks(2, shared_numbers, 1.0):
         assert values == [[0.1, np.inf, 1e300], [1.1, np.inf, 1e300]]
         assert num_bytes == 0
-
-
-def in_another_order() -> ExperimentConfig:
-    """Two nodes of two devices, of which speeds and memory differ so that ranks are best on others than their own."""
-    rates, limits = (1e6, 3e7, 1e6, 1e7), (2**20, 2**21, 2**20, 2**22)
-    devices = tuple(
-        {"kind": "simulated", "memory_bytes": limit, "flop_per_s": {"default": rate}, "memory_bytes_per_s": 1e9}
-        for rate, limit in zip(rates, limits, strict=True)
-    )
-    links = {
-        "intra_node": {"bytes_per_s": 1e8, "latency_s": 1e-6},
-        "inter_node": {"bytes_per_s": 1e7, "latency_s": 1e-5},
-        "devices_per_node": 2,
-    }
-    config = build_config(planner={"num_microbatches": (4,)})
-    cluster = ClusterConfig.model_validate({"devices": devices, "links": links})
-    return config.model_copy(update={"cluster": cluster})
 
 
 @pytest.mark.parametrize("name", ["pipeline-3x4-1f1b", "pipeline-2x4-zbv"])
@@ -242,15 +167,3 @@ def test_in_one_process_a_step_in_another_order_takes_what_was_predicted() -> No
         summary = train(search, candidate, dataset, lambda _: None, world=world).summary
     assert summary.step_time is not None
     assert summary.step_time.measured_s == pytest.approx(summary.step_time.predicted_s, rel=1e-9)
-
-
-def test_a_rank_takes_the_gpu_that_the_plan_puts_it_on_where_all_are_of_its_host() -> None:
-    candidate = find(Search(in_another_order()), "pipeline-3x4-1f1b")
-    indices = [stage.device_index for stage in candidate.stages]
-
-    def process(rank: int, local_world_size: int) -> Process:
-        return Process(rank=rank, local_rank=rank % local_world_size, world_size=3, local_world_size=local_world_size,
-                       address=("localhost", 1), has_agent_store=False)  # fmt: skip
-
-    assert [gpu_of(process(rank, 3), candidate) for rank in range(3)] == indices
-    assert [gpu_of(process(rank, 1), candidate) for rank in range(3)] == [0, 0, 0]

@@ -9,8 +9,9 @@ import pytest
 from partition.config import ExperimentConfig
 from partition.errors import PartitionError
 from partition.runtime import profiling
+from partition.runtime.joining import join, leave
 from partition.runtime.process import Process
-from partition.runtime.processes import ProcessWorld, join, leave
+from partition.runtime.processes import ProcessWorld
 from partition.runtime.profiling import (
     _candidates,
     _fitting,

@@ -12,8 +12,8 @@ from partition.config import ExperimentConfig
 from partition.costs import Device
 from partition.graph import Category, build_network, build_stage_program
 from partition.runtime.device import RuntimeDevice
-from partition.runtime.parameters import initialise
-from partition.runtime.stage import Frame, Stage, take_parameters
+from partition.runtime.parameters import initialise, take_parameters
+from partition.runtime.stage import Frame, Stage
 
 Make = Callable[..., ExperimentConfig]
 ROWS, ITEM = 3, 8

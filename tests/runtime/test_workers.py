@@ -1,4 +1,4 @@
-"""A fleet: the same training whatever the split, and devices that are checked before it begins."""
+"""A fleet: the same training whatever the split."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch.profiler import profile
 
 from partition.config import ExperimentConfig
 from partition.data.dataset import load
-from partition.errors import RunError
 from partition.graph import Category
 from partition.plan import Candidate, Search
-from partition.runtime import Fleet, build_module, check_devices, workers
+from partition.runtime import Fleet, build_module
 from partition.runtime.device import RuntimeDevice
-from tests.runtime.by_hand import build_fleet, find, gradients, peaks_of
+from partition.runtime.workers import StepResult
+from tests.runtime.by_hand import build_fleet, gradients, peaks_of
 
 Make = Callable[..., ExperimentConfig]
 SPLITS = {"num_microbatches": (4,), "num_stages": (2, 3, 4)}
 NAMES = ["accumulate-4", "pipeline-2x4-1f1b", "pipeline-3x4-gpipe", "pipeline-4x4-1f1b"]
 
 
-def train_once(fleet: Fleet, num_examples: int = 22) -> workers.StepResult:
+def train_once(fleet: Fleet, num_examples: int = 22) -> StepResult:
     dataset = load(fleet.search.config)
     return fleet.train(dataset.train_x, dataset.train_y, np.arange(num_examples))
 
@@ -157,47 +157,6 @@ def test_a_short_step_runs_its_own_time(make_config: Make, num_examples: int) ->
     assert 0 < train_once(fleet, num_examples).step_s < train_once(fleet).step_s
 
 
-def check_with(make_config: Make, monkeypatch: pytest.MonkeyPatch, free: Callable[[int], int | None]) -> None:
-    """Check a candidate whose devices need so many bytes together against a machine with `free` of them."""
-    search = Search(make_config(planner=SPLITS))
-    candidate = find(search, "pipeline-3x4-1f1b")
-    needed = sum(stage.memory.peak_bytes for stage in candidate.stages)
-    monkeypatch.setattr(workers, "host_free_bytes", lambda: free(needed))
-    check_devices(search, candidate)
-
-
-def test_all_simulated_devices_together_must_fit_the_host(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_with(make_config, monkeypatch, lambda needed: needed)
-    with pytest.raises(RunError, match=r"^pipeline-3x4-1f1b needs .* of this machine's memory, .* are free; [^\n]*$"):
-        check_with(make_config, monkeypatch, lambda needed: needed - 1)
-
-
-def test_a_host_that_does_not_say_is_trusted(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_with(make_config, monkeypatch, lambda _: None)
-
-
-def test_this_host_says_what_is_free() -> None:
-    free = workers.host_free_bytes()
-    assert free is None or 2**20 < free < 2**50
-
-
-@pytest.mark.parametrize(("there", "is_refused"), [(0, True), (2, True), (3, False)])
-def test_cuda_devices_must_be_there(
-    make_config: Make, monkeypatch: pytest.MonkeyPatch, there: int, is_refused: bool
-) -> None:
-    config = make_config(planner=SPLITS)
-    cuda = tuple(device.model_copy(update={"kind": "cuda"}) for device in config.cluster.devices)
-    config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"devices": cuda})})
-    search = Search(config)
-    candidate = find(search, "pipeline-3x4-1f1b")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
-    if not is_refused:
-        check_devices(search, candidate)
-        return
-    with pytest.raises(RunError, match=rf"takes 3 CUDA devices of this machine, torch sees {there}; [^\n]*$"):
-        check_devices(search, candidate)
-
-
 @pytest.mark.parametrize("name", [*NAMES, "pipeline-2x4-zb_h1", "pipeline-2x4-interleaved_1f1b", "pipeline-2x4-zbv"])
 def test_a_rehearsal_leaves_no_trace(make_config: Make, name: str) -> None:
     """Every rank runs all its actions by itself, in the memory that training takes, and gives everything back."""
@@ -219,23 +178,3 @@ def test_ledgers_stay_apart(make_config: Make) -> None:
     devices: list[RuntimeDevice] = [worker.device for worker in fleet.workers]
     assert [device.name for device in devices] == ["simulated:0", "simulated:1", "simulated:2"]
     assert math.prod(device.held_bytes for device in devices) > 0
-
-
-def test_simulated_and_real_devices_do_not_mix(make_config: Make) -> None:
-    """One summary would give the wall's seconds for the cost model's."""
-    config = make_config(planner=SPLITS)
-    simulated, other, *rest = config.cluster.devices
-    devices = (simulated, other.model_copy(update={"kind": "cpu"}), *rest)
-    cluster = config.cluster.model_copy(update={"devices": devices})
-    search = Search(config.model_copy(update={"cluster": cluster}))
-    mixed = next(one for one in pipelines(search) if len({stage.device.split(":")[0] for stage in one.stages}) > 1)
-    with pytest.raises(RunError, match=r"devices of kind cpu and simulated, .* give all devices"):
-        workers.check_devices(search, mixed)
-
-
-@pytest.mark.parametrize(
-    ("stages", "fed"), [([0], ["x", "targets"]), ([0, 2], ["x"]), ([1, 3], ["targets"]), ([1], [])]
-)
-def test_rows_are_gathered_for_the_stages_that_read_them(stages: list[int], fed: list[str]) -> None:
-    """A single stage reads both inputs and targets."""
-    assert workers._fed(stages, 1 if stages == [0] else 4) == fed

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from partition.errors import ScheduleError
-from partition.plan.estimate import with_reductions
 from partition.schedule import GENERATORS, Action, Kind, ReplayCosts, Schedule, generate, lower, with_recomputation
+from partition.schedule.reduction import with_reductions
 from partition.schedule.replay import replay_replicas
 from partition.schedule.step_time import step_times
 

@@ -8,6 +8,7 @@ from partition.graph.computational import EdgeKind, GraphKind, Role, VariableNod
 from partition.report.graph.drawing import Band, Box, Label, Line, text_width
 from partition.report.graph.lines import Boxes
 from partition.report.graph.paper import Paper
+from partition.report.graph.placing import Beside
 from partition.units import format_bytes
 
 
@@ -18,15 +19,17 @@ def names(paper: Paper, boxes: Boxes) -> Iterator[Label]:
         yield Label(box.node.label, box.x, box.y, paper.scale.letters, is_light=is_light, is_inside=True)
 
 
-def captions(paper: Paper, boxes: Boxes) -> Iterator[Label]:
+def captions(paper: Paper, boxes: Boxes) -> Iterator[Beside]:
     """Shapes and kept bytes; a drawing of the second order has room for the bytes at most."""
     for (name, _), box in boxes.items():
         if isinstance(box.node, VariableNode) and not box.is_ghost:
             if paper.graph.kind is not GraphKind.SECOND_ORDER:
-                yield from _beside(paper, box.node, box, paper.slots.of[name].level)
+                for label in _beside(paper, box.node, box, paper.slots.of[name].level):
+                    yield Beside(label, box)
             elif box.node.is_kept and paper.scale.has_bytes:
                 y = box.y - paper.scale.node_height / 2 - 0.65 * paper.scale.line
-                yield Label(format_bytes(paper.subject.kept_bytes(box.node)), box.x, y, paper.scale.captions)
+                text = format_bytes(paper.subject.kept_bytes(box.node))
+                yield Beside(Label(text, box.x, y, paper.scale.captions), box)
 
 
 def _beside(paper: Paper, node: VariableNode, box: Box, level: int) -> Iterator[Label]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from partition.graph.computational import GraphKind
 from partition.report.graph import labels as lettering
 from partition.report.graph.drawing import Drawing, Scale, text_width
-from partition.report.graph.lines import bus_lines, edge_lines
+from partition.report.graph.lines import bus_lines, edge_lines, past_letters
 from partition.report.graph.paper import Paper
+from partition.report.graph.placing import placed
 from partition.report.graph.slots import Slots
 from partition.report.graph.subject import Subject
 
@@ -67,12 +68,10 @@ def _draw(paper: Paper) -> Drawing:
     boxes = paper.boxes()
     lines = [*edge_lines(paper, boxes), *(bus_lines(paper, boxes) if paper.hub else ())]
     grounds = list(lettering.bands(paper, boxes)) if paper.is_staged else []
-    labels = [
-        *lettering.names(paper, boxes),
-        *lettering.captions(paper, boxes),
-        *lettering.carried(paper, lines),
-        *lettering.stages(paper, grounds),
-    ]
+    fixed = [*lettering.carried(paper, lines), *lettering.stages(paper, grounds)]
+    beside = placed(list(lettering.captions(paper, boxes)), fixed, boxes.values(), lines, paper.scale, paper.page[0])
+    lines = list(past_letters(paper, boxes, lines, [*beside, *fixed]))
+    labels = [*lettering.names(paper, boxes), *beside, *fixed]
     return Drawing(
         subject=paper.subject, width=paper.page[0], height=paper.height, scale=paper.scale,
         boxes=tuple(boxes.values()), lines=tuple(lines), labels=tuple(labels), bands=tuple(grounds),

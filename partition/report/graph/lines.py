@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 
 from partition.graph.computational import EdgeKind, OperatorNode
-from partition.report.graph.drawing import Box, Line, Scale
+from partition.report.graph.drawing import Box, Label, Line, Scale
 from partition.report.graph.paper import Paper
+from partition.report.graph.placing import Area, Cells, Point, area_around, letters_of, node_area
 
-Point = tuple[float, float]
 Boxes = Mapping[tuple[str, int], Box]
-_CLEARANCE = 0.4
-"""Points that a line keeps from a node that it does not belong to."""
 
 
 def edge_lines(paper: Paper, boxes: Boxes) -> Iterator[Line]:
@@ -27,6 +25,30 @@ def edge_lines(paper: Paper, boxes: Boxes) -> Iterator[Line]:
             points = _in_lane(paper, source, target, of_row[row])
             points = points or _route(source, target, of_row[row], paper.scale, number)
             yield Line(points, edge.kind, ends=(edge.source, edge.target))
+
+
+def past_letters(paper: Paper, boxes: Boxes, lines: Iterable[Line], labels: Iterable[Label]) -> Iterator[Line]:
+    """The lines again, those through letters led another way where there is one that is clear of nodes and letters."""
+    of_row: dict[int, list[Box]] = {}
+    for box in boxes.values():
+        of_row.setdefault(box.row, []).append(box)
+    letters = Cells[Area](paper.scale.column)
+    for key, label in enumerate(labels):
+        letters.put(key, letters_of(label), letters_of(label))
+    rows = {(edge.source, edge.target): paper.row_of_edge(edge) for edge in paper.graph.edges}
+    for line in lines:
+        row = rows.get(line.ends)
+        if row is None or not _is_through(line.points, letters.near(area_around(line.points))):
+            yield line
+            continue
+        source, target = boxes[line.ends[0], row], boxes[line.ends[1], row]
+        ways = _clear_ways(source, target, of_row[row], paper.scale)
+        around = (way for way in ways if not _is_through(way, letters.near(area_around(way))))
+        yield line._replace(points=next(around, line.points))
+
+
+def _is_through(points: Sequence[Point], areas: Sequence[Area]) -> bool:
+    return any(area.is_crossed(segment) for segment in pairwise(points) for area in areas)
 
 
 def _in_lane(paper: Paper, source: Box, target: Box, boxes: Sequence[Box]) -> tuple[Point, ...]:
@@ -50,18 +72,28 @@ def _route(source: Box, target: Box, boxes: Sequence[Box], scale: Scale, number:
 
     `number` is that of the line: lines that run between the same levels are spread a little.
     """
+    straight = _ended(source, target, (), scale)
+    return next(_clear_ways(source, target, boxes, scale, (number % 3 - 1,)), straight)
+
+
+def _clear_ways(
+    source: Box, target: Box, boxes: Sequence[Box], scale: Scale, spreads: Sequence[int] = (0, 1, -1)
+) -> Iterator[tuple[Point, ...]]:
+    """All that touch nothing else, the plainest first."""
     reach = 3 * scale.column
     left, right = min(source.x, target.x) - reach, max(source.x, target.x) + reach
     others = [box for box in boxes if box is not source and box is not target and left <= box.x <= right]
-    straight, *plain = [_ended(source, target, way, scale) for way in _ways(source, target, scale)]
-    around = (_ended(source, target, way, scale) for way in _detours(source, target, scale, number))
-    return next((way for way in chain((straight, *plain), around) if is_clear(way, others, scale)), straight)
+    detours = (way for spread in spreads for way in _detours(source, target, scale, spread))
+    for way in chain(_ways(source, target, scale), detours):
+        points = _ended(source, target, way, scale)
+        if is_clear(points, others, scale):
+            yield points
 
 
-def _detours(source: Box, target: Box, scale: Scale, number: int) -> list[tuple[Point, ...]]:
+def _detours(source: Box, target: Box, scale: Scale, shift: int) -> list[tuple[Point, ...]]:
     """Between two columns to between two levels, along these, and back between two columns; the shortest first."""
     lowest, highest = (pick(source.y, target.y) for pick in (min, max))
-    spread = (number % 3 - 1) * 0.2 * (scale.level - scale.node_height)
+    spread = shift * 0.2 * (scale.level - scale.node_height)
     steps = range(-1, round((highest - lowest) / scale.level) + 1)
     heights = [lowest + (step + 0.5) * scale.level + spread for step in steps]
     sides = [(0.5 * scale.column * one, 0.5 * scale.column * other) for one in (1, -1) for other in (1, -1)]
@@ -114,24 +146,8 @@ def _border(box: Box, towards: Point, scale: Scale) -> Point:
 
 def is_clear(points: Sequence[Point], boxes: Sequence[Box], scale: Scale) -> bool:
     """Whether a line touches none of some nodes."""
-    return not any(_touches(start, end, box, scale) for start, end in pairwise(points) for box in boxes)
-
-
-def _touches(start: Point, end: Point, box: Box, scale: Scale) -> bool:
-    """Whether a straight line enters the rectangle of a node (Liang and Barsky 1984)."""
-    is_circle = isinstance(box.node, OperatorNode)
-    half_width = (scale.node_height if is_circle else scale.node_width) / 2 + _CLEARANCE
-    half_height = scale.node_height / 2 + _CLEARANCE
-    first, last = 0.0, 1.0
-    for at, to, middle, half in ((start[0], end[0], box.x, half_width), (start[1], end[1], box.y, half_height)):
-        low, high, step = middle - half - at, middle + half - at, to - at
-        if abs(step) < 1e-9:
-            if low > 0 or high < 0:
-                return False
-        else:
-            one, other = sorted((low / step, high / step))
-            first, last = max(first, one), min(last, other)
-    return first < last
+    areas = [node_area(box, scale) for box in boxes]
+    return not _is_through(points, areas)
 
 
 def bus_lines(paper: Paper, boxes: Boxes) -> Iterator[Line]:

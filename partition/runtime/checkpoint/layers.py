@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from partition.errors import CheckpointError
+from partition.runtime.parameters import Parameters
 from partition.runtime.sharded import ShardedModel
-from partition.runtime.stage import Parameters
 from partition.runtime.workers import Fleet
 
 PARAMETERS = ("weight", "bias")

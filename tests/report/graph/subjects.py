@@ -65,6 +65,32 @@ def overlaps(rectangles: Sequence[Rectangle], tolerance: float = 0.0) -> Iterato
                 yield one, other
 
 
+def lines_through_letters(drawing: Drawing) -> list[tuple[str, tuple[str, str]]]:
+    """Every label beside a node, on a line or over a stage, with the ends of a line that runs through its capitals."""
+    found = []
+    for label in drawing.labels:
+        if not label.is_inside:
+            half_height = 0.36 * label.size
+            whole = rectangle(label)
+            letters = whole._replace(bottom=label.y - half_height, top=label.y + half_height)
+            found += [(label.text, line.ends) for line in drawing.lines if _is_through(line.points, letters)]
+    return found
+
+
+def _is_through(points: Sequence[tuple[float, float]], letters: Rectangle) -> bool:
+    """Looked for point by point, a quarter of a point apart, where the line is near at all."""
+    (left, right), (low, high) = ((min(of), max(of)) for of in zip(*points, strict=True))
+    if left > letters.right or right < letters.left or low > letters.top or high < letters.bottom:
+        return False
+    for (x0, y0), (x1, y1) in pairwise(points):
+        steps = int(4 * max(abs(x1 - x0), abs(y1 - y0))) + 1
+        for step in range(steps + 1):
+            x, y = x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps
+            if letters.left < x < letters.right and letters.bottom < y < letters.top:
+                return True
+    return False
+
+
 def node_rectangles(drawing: Drawing) -> list[Rectangle]:
     half_height = drawing.scale.node_height / 2
     found = []

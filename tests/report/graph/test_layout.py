@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from partition.graph.computational import GraphKind
-from partition.report.graph.drawing import Drawing
+from partition.graph.computational import EdgeKind, GraphKind
+from partition.report.graph.drawing import Drawing, Line
 from partition.report.graph.layout import A4, LEAST_LETTERS, lay_out
 from partition.report.graph.lines import is_clear
 from tests.report.graph.subjects import (
     BLOCKS,
     Rectangle,
+    lines_through_letters,
     node_rectangles,
     of_blocks,
     overlaps,
@@ -23,7 +25,7 @@ from tests.report.graph.subjects import (
     subject,
 )
 
-SIZES = [(1, 1), (2, 2), (3, 1), (3, 3), (60, 1), (60, 4), (60, 60)]
+SIZES = [(1, 1), (2, 2), (3, 1), (3, 3), (7, 2), (12, 3), (60, 1), (60, 4), (60, 60)]
 MODELS: list[dict[str, Any]] = [
     {},
     {"activation": "relu", "bias": False},
@@ -41,6 +43,7 @@ def check(drawing: Drawing) -> None:
     beside = [rectangle(label) for label in drawing.labels if not label.is_inside]
     of_both = [pair for pair in overlaps([*nodes, *beside], 0.2) if (pair[0] in beside) is not (pair[1] in beside)]
     assert not of_both
+    assert not lines_through_letters(drawing)
     for line in drawing.lines:
         (left, right), (low, high) = ((min(of) - 30, max(of) + 30) for of in zip(*line.points, strict=True))
         near = [box for box in drawing.boxes if left < box.x < right and low < box.y < high]
@@ -69,6 +72,15 @@ def test_nothing_overlaps_in_other_models(kind: GraphKind, model: dict[str, Any]
 @pytest.mark.parametrize("kind", GraphKind)
 def test_nothing_overlaps_in_blocks(kind: GraphKind, num_stages: int) -> None:
     check(lay_out(of_blocks(kind, num_stages=num_stages)))
+
+
+GATED = ({"linear": 128}, *[{"residual": {"norm": "rms_norm", "swiglu": 192}}] * 6, {"norm": "rms_norm"})
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", GraphKind)
+def test_nothing_overlaps_in_gated_blocks(kind: GraphKind, bias: bool) -> None:
+    check(lay_out(subject(kind, 9, 2, blocks=GATED, bias=bias, l2_penalty=0.0)))
 
 
 @pytest.mark.slow
@@ -157,6 +169,9 @@ def test_overlaps_are_found() -> None:
     drawing = lay_out(subject(GraphKind.FORWARD))
     box = drawing.boxes[0]
     assert not is_clear([(box.x - 50, box.y), (box.x + 50, box.y)], [box], drawing.scale)
+    label = next(one for one in drawing.labels if not one.is_inside)
+    through = Line(((label.x - 9, label.y - 9), (label.x + 9, label.y + 9)), EdgeKind.READ, ends=("a", "b"))
+    assert lines_through_letters(replace(drawing, lines=(through,))) == [(label.text, ("a", "b"))]
     above = box.y + drawing.scale.node_height
     assert is_clear([(box.x - 50, above), (box.x + 50, above)], [box], drawing.scale)
 

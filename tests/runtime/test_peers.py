@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from torch.distributed import HashStore
 
-from partition.runtime.liveness import Peers, _machine, _Name, _process_state
+from partition.runtime.peers import Peers, _machine, _Name, _process_state
 from partition.runtime.process import Process
 
 
