@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from partition.costs import Cluster, CostSource, Device
 from partition.plan.array_split import floor_of
@@ -36,8 +37,7 @@ ROUNDING = 1e-9
 """Relative: the bounds add in another order than a replay does."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _StageFigures:
+class _StageFigures(NamedTuple):
     """Seconds of one stage: of every microbatch, and once."""
 
     rank: int

@@ -44,6 +44,9 @@ MOST_TRIED = 500
 MOST_KEPT = 10_000
 """Splits that are not made anew for another order of devices."""
 
+MOST_TABLES = 8
+"""Tables of all cuts that are kept, a megabyte each at most."""
+
 
 def near_splits(
     found: Sequence[Split], edges: Sequence[int], steps_s: Steps, fits: Callable[[Split], bool], num_microbatches: int
@@ -79,13 +82,17 @@ def steps_of(
     num_microbatches: int,
 ) -> Steps:
     """The order of splits: `sums` and `hops` give the seconds of the stages of each rank, and of each cut."""
-    num_ranks, num_layers = max(placement) + 1, len(sums[0][1])
-    all_ends, all_starts = np.array([ends for ends, _ in sums]), np.array([starts for _, starts in sums])
-    stages = np.arange(len(sums))[:, None]
+    num_ranks, num_layers, stages = max(placement) + 1, len(sums[0][1]), np.arange(len(sums))[:, None]
+
+    @cache
+    def tables() -> tuple[Floats, Floats]:
+        # Not before they are asked for: of very many stages nobody asks.
+        return np.array([ends for ends, _ in sums]), np.array([starts for _, starts in sums])
 
     def steps_s(cuts: Integers) -> Floats:
         edges = np.zeros((len(sums) + 1, len(cuts)), dtype=np.int64)
         edges[1:-1], edges[-1] = cuts.T, num_layers
+        all_ends, all_starts = tables()
         stages_s = all_ends[stages, edges[1:]] - all_starts[stages, edges[:-1]]
         busy_s = np.zeros((num_ranks, len(cuts)))
         for rank, stage_s in zip(placement, stages_s, strict=True):
@@ -109,6 +116,7 @@ def _split(devices: tuple[int, ...], cuts: Cuts, num_layers: int) -> Split:
     return tuple(map(Segment, devices, (0, *cuts), (cut - 1 for cut in (*cuts, num_layers))))
 
 
+@lru_cache(maxsize=MOST_TABLES)
 def _all_cuts(num_blocks: int, num_cuts: int) -> Integers:
     every = chain.from_iterable(combinations(range(1, num_blocks), num_cuts))
     return np.fromiter(every, dtype=np.int64).reshape(-1, num_cuts)

@@ -7,7 +7,7 @@ which depends on its own layers alone. So a stage is asked once, whatever the ot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import le
+from operator import add, le
 
 from partition.costs import StageSource
 from partition.plan.constraints import Constraints
@@ -44,7 +44,7 @@ class PlacedBytes:
 
     def fits(self, split: Sequence[Segment]) -> bool:
         """Whether no rank ever holds more than it has."""
-        return all(map(le, self.ranks.peaks(tuple(split)), self.limits))
+        return all(map(le, self.ranks.peaks(split), self.limits))
 
 
 def fitting_split(placed: PlacedBytes, near: Split) -> Split | None:
@@ -100,11 +100,11 @@ class _Search:
         rank, limits = self.placed.placement[index], self.placed.limits
         if not self.placed.constraints.admits(rank, first, last):
             return None
-        with_own = tuple(map(int.__add__, held[rank], self.placed.of(index, first, last)))
+        with_own = tuple(map(add, held[rank], self.placed.of(index, first, last)))
         if max(with_own) > limits[rank]:
             return None
         now = (*held[:rank], with_own, *held[rank + 1 :])
-        room = sum(limit - max(of) for limit, of in zip(limits, now, strict=True))
+        room = sum(limits) - sum(map(max, now))
         return now if room >= self.placed.ranks.rest_bytes[last + 1] else None
 
 

@@ -19,6 +19,8 @@ from partition.plan.split import Rows, Segment
 if TYPE_CHECKING:
     from partition.plan.layer_sums import LayerSums
 
+Span = tuple[int, int]
+"""First and last layer of a stage."""
 Bytes = tuple[int, ...]
 """At every moment of a rank."""
 _HELD = (Category.PARAMETERS, Category.GRADIENTS, Category.OPTIMIZER)
@@ -32,7 +34,7 @@ class RankBytes:
         self.placement = layout.schedule.placement
         self.of = cache(self._of)
         self.largest = cache(self._largest)
-        self.peaks = cache(self._peaks_of)
+        self._peaks = cache(self._peaks_of)
         self._peak = cache(self._peak_of)
         self._stages = [layout.schedule.stages_of(rank) for rank in range(layout.schedule.num_ranks)]
 
@@ -44,13 +46,15 @@ class RankBytes:
         """What a stage holds at its own peak."""
         return max(self.of(index, first, last))
 
-    def _peaks_of(self, split: tuple[Segment, ...]) -> tuple[int, ...]:
-        """The most that each rank holds at once."""
-        return tuple(self._peak(rank, tuple(map(split.__getitem__, of))) for rank, of in enumerate(self._stages))
+    def peaks(self, split: Sequence[Segment]) -> tuple[int, ...]:
+        """The most that each rank holds at once, where nothing is computed again, on whatever devices."""
+        return self._peaks(tuple([segment[1:3] for segment in split]))
 
-    def _peak_of(self, rank: int, own: Sequence[Segment]) -> int:
-        stages = zip(self._stages[rank], own, strict=True)
-        held = [self.of(index, of.first_layer, of.last_layer) for index, of in stages]
+    def _peaks_of(self, spans: tuple[Span, ...]) -> tuple[int, ...]:
+        return tuple(self._peak(rank, tuple(map(spans.__getitem__, of))) for rank, of in enumerate(self._stages))
+
+    def _peak_of(self, rank: int, spans: tuple[Span, ...]) -> int:
+        held = [self.of(index, *span) for index, span in zip(self._stages[rank], spans, strict=True)]
         return max(map(sum, zip(*held, strict=True)))
 
     @cached_property
