@@ -7,7 +7,6 @@ import shlex
 from dataclasses import asdict
 from pathlib import Path
 
-from partition.cli.candidates import named_candidate
 from partition.cli.options import Verbs, add_out, add_verb, load_plannable, print_json, run_path
 from partition.config import ChainConfig, ExperimentConfig
 from partition.errors import NothingFitsError, PartitionError
@@ -16,10 +15,8 @@ from partition.plan.break_even import is_quick
 from partition.plan.compare import SCHEMA_VERSION
 from partition.plan.explanation import explain, explanation_record
 from partition.plan.plan_file import plan_record
-from partition.plan.verification import check_all, verify_plan
 from partition.record import RunDirectory
 from partition.report import comparison_text
-from partition.report.pytorch import pytorch_lines
 
 
 def add(verbs: Verbs) -> None:
@@ -73,6 +70,8 @@ def run_plan(options: argparse.Namespace) -> int:
 
 def _check_plan(options: argparse.Namespace, search: Search) -> int:
     """Verify a plan file, say what was looked at, and fail where a check did."""
+    from partition.plan.verification import check_all, verify_plan  # for which no other plan should wait
+
     candidate, checks = verify_plan(options.check, search)
     if options.json:
         print_json(
@@ -87,6 +86,9 @@ def _check_plan(options: argparse.Namespace, search: Search) -> int:
 
 def _print_pytorch(options: argparse.Namespace, comparison: Comparison) -> int:
     """The lines of a candidate for a training loop of one's own."""
+    from partition.cli.candidates import named_candidate
+    from partition.report.pytorch import pytorch_lines
+
     config = comparison.config
     if options.json:
         raise PartitionError("--pytorch prints lines of Python, --json a document; give one of the two")

@@ -47,12 +47,12 @@ class Device:
     is_compute_known: bool = True
     """`flop_per_s` is the experiment's or the data sheet's, not assumed."""
 
-    @property
+    @cached_property
     def rates(self) -> tuple[float, float, bool, Profile | None]:
         """What distinguishes devices by speed."""
         return (self.flop_per_s, self.memory_bytes_per_s, self.is_compute_known, self.profile)
 
-    @property
+    @cached_property
     def figures(self) -> tuple[object, ...]:
         """What distinguishes devices for the planner."""
         return (self.kind, self.memory_bytes, *self.rates)
@@ -91,7 +91,7 @@ class Cluster:
         kinds = {device.rules for device in self.devices}
         return kinds.pop() if len(kinds) == 1 else AllocatorRules.strictest(kinds)
 
-    @property
+    @cached_property
     def first_alike(self) -> tuple[int, ...]:
         """For each device the first of its run of neighbours that differ in nothing: any of a run will do."""
         firsts: list[int] = []
@@ -103,6 +103,17 @@ class Cluster:
 
     def transfer_s(self, source: int, destination: int, num_bytes: int) -> float:
         """Seconds a message occupies the link between two devices, latency included."""
+        key = source, destination, num_bytes
+        if key not in self._transfers_s:
+            self._transfers_s[key] = self._transfer_s(*key)
+        return self._transfers_s[key]
+
+    @cached_property
+    def _transfers_s(self) -> dict[tuple[int, int, int], float]:
+        """Those that were asked for: a search asks for few, and often."""
+        return {}
+
+    def _transfer_s(self, source: int, destination: int, num_bytes: int) -> float:
         source, destination = self._pair(source, destination)
         measured_s = self._profile.transfer_s(source, destination, num_bytes) if self._profile else None
         if measured_s is not None and self._profile:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from partition.costs import Cluster, CostSource, StageCost
@@ -26,20 +26,24 @@ def replay_costs(
     cluster: Cluster,
     model: CostSource,
     sum_devices: Sequence[Sequence[int]] = (),
+    kinds: Collection[Kind] | None = None,
 ) -> ReplayCosts:
     """The seconds of every action of one replica's layout, by stage and microbatch size.
 
     `sum_devices` gives the devices over which the gradients of each stage are added, in order; empty without replicas.
+    Of `kinds` alone, where they are given.
     """
     costs = [model.stage(*segment.layers) for segment in segments]
     devices = [cluster.devices[segment.device] for segment in segments]
     sizes = layout.distinct_sizes
+    of_sizes = [[cost.microbatch(rows) for rows in sizes] for cost in costs]
     seconds = {
         kind: tuple(
-            tuple(getattr(cost.microbatch(rows), name).seconds(device) for rows in sizes)
-            for cost, device in zip(costs, devices, strict=True)
+            tuple([getattr(cost, name).seconds(device) for cost in of])
+            for of, device in zip(of_sizes, devices, strict=True)
         )
         for kind, name in _COMPUTE.items()
+        if kinds is None or kind in kinds
     }
     ends = [cluster.step_end_s if is_first else 0.0 for is_first in _first_of_rank(layout.schedule.placement)]
     seconds[Kind.STEP] = tuple(
@@ -75,6 +79,8 @@ def _first_of_rank(placement: Sequence[int]) -> list[bool]:
 
 def _postings(layout: Layout, costs: Sequence[StageCost], cluster: Cluster) -> dict[Kind, SecondsTable]:
     """What posting messages takes of the ranks, where that has been measured."""
+    if not any(cluster.posting_s(0)):
+        return {}
     down = [[cost.microbatch(rows).output_bytes for rows in layout.distinct_sizes] for cost in costs]
     up = [[cost.microbatch(rows).grad_input_bytes for rows in layout.distinct_sizes] for cost in costs]
     nothing = [0] * len(layout.distinct_sizes)
@@ -84,8 +90,6 @@ def _postings(layout: Layout, costs: Sequence[StageCost], cluster: Cluster) -> d
         Kind.RECV_F: (1, [nothing, *down[:-1]]),
         Kind.RECV_B: (1, [*up[1:], nothing]),
     }
-    if not any(cluster.posting_s(0)):
-        return {}
     return {
         kind: tuple(tuple(cluster.posting_s(num_bytes)[side] for num_bytes in of_stage) for of_stage in sizes)
         for kind, (side, sizes) in of_kinds.items()

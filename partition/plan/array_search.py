@@ -128,6 +128,10 @@ class ArraySearch:
     def best(self, criterion: Criterion) -> State | None:
         """The state of all stages with the least sum; None where no split keeps to the bound."""
         assert criterion == SUM, "the least bottleneck is found by trying bounds"
+        return self._least_sum
+
+    @cached_property
+    def _least_sum(self) -> State | None:
         ranges = self._ranges()
         if ranges is None:
             return None

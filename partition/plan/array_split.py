@@ -26,7 +26,7 @@ def array_split(problem: ArrayProblem) -> Split:
     if repeats == 0:
         best = _state(problem, math.inf)
     else:
-        low = ArraySearch(problem, least_bottleneck(problem))
+        low = tightest_search(problem)
         best = low.found()
         spare = best[SUM] - _least_sum(problem)
         highest = best[BOTTLENECK] + max(spare, 0.0) / repeats
@@ -56,22 +56,22 @@ def _least_sum(problem: ArrayProblem) -> float:
     return sums.whole_s + sum(least_s) - abs(sums.whole_s) * (SLACK - 1)
 
 
-def least_bottleneck(problem: ArrayProblem) -> float:
-    """The least bottleneck of all splits, to rounding."""
+def tightest_search(problem: ArrayProblem) -> ArraySearch:
+    """The splits of the least bottleneck of all, to rounding."""
     low = floor_of(problem.kinds, problem.num_stages)
-    search = ArraySearch(problem, low)
-    if search.best(SUM) is not None:
-        return low
+    below = ArraySearch(problem, low)
+    if below.best(SUM) is not None:
+        return below
     rise, high = 1.01, math.inf
     while high == math.inf:
         state = ArraySearch(problem, low * rise).best(SUM)
         rise, high = rise**2, state[BOTTLENECK] if state else math.inf
     # No split keeps to `low`, one keeps to `high`: halve until nothing lies between them.
-    while (above := ArraySearch(problem, low).next_bound) < high / SLACK:
-        middle = (above + high) / 2
-        state = ArraySearch(problem, middle).best(SUM)
-        low, high = (low, min(high, state[BOTTLENECK])) if state else (middle, high)
-    return high
+    while (above := below.next_bound) < high / SLACK:
+        middle = ArraySearch(problem, (above + high) / 2)
+        state = middle.best(SUM)
+        below, high = (below, min(high, state[BOTTLENECK])) if state else (middle, high)
+    return ArraySearch(problem, high)
 
 
 def floor_of(kinds: tuple[Sums, ...], num_stages: int) -> float:
@@ -92,6 +92,11 @@ def floor_of(kinds: tuple[Sums, ...], num_stages: int) -> float:
 def _reaches(kinds: list[tuple[list[float], list[float]]], bound: float, num_stages: int) -> bool:
     """Whether so many stages within a bound cover all layers, each as long as it can be."""
     covered, last, bound = 0, len(kinds[0][1]), bound * SLACK
+    if len(kinds) == 1:
+        (ends, starts), stages_left = kinds[0], num_stages
+        while covered < last and stages_left:
+            covered, stages_left = bisect_right(ends, starts[covered] + bound, covered) - 1, stages_left - 1
+        return covered >= last
     for _ in range(num_stages):
         covered = max(bisect_right(ends, starts[covered] + bound, covered) - 1 for ends, starts in kinds)
         if covered >= last:

@@ -17,10 +17,11 @@ Each of them follows from the order of a rank's row and from what its actions wa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from partition.costs import Cluster, CostSource, Device
 from partition.plan.array_split import floor_of
@@ -36,8 +37,7 @@ ROUNDING = 1e-9
 """Relative: the bounds add in another order than a replay does."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _StageFigures:
+class _StageFigures(NamedTuple):
     """Seconds of one stage: of every microbatch, and once."""
 
     rank: int
@@ -84,11 +84,11 @@ class StepBound:
         found = []
         for index, segment in enumerate(segments):
             device, first, last = cluster.devices[segment.device], segment.first_layer, segment.last_layer
-            forward_s, path_s, weight_s = (ends[last + 1] - starts[first] for ends, starts in running[segment.device])
-            send_s, send_back_s = (
+            forward_s, path_s, weight_s = [ends[last + 1] - starts[first] for ends, starts in running[segment.device]]
+            send_s, send_back_s = [
                 _message_s(segments, placement, index, index + side, cluster, sums.sent_bytes(rows, cut))
                 for side, cut in ((1, last + 1), (-1, first))
-            )
+            ]
             cost = sums.model.stage(first, last)
             column = [segment.device + replica * num_ranks for replica in range(num_replicas)]
             found.append(
@@ -100,7 +100,7 @@ class StepBound:
                     send_s=send_s,
                     send_back_s=send_back_s,
                     sum_s=cluster.sum_s(column, cost.tensor_bytes) if num_replicas > 1 else 0.0,
-                    step_s=cost.step.seconds(device),
+                    step_s=sums.once(("step", cost, device.rates), partial(cost.step.seconds, device)),
                 )
             )
         return StepBound(
@@ -178,8 +178,8 @@ class StepBound:
         forward, weight = Kind.F, Kind.W
         seconds: dict[tuple[int, Kind], float] = {}
         for index, of in enumerate(self.stages):
-            weight_s = of.work_s - of.forward_s - of.path_s
-            seconds |= {(index, forward): of.forward_s, (index, backward): of.path_s, (index, weight): weight_s}
+            seconds[index, forward], seconds[index, backward] = of.forward_s, of.path_s
+            seconds[index, weight] = of.work_s - of.forward_s - of.path_s
         for parts in row_parts(self.schedule, max(self.placement) + 1, len(self.stages), self.num_microbatches):
             at, first = parts.first_backward, parts.first_stage
             gradient_s = entered_s[-1] + left_s[-1] - left_s[at] - self.stages[at].path_s
@@ -198,12 +198,10 @@ class StepBound:
 
     def _of_1f1b(self) -> list[float]:
         """By ranks: from the first backward on, all backwards and the forwards that did not precede it."""
-        num_ranks, entered_s, left_s = max(self.placement) + 1, self._in_s, self._out_s
-        shape = ScheduleShape(num_ranks=num_ranks, num_stages=len(self.stages), num_microbatches=self.num_microbatches)
-        found = []
+        num_ranks, entered_s, left_s, found = max(self.placement) + 1, self._in_s, self._out_s, []
         for rank in range(num_ranks):
             own = [index for index, of in enumerate(self.stages) if of.rank == rank]
-            done = interleaved_forwards(shape, rank)
+            done = _forwards_before(num_ranks, len(self.stages), self.num_microbatches, rank)
             last = own[-1]
             # From its first backward, of its last stage, the rank is busy; then the gradient goes on to stage 0.
             before_s = entered_s[-1] + left_s[-1] - left_s[last] - self.stages[last].path_s
@@ -213,6 +211,13 @@ class StepBound:
             )
             found.append(before_s + busy_s + left_s[own[0]] + self._ending_s)
         return found
+
+
+@cache
+def _forwards_before(num_ranks: int, num_stages: int, num_microbatches: int, rank: int) -> Mapping[int, int]:
+    """How many forwards of each stage of a rank precede its first backward."""
+    shape = ScheduleShape(num_ranks=num_ranks, num_stages=num_stages, num_microbatches=num_microbatches)
+    return interleaved_forwards(shape, rank)
 
 
 def _message_s(

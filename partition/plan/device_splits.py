@@ -16,6 +16,7 @@ from partition.plan.pricing import Pricing
 from partition.plan.shape import Shape, placement_of
 from partition.plan.split import Segment
 from partition.plan.splitter import Splitter
+from partition.plan.stage_needs import StageNeeds
 from partition.units import format_bytes
 
 MOST_SPLIT_WORK = 1_000_000
@@ -31,6 +32,7 @@ class DeviceSplits(Pricing):
         super().__init__(config, built)
         self._splitters = cache(self._make_splitter)
         self._orders = cache(self._make_orders)
+        self._needs = StageNeeds(self.costs)
 
     def splits_of(self, shape: Shape) -> list[Split]:
         """The splits that a shape over several devices is priced on, over all orders of devices that are tried."""
@@ -59,8 +61,9 @@ class DeviceSplits(Pricing):
     def _make_splitter(self, num_replicas: int, num_ranks: int, order: tuple[int, ...] | None) -> Splitter:
         share, cluster = -(-self.minibatch_size // num_replicas), self.replica_cluster(num_replicas, num_ranks)
         if order is None:
-            return Splitter(cluster, self.costs, share, self.sums, self.constraints)
-        return Splitter(cluster.arranged(order), self.costs, share, self.sums, self.constraints.on(order))
+            return Splitter(cluster, self.costs, share, self.sums, self.constraints, self._needs)
+        on = self.constraints.on(order)
+        return Splitter(cluster.arranged(order), self.costs, share, self.sums, on, self._needs)
 
     # Orders of devices
 

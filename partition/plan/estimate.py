@@ -14,7 +14,7 @@ from partition.plan.candidate import Prediction, StageMemory, StagePlan, rank_lo
 from partition.plan.microbatches import short_minibatch_sizes, size_classes
 from partition.plan.occupancy import RankMoment, StageOccupancy, rank_moments, rank_peak
 from partition.plan.split import Segment
-from partition.schedule import Action, ReplayCosts, Schedule, generate, lower, with_recomputation
+from partition.schedule import Action, Kind, ReplayCosts, Schedule, generate, lower, with_recomputation
 from partition.schedule.actions import NO_MICROBATCH
 from partition.schedule.reduction import with_reductions
 from partition.schedule.step_time import StepTime, step_times
@@ -91,6 +91,11 @@ class Layout:
 
         rows = tuple(kept(row) for row in self.schedule.rows)
         return Layout(schedule=replace(self.schedule, rows=rows, num_microbatches=len(sizes)), sizes=sizes)
+
+    @cached_property
+    def kinds(self) -> frozenset[Kind]:
+        """Those of its actions."""
+        return frozenset(action.kind for row in self.schedule.rows for action in row)
 
     @cached_property
     def distinct_sizes(self) -> tuple[int, ...]:

@@ -40,6 +40,7 @@ class FastestSplits:
         # Neither depends on the schedule, so all of a shape's schedules share them.
         self._seconds = cache(self._stage_seconds)
         self._fastest = cache(self._fastest_split)
+        self._fastest_placed = cache(self._fastest_on)
         self._cuts_over = cache(self._cuts_between)
         self._cuts_allowed: dict[int, Cuts] = {}
 
@@ -48,8 +49,10 @@ class FastestSplits:
         if placement == tuple(range(len(placement))):
             return self._fastest(len(placement), len(sizes))
         stages_per_rank = len(placement) // (max(placement) + 1)
-        repeats = stages_per_rank * (len(sizes) - 1)
-        return on_ranks(self._least_step(placement, len(placement), repeats + 1, max(sizes)), placement)
+        return self._fastest_placed(placement, stages_per_rank * (len(sizes) - 1), max(sizes))
+
+    def _fastest_on(self, placement: tuple[int, ...], repeats: int, rows: int) -> tuple[Segment, ...]:
+        return on_ranks(self._least_step(placement, len(placement), repeats + 1, rows), placement)
 
     def _fastest_split(self, num_stages: int, num_microbatches: int) -> tuple[Segment, ...]:
         """The split of least step, whether or not it fits."""

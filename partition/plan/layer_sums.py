@@ -95,6 +95,7 @@ class LayerSums:
         self._known_cuts: dict[tuple[int, Hashable], Cuts] = {}
         self._known_once: dict[object, float] = {}
         self._known_bytes: dict[int, tuple[Integers, NDArray[np.intp]]] = {}
+        self._known_sent: dict[int, list[int]] = {}
 
     def of(self, rows: int, device: Device, actions: tuple[str, ...] = BOTH) -> Sums:
         """The sums of some actions on microbatches of so many examples."""
@@ -159,8 +160,10 @@ class LayerSums:
 
     def sent_bytes(self, rows: int, cut: int) -> int:
         """What a cut carries forward, and as much back, by the number of layers before it; 0 at both ends."""
-        distinct, index = self._sent(rows)
-        return int(distinct[index[cut - 1]]) if 0 < cut < self.model.num_layers else 0
+        if rows not in self._known_sent:
+            distinct, index = self._sent(rows)
+            self._known_sent[rows] = [0, *distinct[index].tolist(), 0]
+        return self._known_sent[rows][cut]
 
     def _sent(self, rows: int) -> tuple[Integers, NDArray[np.intp]]:
         """The distinct numbers of bytes, and which one each cut has."""

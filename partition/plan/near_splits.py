@@ -11,8 +11,9 @@ alike wait for one another less. Many splits are equal by that, a split and its 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, combinations, pairwise
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from itertools import chain, combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,11 @@ MOST_LEFT = 4
 """Splits whose cuts are moved, where there are too many to look at all."""
 MOST_TRIED = 500
 """Splits of which it is asked whether they fit."""
+MOST_KEPT = 10_000
+"""Splits that are not made anew for another order of devices."""
+
+MOST_TABLES = 8
+"""Tables of all cuts that are kept, a megabyte each at most."""
 
 
 def near_splits(
@@ -64,7 +70,8 @@ def near_splits(
     every = _all_cuts(num_blocks, num_cuts) if is_few else _reached(known, num_blocks, steps_of_places)
     ranked = every[np.argsort(steps_of_places(every), kind="stable")[:MOST_TRIED]].tolist()
     new = (cuts for cuts in map(tuple, ranked) if cuts not in known)
-    splits = (_covering(found[0], tuple(edges[at] for at in cuts), edges[-1]) for cuts in new)
+    devices = tuple(segment.device for segment in found[0])
+    splits = (_split(devices, tuple(map(edges.__getitem__, cuts)), edges[-1]) for cuts in new)
     return [*found, *(split for _, split in zip(range(most), filter(fits, splits), strict=False))]
 
 
@@ -75,16 +82,24 @@ def steps_of(
     num_microbatches: int,
 ) -> Steps:
     """The order of splits: `sums` and `hops` give the seconds of the stages of each rank, and of each cut."""
+    num_ranks, num_layers, stages = max(placement) + 1, len(sums[0][1]), np.arange(len(sums))[:, None]
+
+    @cache
+    def tables() -> tuple[Floats, Floats]:
+        # Not before they are asked for: of very many stages nobody asks.
+        return np.array([ends for ends, _ in sums]), np.array([starts for _, starts in sums])
 
     def steps_s(cuts: Integers) -> Floats:
-        edges: Integers = np.pad(cuts, ((0, 0), (1, 1)), constant_values=(0, len(sums[0][1])))
-        busy_s, longest_s = np.zeros((max(placement) + 1, len(cuts))), np.zeros(len(cuts))
-        for index, (rank, (ends, starts)) in enumerate(zip(placement, sums, strict=True)):
-            stage_s = ends[edges[:, index + 1]] - starts[edges[:, index]]
+        edges = np.zeros((len(sums) + 1, len(cuts)), dtype=np.int64)
+        edges[1:-1], edges[-1] = cuts.T, num_layers
+        all_ends, all_starts = tables()
+        stages_s = all_ends[stages, edges[1:]] - all_starts[stages, edges[:-1]]
+        busy_s = np.zeros((num_ranks, len(cuts)))
+        for rank, stage_s in zip(placement, stages_s, strict=True):
             busy_s[rank] += stage_s
-            longest_s = np.maximum(longest_s, stage_s)
+        longest_s = np.maximum(stages_s.max(axis=0), 0.0)
         cuts_s = sum(hop[cuts[:, index]] for index, hop in enumerate(hops))
-        each_s = busy_s.max(axis=0) + EVENNESS * len(placement) / len(busy_s) * longest_s
+        each_s = busy_s.max(axis=0) + EVENNESS * len(placement) / num_ranks * longest_s
         total: Floats = busy_s.sum(axis=0) + cuts_s + (num_microbatches - 1) * each_s
         return total
 
@@ -95,12 +110,13 @@ def _cuts(split: Split) -> Cuts:
     return tuple(segment.first_layer for segment in split[1:])
 
 
-def _covering(split: Split, cuts: Cuts, num_layers: int) -> Split:
-    """The stages of a split, cut elsewhere."""
-    spans = pairwise((0, *cuts, num_layers))
-    return tuple(segment.covering(first, end - 1) for segment, (first, end) in zip(split, spans, strict=True))
+@lru_cache(maxsize=MOST_KEPT)
+def _split(devices: tuple[int, ...], cuts: Cuts, num_layers: int) -> Split:
+    """Stages on devices, that compute nothing again; the same ones for every order of devices."""
+    return tuple(map(Segment, devices, (0, *cuts), (cut - 1 for cut in (*cuts, num_layers))))
 
 
+@lru_cache(maxsize=MOST_TABLES)
 def _all_cuts(num_blocks: int, num_cuts: int) -> Integers:
     every = chain.from_iterable(combinations(range(1, num_blocks), num_cuts))
     return np.fromiter(every, dtype=np.int64).reshape(-1, num_cuts)
@@ -115,19 +131,30 @@ def _reached(found: Sequence[Cuts], num_blocks: int, steps_s: Steps) -> Integers
             break
         start = min(waiting, key=lambda cuts: waiting[cuts])
         del waiting[start]
-        new = [cuts for cuts in _with_a_run_moved(start, num_blocks) if cuts not in known]
+        moved = _with_a_run_moved(start, num_blocks).tolist()
+        new = [cuts for cuts in map(tuple, moved) if cuts not in known]
         if new:
             waiting |= dict(zip(new, steps_s(np.array(new)).tolist(), strict=True))
             known |= set(new)
     return np.array(sorted(known))
 
 
-def _with_a_run_moved(cuts: Cuts, num_blocks: int) -> Iterator[Cuts]:
+def _with_a_run_moved(cuts: Cuts, num_blocks: int) -> Integers:
     """The cuts with some neighbouring ones moved by one place, all the same way."""
-    ends = (0, *cuts, num_blocks)
-    for start, stop in combinations(range(len(cuts) + 1), 2):
-        # Within a run the distances stay; at its ends one grows, and the other must not vanish.
-        if ends[start + 1] - ends[start] > 1:
-            yield (*cuts[:start], *(cut - 1 for cut in cuts[start:stop]), *cuts[stop:])
-        if ends[stop + 1] - ends[stop] > 1:
-            yield (*cuts[:start], *(cut + 1 for cut in cuts[start:stop]), *cuts[stop:])
+    moves, shrinks = _moves_of_runs(len(cuts))
+    has_room = np.diff((0, *cuts, num_blocks)) > 1
+    found: Integers = np.array(cuts) + moves[has_room[shrinks]]
+    return found
+
+
+@cache
+def _moves_of_runs(num_cuts: int) -> tuple[Integers, Integers]:
+    """By how much every move of a run moves each cut, and which stage it takes from, that must not vanish.
+
+    Within a run the distances stay; at its ends one grows, and the other shrinks.
+    """
+    runs = [(start, stop) for start, stop in combinations(range(num_cuts + 1), 2) for _ in range(2)]
+    moves, places = np.zeros((len(runs), num_cuts), dtype=np.int64), np.arange(num_cuts)
+    for index, (start, stop) in enumerate(runs):
+        moves[index, (start <= places) & (places < stop)] = 1 if index % 2 else -1
+    return moves, np.array([run[index % 2] for index, run in enumerate(runs)])

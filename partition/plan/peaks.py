@@ -38,14 +38,14 @@ class StagePeaks:
 
     def __init__(self, layout: Layout, occupancy: Callable[[StageCost], StageOccupancy], model: StageSource) -> None:
         self.layout = layout
-        self.model = model
+        self._stage = cache(model.stage)
         # Stages of equal layers share their costs, and a stage its occupancy at every position.
         self._occupancy = cache(occupancy)
         self._peak = cache(self._peak_of)
 
     def plain(self, index: int, first: int, last: int) -> int:
         """With everything kept."""
-        return self._peak(index, self.model.stage(first, last))
+        return self._peak(index, self._stage(first, last))
 
     def recomputing(self, index: int, first: int, last: int) -> int:
         """With the form of recomputation that needs least."""
@@ -53,7 +53,7 @@ class StagePeaks:
 
     def of(self, index: int, first: int, last: int, recompute: Spans) -> int:
         """With these layers computed again."""
-        return self._peak(index, self.model.stage(first, last, recompute))
+        return self._peak(index, self._stage(first, last, recompute))
 
     def _peak_of(self, index: int, stage: StageCost) -> int:
         layout, of = self.layout, self._occupancy(stage)

@@ -7,56 +7,44 @@ which depends on its own layers alone. So a stage is asked once, whatever the ot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from operator import add, le
 
 from partition.costs import StageSource
-from partition.graph import Category
 from partition.plan.constraints import Constraints
 from partition.plan.estimate import Layout
 from partition.plan.split import Segment
+from partition.plan.stage_needs import Bytes, RankBytes
 
 Split = tuple[Segment, ...]
-Bytes = tuple[int, ...]
-"""At every moment of a rank."""
 MOST_TRIED = 3_000
 """Stages that are tried before a search is given up: a tenth of a second."""
-_HELD = (Category.PARAMETERS, Category.GRADIENTS, Category.OPTIMIZER)
 
 
 class PlacedBytes:
-    """The bytes of every stage that a schedule places, on whatever layers."""
+    """The bytes of every stage that a schedule places, on whatever layers, beside what the ranks have."""
 
     def __init__(
-        self, layout: Layout, model: StageSource, limits: Sequence[int], constraints: Constraints | None = None
+        self,
+        layout: Layout,
+        model: StageSource,
+        limits: Sequence[int],
+        constraints: Constraints | None = None,
+        ranks: RankBytes | None = None,
     ) -> None:
+        """`ranks`: what they hold under this layout, where that is there already."""
         self.layout, self.model, self.limits = layout, model, limits
+        self.ranks = ranks or RankBytes(layout, model)
+        self.of = self.ranks.of
         self.placement = layout.schedule.placement
         self.constraints = constraints or Constraints(num_layers=model.num_layers)
 
-    def of(self, index: int, first: int, last: int) -> Bytes:
-        """What a stage holds at every moment of its rank; what is the rank's stands with its first stage."""
-        return self.layout.stage_bytes(index, self.model.stage(first, last))
-
     def fill(self, index: int, first: int, last: int) -> float:
         """The share of its rank's memory that a stage takes alone, at its own peak."""
-        return max(self.of(index, first, last)) / self.limits[self.placement[index]]
+        return self.ranks.largest(index, first, last) / self.limits[self.placement[index]]
 
     def fits(self, split: Sequence[Segment]) -> bool:
         """Whether no rank ever holds more than it has."""
-        held: dict[int, Bytes] = {}
-        for index, (rank, segment) in enumerate(zip(self.placement, split, strict=True)):
-            own = self.of(index, segment.first_layer, segment.last_layer)
-            held[rank] = tuple(map(int.__add__, held[rank], own)) if rank in held else own
-        return all(max(of) <= self.limits[rank] for rank, of in held.items())
-
-    @cached_property
-    def rest_bytes(self) -> list[int]:
-        """What the layers from each one on hold throughout, whatever their stages."""
-        rest = [0]
-        for layer in reversed(range(self.model.num_layers)):
-            static = self.model.stage(layer, layer).static_bytes(0)
-            rest.append(rest[-1] + sum(static[of] for of in _HELD))
-        return rest[::-1]
+        return all(map(le, self.ranks.peaks(split), self.limits))
 
 
 def fitting_split(placed: PlacedBytes, near: Split) -> Split | None:
@@ -112,15 +100,14 @@ class _Search:
         rank, limits = self.placed.placement[index], self.placed.limits
         if not self.placed.constraints.admits(rank, first, last):
             return None
-        with_own = tuple(map(int.__add__, held[rank], self.placed.of(index, first, last)))
+        with_own = tuple(map(add, held[rank], self.placed.of(index, first, last)))
         if max(with_own) > limits[rank]:
             return None
         now = (*held[:rank], with_own, *held[rank + 1 :])
-        room = sum(limit - max(of) for limit, of in zip(limits, now, strict=True))
-        return now if room >= self.placed.rest_bytes[last + 1] else None
+        room = sum(limits) - sum(map(max, now))
+        return now if room >= self.placed.ranks.rest_bytes[last + 1] else None
 
 
 def _is_no_more(one: Sequence[Bytes], other: Sequence[Bytes]) -> bool:
     """Whether no rank holds more at any moment."""
-    pairs = zip(one, other, strict=True)
-    return all(a <= b for of_one, of_other in pairs for a, b in zip(of_one, of_other, strict=True))
+    return all(all(map(le, of_one, of_other)) for of_one, of_other in zip(one, other, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -17,7 +17,7 @@ from partition.plan.overflow import fit_in_words, overflow_in_words
 from partition.plan.shape import Shape, segments_of
 from partition.plan.sharded import ShardedLayout, sharded_memory, sharded_prediction
 from partition.plan.split import Segment
-from partition.schedule import ReplayCosts
+from partition.schedule import Kind, ReplayCosts
 from partition.schedule.step_time import StepTime
 
 
@@ -102,19 +102,26 @@ class Pricing(AdmittedShapes):
             links = tuple(self.cluster.link_kind(*hop) for hop in pairwise(devices))
             key = (layout.sizes, tuple(self.cluster.devices[device].rates for device in devices), links)
             if key not in known:
-                known[key] = self._costs(layout, segments, replica, len(layouts))
+                known[key] = self._costs(layout, segments, replica, len(layouts), layout.kinds)
             found.append(known[key])
         return found
 
-    def _costs(self, layout: Layout, segments: Sequence[Segment], replica: int, num_replicas: int) -> ReplayCosts:
+    def _costs(
+        self,
+        layout: Layout,
+        segments: Sequence[Segment],
+        replica: int,
+        num_replicas: int,
+        kinds: Collection[Kind] | None = None,
+    ) -> ReplayCosts:
         """`segments` are those of the first replica; the others are on the devices that follow, in the same order."""
         num_ranks = layout.schedule.num_ranks
         own = _shifted(segments, replica * num_ranks)
         if num_replicas == 1:
             cluster = self.cluster.alone if num_ranks == 1 else self.cluster
-            return replay_costs(layout, own, cluster, self.costs)
+            return replay_costs(layout, own, cluster, self.costs, kinds=kinds)
         columns = [[segment.device + other * num_ranks for other in range(num_replicas)] for segment in segments]
-        return replay_costs(layout, own, self.cluster, self.costs, columns)
+        return replay_costs(layout, own, self.cluster, self.costs, columns, kinds)
 
     # Without a split
 

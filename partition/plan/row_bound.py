@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import mul
 
 from partition.schedule.actions import BACKWARD, Kind
 from partition.schedule.generators import outline
@@ -76,4 +77,4 @@ def _counted(slots: Sequence[Slot], num_microbatches: int) -> Iterator[Slot]:
 
 def part_seconds(part: Mapping[Slot, int], seconds: Mapping[tuple[int, Kind], float]) -> float:
     """How long the actions of a part take."""
-    return sum(count * seconds[slot] for slot, count in part.items())
+    return sum(map(mul, part.values(), map(seconds.__getitem__, part)), 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 from partition.plan.candidate import Candidate, StagePlan
 from partition.plan.microbatches import microbatch_sizes
@@ -49,7 +50,7 @@ class Shape:
             schedule=candidate.schedule,
         )
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
         """Examples of each microbatch of each replica."""
         shares = microbatch_sizes(self.minibatch_size, self.num_replicas)
@@ -61,6 +62,7 @@ def segments_of(stages: Sequence[StagePlan]) -> list[Segment]:
     return [Segment(stage.device_index, *stage.layers) for stage in stages if stage.replica_index == 0]
 
 
+@cache
 def placement_of(shape: Shape) -> tuple[int, ...]:
     """The rank of each stage of a replica."""
     return outline(

@@ -74,11 +74,19 @@ class ShapeBounds(DeviceSplits):
         """The fastest candidate of a shape on some splits that fits; where none does, the one that comes closest."""
         if len(splits) <= MOST_SPLITS_PRICED:
             return min((self.price(shape, split) for split in splits), key=by_step)
-        overflows = [overflow_bytes(self.stages_of(shape, split)) for split in splits]
+        overflows = [self._overflow_bytes(shape, split) for split in splits]
         fitting = [split for split, overflow in zip(splits, overflows, strict=True) if overflow <= 0]
         if not fitting:
             return self.price(shape, splits[overflows.index(min(overflows))])
         return self._fastest_on(shape, fitting)
+
+    def _overflow_bytes(self, shape: Shape, split: Sequence[Segment]) -> float:
+        """By how much the fullest device is too small for a split."""
+        if shape.num_replicas > 1 or any(segment.recompute for segment in split):
+            return overflow_bytes(self.stages_of(shape, split))
+        layout, devices = self._shapes_layouts(shape)[0], self.cluster.devices
+        limits = dict(zip(layout.schedule.placement, (devices[of.device].memory_bytes for of in split), strict=True))
+        return max(peak - limits[rank] for rank, peak in enumerate(self._needs.under(layout).ranks.peaks(split)))
 
     def _fastest_on(self, shape: Shape, splits: Sequence[Sequence[Segment]]) -> Candidate:
         """By bounds, the most promising first: what is bounded above the best that is known is not priced."""

@@ -40,6 +40,10 @@ class SplitProblem:
     """Seconds that a stage adds to the step once, whatever the number of microbatches."""
     first_alike: tuple[int, ...]
     """For each device the first of its run of neighbours that are alike in all of the above."""
+    kinds: tuple[int, ...] = ()
+    """Of each device what tells its stages from those of others in `rows`."""
+    rows: Rows | None = None
+    """Seconds of stages, to be shared by problems that differ in the order of their devices alone."""
 
 
 class Segment(NamedTuple):
@@ -182,18 +186,22 @@ class _Row(NamedTuple):
     """A longer stage takes no less: no more need be looked at than a bound admits."""
 
 
+Rows = dict[tuple[int, int, int], _Row]
+"""By stage, device or its kind, and first layer."""
+
+
 class _Rows:
     """The seconds of a problem, each asked for once, however often it is searched."""
 
     def __init__(self, problem: SplitProblem) -> None:
         self.problem = problem
-        self._rows: dict[tuple[int, int, int], _Row] = {}
+        self._rows: Rows = {} if problem.rows is None else problem.rows
 
     def row(self, stage: int, device: int, first: int) -> _Row:
         """The stages from a first layer on."""
         problem, ends = self.problem, self._ends(stage, first)
         device = problem.first_alike[device]
-        key = (stage, device, first)
+        key = (stage, problem.kinds[device] if problem.kinds else device, first)
         if key not in self._rows:
             stage_s = [problem.stage_s(stage, device, first, last) for last in ends]
             once_s = [problem.once_s(stage, device, first, last) for last in ends]

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING
 from partition.costs import Cluster, StageCost, StageSource
 from partition.graph import Spans
 from partition.plan.constraints import Constraints
-from partition.plan.estimate import Layout, Recomputing
+from partition.plan.estimate import Layout
 from partition.plan.fastest import FastestSplits, on_ranks, work_seconds
 from partition.plan.moves import MOST_STAGES_IMPROVED, Fits, with_improved
 from partition.plan.occupancy import StageOccupancy
 from partition.plan.peaks import FORMS, Form, StagePeaks
 from partition.plan.placed_bytes import PlacedBytes, fitting_split
 from partition.plan.split import Segment, SplitProblem, StageSeconds, optimal_split
+from partition.plan.stage_needs import StageNeeds
 
 if TYPE_CHECKING:
     from partition.plan.layer_sums import LayerSums
@@ -46,11 +47,12 @@ class Splitter(FastestSplits):
         minibatch_size: int,
         sums: LayerSums | None = None,
         constraints: Constraints | None = None,
+        needs: StageNeeds | None = None,
     ) -> None:
-        """As of `FastestSplits`."""
+        """As of `FastestSplits`; `needs`: those of the model, where other splitters ask for them too."""
         super().__init__(cluster, model, minibatch_size, sums, constraints)
         self.unlimited = cache(self._unlimited_splits)
-        self._peaks: StagePeaks | None = None
+        self.needs = needs or StageNeeds(model)
 
     def splits(self, layout: Layout) -> list[tuple[Segment, ...]]:
         """The segments of every stage, in order: the best split, or two of which only a replay can tell the better."""
@@ -132,25 +134,31 @@ class Splitter(FastestSplits):
         rows = layout.distinct_sizes[0]
         seconds = self._seconds(rows)
 
-        @cache
         def seconds_if_it_fits(index: int, device: int, first: int, last: int) -> float:
             return seconds(index, device, first, last) if fill(index, device, first, last) <= 1 else math.inf
 
         problem = self._problem(num_stages, num_microbatches, rows)
-        fitting = optimal_split(replace(problem, stage_s=self.within_constraints(seconds_if_it_fits)))
+        fitting = optimal_split(self._shared(problem, layout, "fitting", seconds_if_it_fits))
         if fitting is not None:
             return fitting.segments
-        return _closest(replace(problem, stage_s=self.within_constraints(cache(fill))))
+        return _closest(self._shared(problem, layout, "fill", fill))
 
-    def _peaks_of(self, layout: Layout) -> StagePeaks:
-        """The peaks under a layout: those of the last one are kept, for it is often asked for twice."""
-        if self._peaks is None or self._peaks.layout is not layout:
-            self._peaks = StagePeaks(layout, layout.occupancy, self.model)
-        return self._peaks
+    def _shared(self, problem: SplitProblem, layout: Layout, what: str, stage_s: StageSeconds) -> SplitProblem:
+        """A problem with other seconds, which splitters of the same devices in other orders share under the layout."""
+        kinds, rows = self._kinds, self.needs.under(layout).rows(what)
+        return replace(problem, stage_s=self.within_constraints(stage_s), kinds=kinds, rows=rows)
+
+    @cached_property
+    def _kinds(self) -> tuple[int, ...]:
+        """What tells the stages of devices apart, wherever these stand."""
+        of = self.constraints
+        pinned = [() if of.is_free else tuple(of.earliest(index)) for index in range(len(self.cluster.devices))]
+        figures = zip((device.figures for device in self.cluster.devices), pinned, strict=True)
+        return tuple(map(self.needs.kind, figures))
 
     def _fill(self, layout: Layout) -> StageSeconds:
         """The share of its device's memory that a stage takes at its peak."""
-        peaks = self._peaks_of(layout)
+        peaks = self.needs.under(layout).peaks
 
         def fill(index: int, device: int, first: int, last: int) -> float:
             return peaks.plain(index, first, last) / self.cluster.devices[device].memory_bytes
@@ -162,7 +170,7 @@ class Splitter(FastestSplits):
         num_stages, num_microbatches = layout.schedule.num_stages, layout.num_microbatches
         if self.unlimited(layout.schedule.placement, layout.sizes):
             return []
-        peaks = self._peaks_of(layout)
+        peaks = self.needs.under(layout).peaks
         rows, limits = layout.distinct_sizes[0], [device.memory_bytes for device in self.cluster.devices]
         seconds, longer = self._seconds(rows), self._again._seconds(rows)
 
@@ -172,7 +180,6 @@ class Splitter(FastestSplits):
         if all(keeps_all(index, *of[:3]) for index, of in enumerate(self._fastest(num_stages, num_microbatches))):
             return []
 
-        @cache
         def least_s(index: int, device: int, first: int, last: int) -> float:
             if keeps_all(index, device, first, last):
                 return seconds(index, device, first, last)
@@ -180,7 +187,7 @@ class Splitter(FastestSplits):
             return longer(index, device, first, last) if fits else math.inf
 
         problem = self._problem(num_stages, num_microbatches, rows)
-        split = optimal_split(replace(problem, stage_s=self.within_constraints(least_s)))
+        split = optimal_split(self._shared(problem, layout, "recomputing", least_s))
         if split is None:
             return []
         return [
@@ -208,8 +215,8 @@ class Splitter(FastestSplits):
     @cached_property
     def _again(self) -> Splitter:
         """The splits of stages that keep nothing."""
-        again = Recomputing(kept=self.model)
-        return Splitter(self.cluster, again, self.minibatch_size, constraints=self.constraints)
+        again = self.needs.again
+        return Splitter(self.cluster, again.model, self.minibatch_size, again.sums, self.constraints, again)
 
     # Several stages a rank
 
@@ -220,7 +227,7 @@ class Splitter(FastestSplits):
             return unlimited
 
         limits = [self.cluster.devices[rank].memory_bytes for rank in range(layout.schedule.num_ranks)]
-        placed = PlacedBytes(layout, self.model, limits, self.constraints)
+        placed = PlacedBytes(layout, self.model, limits, self.constraints, self.needs.under(layout).ranks)
         found = self._improved(placement, layout.sizes, rows, placed.fits)
         if found:
             return found
@@ -229,7 +236,7 @@ class Splitter(FastestSplits):
             del device  # the schedule says which
             return placed.fill(index, first, last)
 
-        problem = self._placed_problem(placement, self.within_constraints(fill, placement))
+        problem = self._placed_problem(layout, self.within_constraints(fill, placement))
         start = on_ranks(_closest(problem), placement)
         is_hopeless = any(placed.fill(index, *of[1:3]) > 1 for index, of in enumerate(start))
         if not is_hopeless and not placed.fits(start) and len(placement) <= MOST_STAGES_IMPROVED:
@@ -261,8 +268,9 @@ class Splitter(FastestSplits):
         hops = [self._cuts(here, there, rows) for here, there in pairwise(placement)]
         return near_splits(found, edges, steps_of(placement, sums, hops, len(sizes)), fits_so, len(sizes))
 
-    def _placed_problem(self, placement: Sequence[int], stage_s: StageSeconds) -> SplitProblem:
+    def _placed_problem(self, layout: Layout, stage_s: StageSeconds) -> SplitProblem:
         """A device of its own for every stage: which one, the schedule says."""
+        placement = layout.schedule.placement
         return SplitProblem(
             num_layers=self.num_layers,
             num_stages=len(placement),
@@ -271,6 +279,8 @@ class Splitter(FastestSplits):
             cut_s=_no_seconds,
             once_s=_no_seconds,
             first_alike=tuple(range(len(placement))),
+            kinds=tuple(self._kinds[rank] for rank in placement),
+            rows=self.needs.under(layout).rows("fill"),
         )
 
 

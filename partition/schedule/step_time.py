@@ -60,6 +60,8 @@ class _Clocks:
         """Of every stage and direction the message sent last."""
         self._waiting: dict[int, list[int]] = {}
         self._ready: list[int] = []
+        self._transfers_s: SecondsTable = (*costs.send_forward_s, *costs.send_backward_s)
+        """Of every stage and direction."""
         self._find_links()
 
     def _find_links(self) -> None:
@@ -186,24 +188,22 @@ class _Clocks:
 
     def _move(self, link: int) -> None:
         """Transfer what both sides have posted on a link, in order, and wake who waits for it."""
-        queue, moved = self._queues[link], self._moved[link]
+        queue, moved, free_s = self._queues[link], self._moved[link], self._free_s[link]
+        count, transfers_s, size_class = self.schedule.num_microbatches, self._transfers_s, self.costs.size_class
         while moved < len(queue):
             message = queue[moved]
             received_s, sent_s = self._received_s[message], self._sent_s[message]
             if received_s is None or sent_s is None:
                 break
-            start_s = max(sent_s, received_s, self._free_s[link])
-            self._free_s[link] = self._completion_s[message] = start_s + self._transfer_s(message)
+            start_s = sent_s if sent_s >= received_s else received_s
+            if free_s > start_s:
+                start_s = free_s
+            channel, microbatch = divmod(message, count)
+            free_s = self._completion_s[message] = start_s + transfers_s[channel][size_class[microbatch]]
             moved += 1
             if message in self._waiting:
                 self._ready.extend(self._waiting.pop(message))
-        self._moved[link] = moved
-
-    def _transfer_s(self, message: int) -> float:
-        stages, count = self.schedule.num_stages, self.schedule.num_microbatches
-        channel, microbatch = divmod(message, count)
-        table: SecondsTable = self.costs.send_forward_s if channel < stages else self.costs.send_backward_s
-        return table[channel % stages][self.costs.size_class[microbatch]]
+        self._moved[link], self._free_s[link] = moved, free_s
 
 
 _COMPUTATIONS = frozenset({Kind.F, Kind.B, Kind.I, Kind.W, Kind.R})
