@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from partition.costs import Cluster, CostSource, StageCost, StageSource
 from partition.graph import Category, Spans
@@ -18,6 +19,9 @@ from partition.schedule import Action, Kind, ReplayCosts, Schedule, generate, lo
 from partition.schedule.actions import NO_MICROBATCH
 from partition.schedule.reduction import with_reductions
 from partition.schedule.step_time import StepTime, step_times
+
+if TYPE_CHECKING:
+    from partition.plan.moment_table import MomentTable
 
 RECEIVES_AHEAD = 2
 """Computations before which a receive is posted: the sender must know of it before it has something to send, or the
@@ -128,11 +132,22 @@ class Layout:
 
         @cache
         def stage_bytes(index: int, stage: StageCost) -> tuple[int, ...]:
-            at, shared, place = occupancy(stage).bytes_at, stage.shared_bytes, places[index]
-            known = {moment[place]: at(moment[place]) for moment in self.moments[placement[index]]}
-            return tuple(known[moment[place]] - (shared if place else 0) for moment in self.moments[placement[index]])
+            table, shared = self.moment_tables[index], stage.shared_bytes if places[index] else 0
+            found = table.bytes_of(occupancy(stage)) - shared
+            return tuple(found[table.place].tolist())
 
         return stage_bytes
+
+    @cached_property
+    def moment_tables(self) -> tuple[MomentTable, ...]:
+        """The moments of every stage, each at the place of its stage among those of its rank."""
+        from partition.plan.moment_table import MomentTable  # of NumPy, for which few verbs should wait
+
+        of_ranks = [self.schedule.stages_of(rank) for rank in range(self.schedule.num_ranks)]
+        return tuple(
+            MomentTable.of(moment[of_ranks[rank].index(stage)] for moment in self.moments[rank])
+            for stage, rank in enumerate(self.schedule.placement)
+        )
 
     def occupancy(self, stage: StageCost) -> StageOccupancy:
         """The bytes of a stage under this layout."""

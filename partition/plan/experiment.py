@@ -15,10 +15,13 @@ from partition.plan.candidate import Candidate
 from partition.plan.progress import learning_rate_rule
 from partition.plan.shape import SPLIT_SCHEDULES, STRATEGIES
 from partition.plan.sizes import AnySizes, Sizes, WholeMicrobatches
+from partition.plan.tightest import may_hold
 
 if TYPE_CHECKING:
     from partition.plan.layer_sums import LayerSums
 
+_HELD = (Category.PARAMETERS, Category.GRADIENTS, Category.OPTIMIZER)
+"""Throughout, whatever is in flight."""
 MOST_FIGURES = 10_000
 """Layers times devices of a search that finds the best of every kind."""
 
@@ -39,6 +42,8 @@ class Experiment:
         for schedule in config.planner.schedules or ():
             self._check_schedule(schedule)
         self._most_memory = cache(self._most_memory_of)
+        self.may_hold = cache(self._may_hold_of)
+        """Whether the largest so many devices have room for what layers hold throughout; else nothing fits."""
         self.constraints = constraints_of(config.planner, self._known)
 
     @property
@@ -194,7 +199,17 @@ class Experiment:
     def static_bytes(self) -> int:
         """What all layers hold throughout, whatever the split."""
         held = self.costs.stage(0, self.costs.num_layers - 1).static_bytes(1)
-        return sum(held[category] for category in (Category.PARAMETERS, Category.GRADIENTS, Category.OPTIMIZER))
+        return sum(held[category] for category in _HELD)
+
+    def _may_hold_of(self, num_devices: int) -> bool:
+        limits = sorted((device.memory_bytes for device in self.cluster.devices), reverse=True)[:num_devices]
+        return may_hold(self._held_bytes, limits)
+
+    @cached_property
+    def _held_bytes(self) -> list[int]:
+        """What each layer holds throughout."""
+        held = (self.costs.stage(layer, layer).static_bytes(1) for layer in range(self.costs.num_layers))
+        return [sum(of[category] for category in _HELD) for of in held]
 
     def _most_memory_of(self, num_devices: int) -> int:
         """What the largest so many devices have together."""

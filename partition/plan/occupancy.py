@@ -217,11 +217,13 @@ class StageOccupancy:
         self.num_microbatches = num_microbatches
         costs = [stage.microbatch(rows) for rows in sizes]
         self.static = stage.static_bytes(num_microbatches)
-        self._static_bytes = sum(self.static.values())
-        self._held = [held_bytes(cost) for cost in costs]
+        self.static_bytes = sum(self.static.values())
+        self.held = [held_bytes(cost) for cost in costs]
+        """Of every size."""
         effects = [action_effects(cost, stage.step.memory) for cost in costs]
         self._effects = effects
-        self._peaks = [{kind: effect.peak_bytes for kind, effect in of.items()} for of in effects]
+        self.peaks = [{kind: effect.peak_bytes for kind, effect in of.items()} for of in effects]
+        """Of every size, what each action adds at its peak."""
 
     @property
     def most_bytes(self) -> int:
@@ -231,16 +233,16 @@ class StageOccupancy:
     def most_bytes_of(self, num_microbatches: int) -> int:
         """The same with another number of microbatches."""
         is_own = num_microbatches == self.num_microbatches
-        static = self._static_bytes if is_own else sum(self.stage.static_bytes(num_microbatches).values())
-        held = sum(map(sum, self._held))
-        return static + held * num_microbatches + max(max(of.values()) for of in self._peaks)
+        static = self.static_bytes if is_own else sum(self.stage.static_bytes(num_microbatches).values())
+        held = sum(map(sum, self.held))
+        return static + held * num_microbatches + max(max(of.values()) for of in self.peaks)
 
     def bytes_at(self, moment: Moment) -> int:
         """Bytes alive at the peak of the action that begins at this moment."""
-        total = self._static_bytes
+        total = self.static_bytes
         if moment.kind is not None:
-            total += self._peaks[moment.size_class][moment.kind]
-        for index, held in enumerate(self._held):
+            total += self.peaks[moment.size_class][moment.kind]
+        for index, held in enumerate(self.held):
             total += moment.received[index] * held.received + moment.kept[index] * held.kept
             total += moment.gradients[index] * held.gradients + moment.deferred[index] * held.deferred
             total += moment.outputs[index] * held.outputs + moment.input_grads[index] * held.input_grads
@@ -250,7 +252,7 @@ class StageOccupancy:
     def composition(self, moment: Moment) -> dict[Category, int]:
         """What the bytes consist of at a moment; they sum to `bytes_at`."""
         total = Counter(self.static)
-        for index in range(len(self._held)):
+        for index in range(len(self.held)):
             self._add_held(total, moment, index)
         if moment.kind is not None:
             total.update(self._effects[moment.size_class][moment.kind].peak_by_category)
@@ -269,7 +271,7 @@ class StageOccupancy:
             for category, change in self._effects[index][kind].net_by_category.items():
                 total[category] += count * change
         # F and I left their results here; those no longer here have been sent.
-        held = self._held[index]
+        held = self.held[index]
         total[Category.BOUNDARY] -= (ran[Kind.F] - moment.outputs[index]) * held.outputs
         total[Category.BOUNDARY] -= (ran[Kind.I] - moment.input_grads[index]) * held.input_grads
 

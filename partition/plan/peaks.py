@@ -56,6 +56,5 @@ class StagePeaks:
         return self._peak(index, self._stage(first, last, recompute))
 
     def _peak_of(self, index: int, stage: StageCost) -> int:
-        layout, of = self.layout, self._occupancy(stage)
-        moments = (layout.recomputing_everywhere if stage.has_recomputation else layout).moments[index]
-        return max(of.bytes_at(moment) for (moment,) in moments)
+        layout = self.layout.recomputing_everywhere if stage.has_recomputation else self.layout
+        return layout.moment_tables[index].peak_of(self._occupancy(stage))

@@ -128,7 +128,7 @@ class Search(ShapeBounds):
         is_needless = is_needless or (shape.num_ranks == 1 and not self._recomputes_whole)
         if is_needless or self._no_layout(shape) or (shape.num_ranks > 1 and self._is_too_much(shape)):
             return []
-        if plain.feasible and not has_one_stage_a_rank:
+        if (plain.feasible and not has_one_stage_a_rank) or not self.may_hold(shape.num_ranks):
             return []
         splits = self.recomputing_splits(plain, shape)
         best = self.best_on(shape, splits) if splits else None

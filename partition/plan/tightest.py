@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 
 from partition.costs import Cluster, CostModel
 from partition.plan.constraints import Constraints
@@ -54,3 +56,18 @@ def some_split_fits(
                     following[last + 1] = min(following.get(last + 1, len(cluster.devices)), device + 1 + place)
         ends = following
     return layers in ends
+
+
+def may_hold(held_bytes: Sequence[int], limits: Sequence[int]) -> bool:
+    """Whether devices may have room for layers, each of which one of them holds; where not, no split fits.
+
+    Together they must hold all, and of the layers of any size and above each device holds a whole number.
+    """
+    at_least = dict(zip(sorted(held_bytes, reverse=True), count(1), strict=False))
+    of_limits = Counter(limits)
+    whole = (
+        sum(times * (limit // size) for limit, times in of_limits.items()) >= number
+        for size, number in at_least.items()
+        if size
+    )
+    return sum(held_bytes) <= sum(limits) and all(whole)
