@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from partition.config import ExperimentConfig
 from partition.costs import Cluster, Profile
@@ -37,7 +38,9 @@ from partition.schedule.actions import COMPUTE, RECEIVES, SENDS
 
 MICROBATCHES = {2: 4, 4: 8, 16: 8, 64: 8}
 """Of a step, by what the minibatch is divided by to give the size of one: from the largest that a pipeline has."""
-WARM_UP, REPEATS = 2, 6
+ROUNDS, WARM_UP, REPEATS = 3, 1, 4
+"""Every size is measured in several rounds, and its lower quartile taken: other users of a host slow it down for a
+second or so, which is no cost of messages, and hardly ever in all of them."""
 FIRST_LATENCY_S = 0.1
 """Doubled until it explains what was measured."""
 HALVINGS = 20
@@ -70,15 +73,19 @@ def messages_in_pipeline(file: CostsFile, config: ExperimentConfig, world: Proce
         Segment(rank, rank * num_layers // num_ranks, (rank + 1) * num_layers // num_ranks - 1)
         for rank in range(num_ranks)
     ]
-    found: dict[int, _Cost] = {}
     counts = {max(1, config.training.minibatch_size // part): count for part, count in MICROBATCHES.items()}
-    for rows, count in sorted(counts.items()):
-        shape = Shape(name="profile", strategy="pipeline", minibatch_size=rows * count,
-                      num_microbatches=count, num_ranks=num_ranks, num_stages=num_ranks)  # fmt: skip
-        candidate = search.price(shape, segments)
-        if candidate.feasible:
-            cost = _measure(file, search, candidate, segments, world)
-            found[cost.num_bytes] = cost
+    shapes = [
+        Shape(name="profile", strategy="pipeline", minibatch_size=rows * count,
+              num_microbatches=count, num_ranks=num_ranks, num_stages=num_ranks)
+        for rows, count in sorted(counts.items())
+    ]  # fmt: skip
+    candidates = [candidate for shape in shapes if (candidate := search.price(shape, segments)).feasible]
+    rounds = [[_observe(search, candidate, world) for candidate in candidates] for _ in range(ROUNDS)]
+    found: dict[int, _Cost] = {}
+    for candidate, steps in zip(candidates, zip(*rounds, strict=True), strict=True):
+        quartiles: list[float] = np.quantile(np.concatenate(steps), 0.25, axis=0).tolist()
+        cost = _cost(file, search, candidate, segments, world, quartiles)
+        found[cost.num_bytes] = cost
     return _with(messages, [found[num_bytes] for num_bytes in sorted(found)])
 
 
@@ -101,10 +108,15 @@ def _with(messages: Messages, costs: Sequence[_Cost]) -> Messages:
     return messages.model_copy(update={"send": send, "receive": receive, "links": links})
 
 
-def _measure(
-    file: CostsFile, search: Search, candidate: Candidate, segments: Sequence[Segment], world: ProcessWorld
+def _cost(
+    file: CostsFile,
+    search: Search,
+    candidate: Candidate,
+    segments: Sequence[Segment],
+    world: ProcessWorld,
+    observed: Sequence[float],
 ) -> _Cost:
-    """Train a pipeline and read from it what a message costs."""
+    """What a message costs, read from what `_observe` has seen of this rank in a step of a pipeline."""
     (layout,) = search.layouts(candidate)
     (size,) = layout.distinct_sizes
     cuts = [search.model.stage(of.first_layer, of.last_layer).microbatch(size).output_bytes for of in segments[:-1]]
@@ -112,8 +124,7 @@ def _measure(
     alone = replay_costs(layout, segments, _priced(search.cluster, file), search.costs)
     row = layout.schedule.rows[world.process.rank]
     predicted_s = sum(alone.seconds_of(action) for action in row if action.kind in COMPUTE)
-    mine = _observe(search, candidate, world)
-    every = np.stack(list(share_all(world, {world.process.rank: np.array([*mine, predicted_s])})))
+    every = np.stack(list(share_all(world, {world.process.rank: np.array([*observed, predicted_s])})))
     send_s, receive_s, computing_s, _, alone_s = np.sum(every, axis=0)
     # A GPU computes while its rank goes on, so there computing has not been seen.
     excess_s = max(0.0, float(computing_s - alone_s)) if file.kind == "cpu" else 0.0
@@ -160,8 +171,8 @@ def _least_latency(step_s: Callable[[float], float], measured_s: float) -> float
     return high_s
 
 
-def _observe(search: Search, candidate: Candidate, world: ProcessWorld) -> list[float]:
-    """Seconds of a step of this rank: sends, receives, computations, and the whole; medians over steps.
+def _observe(search: Search, candidate: Candidate, world: ProcessWorld) -> NDArray[np.float64]:
+    """[step, 4]: seconds of this rank's sends, receives, computations, and of the whole.
 
     Within a step they are sums: what now and then takes long is a part of every step.
     """
@@ -178,5 +189,4 @@ def _observe(search: Search, candidate: Candidate, world: ProcessWorld) -> list[
         seconds.clear()
         result = fleet.train(x, y, np.arange(candidate.minibatch_size), learning_rate=1e-30)
         steps.append([*(sum(seconds[kind] for kind in kinds) for kinds in (SENDS, RECEIVES, COMPUTE)), result.step_s])
-    medians: list[float] = np.median(np.array(steps[WARM_UP:]), axis=0).tolist()
-    return medians
+    return np.array(steps[WARM_UP:])
