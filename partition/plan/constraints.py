@@ -90,6 +90,13 @@ class Constraints:
         found = {self._block_at(run.first_layer): device for run, device in self.pins}
         return tuple(sorted(found.items()))
 
+    @cached_property
+    def blocks_between(self) -> tuple[int, ...]:
+        """How many blocks lie before, between and behind those that are pinned to one device after the other."""
+        runs = [[block for block, _ in of] for _, of in groupby(self.pinned_blocks, key=lambda pinned: pinned[1])]
+        ends = [(-1, -1), *((of[0], of[-1]) for of in runs), (len(self.blocks), len(self.blocks))]
+        return tuple(after[0] - before[1] - 1 for before, after in pairwise(ends))
+
     def block_of(self, layer: int) -> Run:
         """The block that a layer is in."""
         return self.blocks[self._block_at(layer)]
@@ -156,15 +163,13 @@ class Constraints:
     def _has_split_of_one_each(self, devices: Sequence[int]) -> bool:
         """With a stage a device: pins stand in order, and between two of them there are blocks for all devices."""
         at = {device: position for position, device in enumerate(devices)}
-        runs = [(device, [block for block, _ in of]) for device, of in
-                groupby(self.pinned_blocks, key=lambda pinned: pinned[1])]  # fmt: skip
-        if not all(device in at for device, _ in runs):
+        pinned = [device for device, _ in groupby(device for _, device in self.pinned_blocks)]
+        if not all(device in at for device in pinned):
             return False
-        places = [-1, *(at[device] for device, _ in runs), len(devices)]
-        ends = [(-1, -1), *((of[0], of[-1]) for _, of in runs), (len(self.blocks), len(self.blocks))]
-        between = zip(pairwise(places), pairwise(ends), strict=True)
+        places = [-1, *(at[device] for device in pinned), len(devices)]
         # Blocks between two pins go to the stages of these where there is no device between them.
-        return all(0 <= after - before - 1 <= then[0] - now[1] - 1 for (before, after), (now, then) in between)
+        between = zip(pairwise(places), self.blocks_between, strict=True)
+        return all(0 <= after - before - 1 <= num_blocks for (before, after), num_blocks in between)
 
     def _after(self, device: int, starts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """From ranges of blocks covered to those that one more stage, on a device, can cover."""

@@ -11,7 +11,6 @@ from partition.costs import Cluster, CostSource
 from partition.plan.candidate import Candidate
 from partition.plan.orders import Orders, device_orders, figures_of, given_order, on_devices
 from partition.plan.pinned_orders import pinned_orders
-from partition.plan.placed_bytes import PlacedBytes
 from partition.plan.pricing import Pricing
 from partition.plan.shape import Shape, placement_of
 from partition.plan.split import Segment
@@ -157,9 +156,9 @@ class DeviceSplits(Pricing):
             return ""
         limits, layout = [device.memory_bytes for device in self.cluster.devices], self._shapes_layouts(shape)[0]
         largest = limits.index(max(limits))
-        placed = PlacedBytes(layout, self.costs, limits[: shape.num_ranks])
+        held = self._needs.under(layout).ranks.largest
         for run, pinned, stages in needs:
-            least = min(max(placed.of(index, *run)) for index in stages)
+            least = min(held(index, *run) for index in stages)
             on = largest if pinned is None else pinned
             if least > limits[on]:
                 name = self.device_names[on]

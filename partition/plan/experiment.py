@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING
 from partition.config import AnyConfig, ExperimentConfig
 from partition.costs import ChainCosts, Cluster, CostModel, CostSource, build_costs, read_noise
 from partition.errors import PartitionError
-from partition.graph import Category, Network
+from partition.graph import Network
 from partition.plan.asked_constraints import Known, constraints_of
 from partition.plan.candidate import Candidate
 from partition.plan.progress import learning_rate_rule
 from partition.plan.shape import SPLIT_SCHEDULES, STRATEGIES
 from partition.plan.sizes import AnySizes, Sizes, WholeMicrobatches
+from partition.plan.stage_needs import held_throughout
 from partition.plan.tightest import may_hold
 
 if TYPE_CHECKING:
     from partition.plan.layer_sums import LayerSums
 
-_HELD = (Category.PARAMETERS, Category.GRADIENTS, Category.OPTIMIZER)
-"""Throughout, whatever is in flight."""
 MOST_FIGURES = 10_000
 """Layers times devices of a search that finds the best of every kind."""
 
@@ -198,8 +197,7 @@ class Experiment:
     @cached_property
     def static_bytes(self) -> int:
         """What all layers hold throughout, whatever the split."""
-        held = self.costs.stage(0, self.costs.num_layers - 1).static_bytes(1)
-        return sum(held[category] for category in _HELD)
+        return held_throughout(self.costs, 0, self.costs.num_layers - 1)
 
     def _may_hold_of(self, num_devices: int) -> bool:
         limits = sorted((device.memory_bytes for device in self.cluster.devices), reverse=True)[:num_devices]
@@ -208,8 +206,7 @@ class Experiment:
     @cached_property
     def _held_bytes(self) -> list[int]:
         """What each layer holds throughout."""
-        held = (self.costs.stage(layer, layer).static_bytes(1) for layer in range(self.costs.num_layers))
-        return [sum(of[category] for category in _HELD) for of in held]
+        return [held_throughout(self.costs, layer, layer) for layer in range(self.costs.num_layers)]
 
     def _most_memory_of(self, num_devices: int) -> int:
         """What the largest so many devices have together."""

@@ -9,7 +9,6 @@ places that they have and once with the others shared out between them by the la
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from itertools import groupby, pairwise
 
 from partition.plan.constraints import Constraints
 from partition.plan.orders import MOST_ORDERS, Orders, count_orders, distinct_orders, orders_by_figures
@@ -61,17 +60,10 @@ def _arranged(constraints: Constraints, base: Sequence[int], num_taken: int) -> 
     yield tuple(next(in_order) if device in pinned else device for device in base if device in taken)
     shared: list[int] = []
     left = iter(others)
-    for index, count in enumerate(_shares(_blocks_between(constraints), len(others))):
+    for index, count in enumerate(_shares(constraints.blocks_between, len(others))):
         shared += [next(left) for _ in range(count)]
         shared += pinned[index : index + 1]
     yield (*shared, *left)
-
-
-def _blocks_between(constraints: Constraints) -> list[int]:
-    """Blocks before, between and behind those that are pinned, by the devices they are pinned to."""
-    runs = [[block for block, _ in of] for _, of in groupby(constraints.pinned_blocks, key=lambda pinned: pinned[1])]
-    ends = [(-1, -1), *((of[0], of[-1]) for of in runs), (len(constraints.blocks), len(constraints.blocks))]
-    return [after[0] - before[1] - 1 for before, after in pairwise(ends)]
 
 
 def _shares(blocks: Sequence[int], num_devices: int) -> list[int]:

@@ -26,6 +26,12 @@ Bytes = tuple[int, ...]
 _HELD = (Category.PARAMETERS, Category.GRADIENTS, Category.OPTIMIZER)
 
 
+def held_throughout(source: StageSource, first_layer: int, last_layer: int) -> int:
+    """Bytes of layers that no schedule changes: parameters, gradients, optimizer."""
+    static = source.stage(first_layer, last_layer).static_bytes(0)
+    return sum(static[of] for of in _HELD)
+
+
 class RankBytes:
     """The bytes of every stage that a schedule places, and of the ranks that have them."""
 
@@ -62,8 +68,7 @@ class RankBytes:
         """What the layers from each one on hold throughout, whatever their stages."""
         rest = [0]
         for layer in reversed(range(self.model.num_layers)):
-            static = self.model.stage(layer, layer).static_bytes(0)
-            rest.append(rest[-1] + sum(static[of] for of in _HELD))
+            rest.append(rest[-1] + held_throughout(self.model, layer, layer))
         return rest[::-1]
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from partition.config import ModelConfig
+from partition.config.arguments import kind_of
 from partition.config.model import LARGEST_WIDTH
 from partition.config.schema import LARGEST_SEED
 from partition.errors import PartitionError
@@ -21,7 +22,7 @@ def check_model(config: object) -> ModelConfig:
     if isinstance(config, ModelConfig):
         return config
     hint = "give its model section, config.model" if hasattr(config, "model") else "give config.model of a load_config"
-    raise PartitionError(f"build_module takes a ModelConfig, got {_kind(config)}; {hint}")
+    raise PartitionError(f"build_module takes a ModelConfig, got {kind_of(config)}; {hint}")
 
 
 def check_seed(seed: object) -> int:
@@ -31,7 +32,7 @@ def check_seed(seed: object) -> int:
     except TypeError:
         number = -1
     if not 0 <= number <= LARGEST_SEED:
-        shown = repr(seed) if len(repr(seed)) <= 40 else _kind(seed)
+        shown = repr(seed) if len(repr(seed)) <= 40 else kind_of(seed)
         raise PartitionError(f"seed {shown}: give a whole number from 0 to {LARGEST_SEED}")
     return number
 
@@ -49,7 +50,7 @@ def check_dtype(dtype: object) -> torch.dtype:
 def check_input(x: object, columns: int, weight_OI: Tensor) -> None:
     """A dense tensor of the module's width, in its format and where it is; else PartitionError."""
     if not isinstance(x, Tensor):
-        raise PartitionError(f"the module takes a torch.Tensor, got {_kind(x)}; give torch.as_tensor(x)")
+        raise PartitionError(f"the module takes a torch.Tensor, got {kind_of(x)}; give torch.as_tensor(x)")
     if x.shape[-1:] != (columns,):
         raise PartitionError(
             f"the module takes (..., {columns}) inputs, got {tuple(x.shape)}; change the input or the model"
@@ -68,7 +69,7 @@ def check_sequential(sequential: object) -> list[nn.Module]:
     """Linear layers in a row, or Linear and one other module in turn, Linear at both ends; else PartitionError."""
     if not isinstance(sequential, nn.Sequential):
         raise PartitionError(
-            f"from_torch takes a torch.nn.Sequential, got {_kind(sequential)}; put its layers into one"
+            f"from_torch takes a torch.nn.Sequential, got {kind_of(sequential)}; put its layers into one"
         )
     modules = list(sequential)
     # Of a subclass nobody knows what it computes: a parametrised weight would be copied without its parametrisation.
@@ -85,7 +86,3 @@ def _check_widths(linears: Sequence[nn.Linear]) -> None:
     for linear in linears:
         if not all(1 <= size <= LARGEST_WIDTH for size in (linear.in_features, linear.out_features)):
             raise PartitionError(f"{linear}: features go from 1 to {LARGEST_WIDTH}; give other layers")
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__

@@ -40,7 +40,8 @@ class Ranks:
         self.tally = Tally(search.network, candidate, has_noise=search.model.has_noise)
         self.workers = [build_worker(search, candidate, rank, self.world, parts) for rank in self.world.ranks]
         self._priced: dict[tuple[int, int], tuple[Layout, ReplayCosts]] = {}
-        if self.world.is_shared and any(worker.device.torch_device.type == "cuda" for worker in self.workers):
+        self._on_gpus = [worker for worker in self.workers if worker.device.torch_device.type == "cuda"]
+        if self.world.is_shared and self._on_gpus:
             self.rehearse()
 
     def rehearse(self) -> None:

@@ -136,6 +136,7 @@ def fitting_sizes(search: Search, sizes: Sequence[int]) -> list[int]:
 
 
 def refusal(search: Search, candidate: Candidate) -> PartitionError:
+    """What is said where a step is too large to be measured."""
     return PartitionError(
         f"{search.network.num_layers} layers cannot be measured here: a step of {candidate.minibatch_size} examples, "
         f"{candidate.microbatch_size} at a time, {candidate.reason}; free memory, or measure a smaller model"

@@ -27,16 +27,14 @@ from partition.runtime.stage import INSTRUCTION_METHODS, Frame, Stage
 from partition.runtime.update import Update
 from partition.runtime.worker import Parts
 from partition.runtime.workers import Fleet
-from partition.schedule import Kind
-
-_ACTIONS = (Kind.F, Kind.B, Kind.I, Kind.W)
+from partition.schedule.actions import COMPUTE
 
 
 class Stopwatch:
     """The laps of what runs on one device, in order."""
 
     def __init__(self, device: torch.device) -> None:
-        self.is_cuda = device.type == "cuda"
+        self._is_cuda = device.type == "cuda"
         self.is_running = True
         """Whether laps are taken; without, a step is as in training."""
         self.laps: list[tuple[Operator | None, Any, Any]] = []
@@ -44,7 +42,7 @@ class Stopwatch:
 
     def now(self) -> Any:
         """An instant: seconds, or an event on the GPU's stream."""
-        if not self.is_cuda:
+        if not self._is_cuda:
             return time.perf_counter()
         event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
@@ -52,7 +50,7 @@ class Stopwatch:
 
     def seconds(self) -> list[tuple[Operator | None, float]]:
         """Of every lap; the device has been waited for."""
-        if self.is_cuda:
+        if self._is_cuda:
             return [(of, start.elapsed_time(end) / 1000) for of, start, end in self.laps]
         return [(of, end - start) for of, start, end in self.laps]
 
@@ -101,10 +99,12 @@ class TimedUpdate(Update):
         self._timed(partial(super().apply, scale))
 
     def _timed(self, run: Callable[[], None]) -> None:
+        if not self._watch.is_running:
+            run()
+            return
         start = self._watch.now()
         run()
-        if self._watch.is_running:
-            self._watch.laps.append((None, start, self._watch.now()))
+        self._watch.laps.append((None, start, self._watch.now()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ class Runner:
             parts=Parts(stage=partial(TimedStage, self._watch), update=partial(TimedUpdate, self._watch)),
         )
         row = search.layouts(candidate)[0].schedule.rows[0]
-        self._num_actions = sum(action.kind in _ACTIONS for action in row)
+        self._num_actions = sum(action.kind in COMPUTE for action in row)
         self._x, self._y = made_up_examples(search, candidate.minibatch_size)
         self._examples = np.random.default_rng(0).permutation(candidate.minibatch_size)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,9 @@ from partition.runtime.turns import Run, run_in_turn
 from partition.runtime.worker import Parts, Worker
 from partition.runtime.world import Numbers, World, share_all
 from partition.schedule import ReplayCosts
+
+_Minibatch = tuple[Examples, Examples, NDArray[np.int64]]
+"""Inputs and targets of the data set, and which of its examples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +55,8 @@ class Fleet(Ranks):
         super().__init__(search, candidate, world, parts)
         self._ended_s: float | None = None
         self._step = 0
-        self._coming: tuple[NDArray[np.int64], dict[int, MinibatchFeed]] | None = None
-        """The examples of the next minibatch, and its feeds with rows that wait in the host's memory."""
+        self._coming: tuple[_Minibatch, dict[int, MinibatchFeed]] | None = None
+        """The next minibatch, and its feeds with rows that wait in the host's memory."""
 
     def train(
         self,
@@ -105,9 +109,10 @@ class Fleet(Ranks):
         """
         runs: list[Run] = []
         num_losses: dict[int, int] = {}
-        is_ready = self._coming is not None and self._coming[0] is examples
-        feeds = self._coming[1] if self._coming and is_ready else self._feeds(x, y, examples)
-        self._coming = None
+        coming, self._coming = self._coming, None
+        is_ready = coming is not None and all(map(operator.is_, coming[0], (x, y, examples)))
+        feeds = coming[1] if coming is not None and is_ready else self._feeds(x, y, examples)
+        meanwhile = partial(self._look_ahead, x, y, upcoming) if upcoming is not None and self._on_gpus else None
         for replica, first, part in self._parts(examples):
             layout, costs = self._priced_layout(replica, len(part))
             num_losses[replica] = layout.num_microbatches
@@ -118,7 +123,7 @@ class Fleet(Ranks):
                 first_example=first,
                 feed=feeds[replica],
                 seconds=costs.seconds_of,
-                meanwhile=None if upcoming is None else partial(self._look_ahead, x, y, upcoming),
+                meanwhile=meanwhile,
             )
             runs += self.runs(replica, layout.schedule, step, _transfers(costs))
         run_in_turn(runs)
@@ -135,11 +140,10 @@ class Fleet(Ranks):
 
     def _look_ahead(self, x: Examples, y: Examples, examples: NDArray[np.int64]) -> None:
         """Gather the rows that the GPUs here will ask for first; once for every step."""
-        on_gpus = [worker for worker in self.workers if worker.device.torch_device.type == "cuda"]
-        if self._coming is not None or not on_gpus:
+        if self._coming is not None:
             return
-        self._coming = (examples, self._feeds(x, y, examples))
-        for worker in on_gpus:
+        self._coming = ((x, y, examples), self._feeds(x, y, examples))
+        for worker in self._on_gpus:
             self._coming[1][worker.replica].gather(fed_variables(worker.stages, self.candidate.num_stages))
 
     def _set_learning_rate(self, learning_rate: float) -> None:

@@ -73,10 +73,9 @@ def crossing(name: str, experiment: dict[str, Any]) -> dict[str, Any] | None:
         points = []
         for factor in AROUND:
             kbit = round(found["predicted_kbit"] * factor)
-            points.append((kbit, *(_train(path, costs, found[way], kbit) for way in ("below", "above"))))
-            print(
-                "    {:9,} kbit/s: {:8.2f} and {:8.2f} ms".format(kbit, *(s * 1e3 for s in points[-1][1:])), flush=True
-            )
+            below_s, above_s = (_train(path, costs, found[way], kbit) for way in ("below", "above"))
+            points.append((kbit, below_s, above_s))
+            print(f"    {kbit:9,} kbit/s: {below_s * 1e3:8.2f} and {above_s * 1e3:8.2f} ms", flush=True)
     measured = measured_crossing(points)
     error = None if measured is None else found["predicted_kbit"] / measured - 1
     return {**found, "points": points, "measured_kbit": measured, "error": error}

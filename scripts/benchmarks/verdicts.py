@@ -28,6 +28,7 @@ STRATEGIES = ("whole", "accumulate", "pipeline", "data_parallel")
 
 
 def network(width: int, depth: int, minibatch_size: int) -> dict[str, Any]:
+    """An experiment of equal layers on two devices."""
     return {
         "model": {
             "in_features": 256,
