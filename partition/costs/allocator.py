@@ -29,8 +29,11 @@ LARGE_SEGMENT_BYTES = 20 * 2**20
 """Holds blocks of more than 1 MiB and less than 10 MiB."""
 CUBLAS_THREADS = 2
 """Each has a handle and a workspace: forwards run in the main thread, backwards in the one autograd has for a GPU."""
-NUM_ONES = 8192
-"""On a GPU sums over rows are products with so many ones, which stay: in float64, or in float32 and bfloat16."""
+NUM_ONES = 65536
+"""On a GPU sums over rows are products with so many ones, which stay: with fewer, a host that sums a million rows is
+longer at asking for products than the GPU is at computing them."""
+_ONES_BYTES = {"float64": 8 * NUM_ONES, "float32": 4 * NUM_ONES, "bfloat16": (2 + 4) * NUM_ONES}
+"""By the format of the arithmetic; beside bfloat16 stands the format of parameters."""
 _WORKSPACE_BYTES = 2 * 4096 * 1024 + 8 * 16 * 1024
 _LARGE_WORKSPACE_BYTES = 32 * 2**20
 _LARGE_WORKSPACE_CAPABILITIES = (9, 10, 11, 12)
@@ -65,7 +68,9 @@ EXACT = AllocatorRules()
 """Of the CPU and of simulated devices."""
 
 
-def cuda_rules(capability: str | None, workspace_setting: str | None = None) -> AllocatorRules:
+def cuda_rules(
+    capability: str | None, number_format: str = "float32", workspace_setting: str | None = None
+) -> AllocatorRules:
     """The rules of a GPU of a compute capability, as in "9.0"; where it is not known, those that take most.
 
     `workspace_setting` is CUBLAS_WORKSPACE_CONFIG, as in ":4096:2:16:8" (KiB and count), where that is set. cuBLASLt
@@ -78,7 +83,7 @@ def cuda_rules(capability: str | None, workspace_setting: str | None = None) -> 
     blocks = AllocatorRules(granularity_bytes=CUDA_BLOCK_BYTES)
     return AllocatorRules(
         granularity_bytes=CUDA_BLOCK_BYTES,
-        library_bytes=CUBLAS_THREADS * blocks.block_bytes(workspace_bytes) + 8 * NUM_ONES,
+        library_bytes=CUBLAS_THREADS * blocks.block_bytes(workspace_bytes) + _ONES_BYTES[number_format],
     )
 
 

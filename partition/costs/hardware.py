@@ -195,7 +195,7 @@ def build_cluster(
         name = f"{device.kind}:{counts[device.kind]}"
         counts[device.kind] += 1
         resolved = _resolve(device, name, number_format, num_cpu, needs_rates)
-        devices.append(_with_allocator(resolved, device, config) if device.kind == "cuda" else resolved)
+        devices.append(_with_allocator(resolved, device, config, number_format) if device.kind == "cuda" else resolved)
     if profile is not None:
         _check_profile(profile, devices, number_format)
         devices = [replace(device, profile=profile) for device in devices]
@@ -251,7 +251,7 @@ def _resolve(config: DeviceConfig, name: str, number_format: str, num_cpu: int, 
     )
 
 
-def _with_allocator(device: Device, config: DeviceConfig, cluster: ClusterConfig) -> Device:
+def _with_allocator(device: Device, config: DeviceConfig, cluster: ClusterConfig, number_format: str) -> Device:
     """A GPU as its caching allocator and its driver leave it."""
     capability = str(_data_sheet(config.name)["capability"]) if config.name else None
     room = DeviceRoom(
@@ -260,7 +260,7 @@ def _with_allocator(device: Device, config: DeviceConfig, cluster: ClusterConfig
         context_bytes=cluster.context_bytes_of_cuda,
     )
     room.check(device.name)
-    rules = cuda_rules(capability, os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
+    rules = cuda_rules(capability, number_format, os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
     return replace(device, memory_bytes=room.allocatable_bytes, rules=rules, room=room)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from partition.errors import DeviceMemoryError
 from partition.graph import Category, StageProgram, build_stage_program, recomputed
+from partition.ops.sums import ones
 from partition.plan import Candidate, Search, StagePlan
 from partition.runtime.clock import Clock, SimulatedClock, WallClock
 from partition.runtime.cuda import prepare
@@ -17,7 +18,7 @@ from partition.runtime.device import RuntimeDevice
 from partition.runtime.executor import Observer
 from partition.runtime.optimizer import build_optimizer
 from partition.runtime.parameters import initialise, take_parameters
-from partition.runtime.stage import Stage, wide_dtype
+from partition.runtime.stage import WIDE_DTYPE, Stage, wide_dtype
 from partition.runtime.update import Update
 from partition.runtime.world import World
 
@@ -51,6 +52,9 @@ class Worker:
         if candidate.predicted is not None and candidate.predicted.reserved_bytes:
             self.device.check_free(candidate.predicted.reserved_bytes[rank])
         self.device.count(rules.library_bytes, Category.WORKSPACE, "the workspaces of matrix libraries")
+        if torch_device.type == "cuda":
+            for of_sums in {dtype, WIDE_DTYPE} if search.config.precision.is_mixed else {dtype}:
+                ones(of_sums, torch_device)
         self.stages: dict[int, Stage] = {}
         self.updates: dict[int, Update] = {}
         for plan in self.plans:

@@ -42,8 +42,14 @@ def test_a_buffer_takes_whole_blocks_and_gives_the_same_back(asked: int, block: 
 def test_two_threads_have_a_workspace_of_cublas(
     capability: str | None, setting: str | None, workspace_bytes: int
 ) -> None:
-    rules = cuda_rules(capability, setting)
-    assert rules == AllocatorRules(granularity_bytes=512, library_bytes=2 * workspace_bytes + 8 * NUM_ONES)
+    rules = cuda_rules(capability, workspace_setting=setting)
+    assert rules == AllocatorRules(granularity_bytes=512, library_bytes=2 * workspace_bytes + 4 * NUM_ONES)
+
+
+@pytest.mark.parametrize(("number_format", "num_bytes"), [("float64", 8), ("float32", 4), ("bfloat16", 6)])
+def test_ones_are_in_every_format_that_is_summed(number_format: str, num_bytes: int) -> None:
+    workspaces = 2 * 32 * MIB
+    assert cuda_rules("9.0", number_format).library_bytes == workspaces + num_bytes * NUM_ONES
 
 
 def test_the_most_that_may_be_allocated_leaves_context_and_headroom() -> None:
@@ -80,7 +86,7 @@ def test_simulated_devices_and_cpus_are_exact_and_give_all() -> None:
 def test_a_mixed_cluster_counts_every_device_as_the_strictest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     devices = ({"kind": "cpu", "memory_bytes": 10}, {"name": "A100-SXM-80GB"}, {"name": "H100-SXM-80GB"})
-    assert cluster(*devices).rules == AllocatorRules(granularity_bytes=512, library_bytes=64 * MIB + 8 * NUM_ONES)
+    assert cluster(*devices).rules == AllocatorRules(granularity_bytes=512, library_bytes=64 * MIB + 4 * NUM_ONES)
 
 
 def test_a_gpu_too_small_for_its_context_is_refused_with_the_figures() -> None:

@@ -77,8 +77,10 @@ def test_the_bits_of_a_mask_stay_what_they_are(key: MaskKey, rate: float, expect
 def test_a_mask_is_made_in_the_format_of_what_it_is_for(dtype: torch.dtype) -> None:
     """So that a device that it is copied to gets the bits that a CPU multiplies by."""
     mask, scale = draw_mask(KEY, 6, 11, 0.3), 1 / 0.7
-    out_BD, ones_BD = torch.empty(6, 11, dtype=dtype), torch.ones(6, 11, dtype=dtype)
+    out_BD = torch.empty(6, 11, dtype=dtype, device="cpu")
     fill_mask(mask, scale, out_BD)
-    expected = torch.where(torch.from_numpy(mask), torch.tensor(scale, dtype=torch.float64), 0.0).to(dtype)
+    kept = torch.tensor(scale, dtype=torch.float64, device="cpu")
+    expected = torch.where(torch.from_numpy(mask), kept, 0.0).to(dtype)
     assert torch.equal(out_BD, expected)
-    assert torch.equal(ones_BD * out_BD, expected)
+    ones_BD = torch.ones(6, 11, dtype=dtype)
+    assert torch.equal(ones_BD * out_BD.to(ones_BD.device), expected.to(ones_BD.device))

@@ -34,7 +34,7 @@ def steps(fleet: Fleet, dataset: Dataset) -> Trained:
     for num_examples in (size, size, max(1, size // 2)):
         result = fleet.train(dataset.train_x, dataset.train_y, np.arange(num_examples))
         found.append((result.loss.hex(), result.grad_norm, result.penalty))
-    return found, [tensor.detach().numpy().copy() for tensor in fleet.parameters()]
+    return found, [tensor.detach().cpu().numpy().copy() for tensor in fleet.parameters()]
 
 
 def same(one: Trained, other: Trained) -> bool:

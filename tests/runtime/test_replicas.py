@@ -31,7 +31,7 @@ def run(changes: dict[str, Any], name: str) -> Trained:
     with joined(search, candidate, dataset.num_train) as world:
         fleet = train(search, candidate, dataset, metrics.append, world=world).fleet
         assert isinstance(fleet, Fleet | ShardedModel)
-        return [one.loss for one in metrics], [tensor.detach().numpy() for tensor in fleet.parameters()]
+        return [one.loss for one in metrics], [tensor.detach().cpu().numpy() for tensor in fleet.parameters()]
 
 
 def check(actual: Trained, expected: Trained, tolerance: float) -> None:
