@@ -38,7 +38,7 @@ from partition.schedule.actions import COMPUTE, RECEIVES, SENDS
 
 MICROBATCHES = {2: 4, 4: 8, 16: 8, 64: 8}
 """Of a step, by what the minibatch is divided by to give the size of one: from the largest that a pipeline has."""
-ROUNDS, WARM_UP, REPEATS = 3, 1, 4
+ROUNDS, WARM_UP, REPEATS = 3, 1, 3
 """Every size is measured in several rounds, and its lower quartile taken: other users of a host slow it down for a
 second or so, which is no cost of messages, and hardly ever in all of them."""
 FIRST_LATENCY_S = 0.1

@@ -9,6 +9,9 @@ microbatch sizes. Where there are several ranks all do so at once.
     update          norms and optimizer step, in seconds for each element
     action, step    what is left of a step of a tiny network, of few and of many microbatches
 
+All sizes are measured in several rounds: other users of a host slow it down for seconds, of which every size then gets
+a small part, where otherwise a few would get all.
+
 A GPU works through what the host has queued. There the laps are those of its stream, in which marks cost the host time
 that training does not spend: they are made shorter by what steps without marks take less. And of what is added to an
 action only what the GPU's work does not hide counts, which is measured for every size.
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from partition.config import ExperimentConfig
@@ -36,10 +39,12 @@ from partition.runtime.stand_in import (
 from partition.runtime.timing import Runner, TimedStep, curve, median_and_spread
 from partition.runtime.world import World, share_largest
 
-BUDGET_S = 35.0
+BUDGET_S = 26.0
 """Of the steps of the stand-in; the least number of repetitions may need more."""
-LEAST_REPEATS, MOST_REPEATS = 3, 15
-TINY_MICROBATCHES, TINY_REPEATS = 17, 15
+ROUNDS = 3
+LEAST_REPEATS, MOST_REPEATS = 1, 5
+TINY_MICROBATCHES, TINY_REPEATS = (1, 17), 5
+"""All repeats are of a round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,29 +64,47 @@ def measure_layers(config: ExperimentConfig, world: World, share_bytes: int, bud
     """
     search = stand_in_search(config, share_bytes)
     sizes = fitting_sizes(search, worthwhile_sizes(config.training.minibatch_size))
-    tiny_s, update_s = _measure_tiny(config, world, share_bytes)
-    (few, few_s), (many, many_s) = tiny_s
-    action_s = max(0.0, (many_s - few_s) / (2 * (many - few)))
-    step_s = max(0.0, few_s - 2 * few * action_s)
+    tiny: dict[int, list[TimedStep]] = defaultdict(list)
+    timed: dict[int, list[TimedStep]] = defaultdict(list)
+    for _ in range(ROUNDS):
+        for count in TINY_MICROBATCHES:
+            tiny[count] += _tiny_steps(config, count, world, share_bytes)
+        for rows in sizes:
+            timed[rows] += _steps(search, rows, world, budget_s / (ROUNDS * len(sizes)))
+    is_cuda = config.cluster.devices[0].kind == "cuda"
+    elements = search.model.stage(0, search.network.num_layers - 1).parameter_elements
+    return Layers(operators=_operators(timed), overheads=_overheads(tiny, timed, elements, is_cuda=is_cuda))
+
+
+def _operators(timed: Mapping[int, Sequence[TimedStep]]) -> dict[str, Curve]:
+    """Seconds of every operator by size."""
     found: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
-    exposed: dict[int, tuple[float, float]] = {}
-    updates = []
-    for rows in sizes:
-        steps = _steps(search, rows, world, budget_s / len(sizes))
-        updates += [step.update_s for step in steps]
-        exposed[rows] = median_and_spread([max(0.0, step.rest_s - step_s) / step.num_actions for step in steps])
+    for rows, steps in timed.items():
         for key in steps[0].operators_s:
             found[key][rows] = median_and_spread([step.operators_s[key] for step in steps])
-    elements = search.model.stage(0, search.network.num_layers - 1).parameter_elements
-    return Layers(
-        operators={key: curve(of) for key, of in found.items()},
-        overheads=Overheads(
-            action_s=action_s,
-            exposed=curve(exposed) if config.cluster.devices[0].kind == "cuda" else None,
-            step_s=step_s,
-            update_s=update_s,
-            update_s_per_element=max(0.0, statistics.median(updates) - update_s) / elements,
-        ),
+    return {key: curve(of) for key, of in found.items()}
+
+
+def _overheads(
+    tiny: Mapping[int, Sequence[TimedStep]], timed: Mapping[int, Sequence[TimedStep]], elements: int, *, is_cuda: bool
+) -> Overheads:
+    """What is left of steps of a tiny network, of few and of many microbatches, and what updates take."""
+    few, many = TINY_MICROBATCHES
+    few_s, many_s = (statistics.median(step.rest_s for step in tiny[count]) for count in TINY_MICROBATCHES)
+    action_s = max(0.0, (many_s - few_s) / (2 * (many - few)))
+    step_s = max(0.0, few_s - 2 * few * action_s)
+    exposed = {
+        rows: median_and_spread([max(0.0, step.rest_s - step_s) / step.num_actions for step in steps])
+        for rows, steps in timed.items()
+    }
+    update_s = min(statistics.median(step.update_s for step in steps) for steps in tiny.values())
+    of_stand_in_s = statistics.median(step.update_s for steps in timed.values() for step in steps)
+    return Overheads(
+        action_s=action_s,
+        exposed=curve(exposed) if is_cuda else None,
+        step_s=step_s,
+        update_s=update_s,
+        update_s_per_element=max(0.0, of_stand_in_s - update_s) / elements,
     )
 
 
@@ -93,10 +116,8 @@ def _steps(search: Search, rows: int, world: World, budget_s: float) -> list[Tim
     runs = [Runner(search, candidate) for candidate in candidates(search, rows)]
     is_cuda = search.cluster.devices[0].kind == "cuda"
     per_repeat = len(runs) * (2 if is_cuda else 1)
-    for runner in runs:
-        runner.step()
-    slowest_s = float(share_largest(world, [max(runner.step_s() for runner in runs)])[0])
-    repeats = round(min(MOST_REPEATS, max(LEAST_REPEATS, budget_s / (per_repeat * slowest_s))))
+    slowest_s = float(share_largest(world, [max(runner.step().total_s for runner in runs)])[0])
+    repeats = round(min(MOST_REPEATS, max(LEAST_REPEATS, budget_s / (per_repeat * slowest_s) - 1)))
     found, factors = [], []
     for _ in range(repeats):
         found.append(_mean([runner.step() for runner in runs]))
@@ -122,21 +143,14 @@ def _mean(steps: Sequence[TimedStep]) -> TimedStep:
     )
 
 
-def _measure_tiny(
-    config: ExperimentConfig, world: World, share_bytes: int
-) -> tuple[tuple[tuple[int, float], tuple[int, float]], float]:
-    """Seconds that few and many microbatches leave besides operators and update, and seconds of the update."""
+def _tiny_steps(config: ExperimentConfig, count: int, world: World, share_bytes: int) -> list[TimedStep]:
+    """Steps that are nearly all Python, of so many microbatches."""
     search = tiny_search(config, share_bytes)
-    rests, updates = [], []
-    for count in (1, TINY_MICROBATCHES):
-        candidate = one_step(search, 1, count, "1f1b")
-        if not candidate.feasible:
-            raise refusal(search, candidate)
-        runner = Runner(search, candidate)
-        for _ in range(3):
-            runner.step()
-        share_largest(world, [0.0])
-        steps = [runner.step() for _ in range(TINY_REPEATS)]
-        rests.append((count, statistics.median(step.rest_s for step in steps)))
-        updates.append(statistics.median(step.update_s for step in steps))
-    return (rests[0], rests[1]), min(updates)
+    candidate = one_step(search, 1, count, "1f1b")
+    if not candidate.feasible:
+        raise refusal(search, candidate)
+    runner = Runner(search, candidate)
+    for _ in range(3):
+        runner.step()
+    share_largest(world, [0.0])
+    return [runner.step() for _ in range(TINY_REPEATS)]

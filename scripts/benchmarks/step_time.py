@@ -2,6 +2,8 @@
 
 python -m scripts.benchmarks.step_time                    prints every pair, writes docs/results/step_time.json
 python -m scripts.benchmarks.step_time --only wide        the experiments of one network
+
+In several rounds, about half an hour in all; of each experiment the pair with the median error counts.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ import json
 import statistics
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks.commands import run_verb
 from scripts.benchmarks.replay import write_result
+from scripts.benchmarks.rounds import ROUNDS, middle
 
 LEAST_S = 0.020
 """Steps that the bounds are for; shorter ones are reported beside them."""
@@ -60,51 +62,36 @@ NETWORKS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """One experiment."""
-
-    network: str
-    candidate: str
-    num_processes: int
-    predicted_s: float
-    measured_s: float
-    least_s: float
-    most_s: float
-
-    @property
-    def error(self) -> float:
-        """Predicted over measured, less 1."""
-        return self.predicted_s / self.measured_s - 1
-
-
 def main() -> None:
     """Measure all pairs, print them, judge the longer steps, write the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=sorted(NETWORKS))
     parser.add_argument("--no-result", action="store_true", help="print only")
     options = parser.parse_args()
-    pairs: list[Pair] = []
-    for name in [options.only] if options.only else NETWORKS:
-        for pair in _pairs(name):
-            pairs.append(pair)
-            print(
-                f"{pair.network:8}{pair.candidate:32}{pair.num_processes} process{'es' * (pair.num_processes > 1):3}"
-                f"{pair.predicted_s * 1e3:10.2f} ms predicted{pair.measured_s * 1e3:10.2f} ms measured "
-                f"[{pair.least_s * 1e3:.1f} to {pair.most_s * 1e3:.1f}] {pair.error:+7.1%}",
-                flush=True,
-            )
+    names = [options.only] if options.only else list(NETWORKS)
+    rounds = [[_printed(pair) for name in names for pair in _pairs(name)] for _ in range(ROUNDS)]
+    print(f"of {ROUNDS} rounds the pairs with the median error:")
+    pairs = [_printed(middle(of_one)) for of_one in zip(*rounds, strict=True)]
     summary = _summary(pairs)
     print(json.dumps(summary))
     if not options.no_result:
-        rows: list[dict[str, Any]] = [{**asdict(pair), "error": pair.error} for pair in pairs]
-        write_result("step_time", "scripts/benchmarks/step_time.py", [summary, *rows])
+        write_result("step_time", "scripts/benchmarks/step_time.py", [summary, *pairs])
 
 
-def _summary(pairs: list[Pair]) -> dict[str, Any]:
+def _printed(pair: dict[str, Any]) -> dict[str, Any]:
+    print(
+        "{network:8}{candidate:32}{num_processes} ".format(**pair) + f"process{'es' * (pair['num_processes'] > 1):3}"
+        f"{pair['predicted_s'] * 1e3:10.2f} ms predicted{pair['measured_s'] * 1e3:10.2f} ms measured "
+        f"[{pair['least_s'] * 1e3:.1f} to {pair['most_s'] * 1e3:.1f}] {pair['error']:+7.1%}",
+        flush=True,
+    )
+    return pair
+
+
+def _summary(pairs: list[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {"least_s": LEAST_S, "median_bound": MEDIAN_BOUND, "worst_bound": WORST_BOUND}
     for name, is_long in (("long", True), ("short", False)):
-        errors = [abs(pair.error) for pair in pairs if (pair.measured_s >= LEAST_S) == is_long]
+        errors = [abs(pair["error"]) for pair in pairs if (pair["measured_s"] >= LEAST_S) == is_long]
         if errors:
             found |= {
                 f"{name}_steps": len(errors),
@@ -114,7 +101,7 @@ def _summary(pairs: list[Pair]) -> dict[str, Any]:
     return found
 
 
-def _pairs(name: str) -> Iterator[Pair]:
+def _pairs(name: str) -> Iterator[dict[str, Any]]:
     """One process with costs of its own, then two."""
     with tempfile.TemporaryDirectory(prefix="partition-step-time-") as folder:
         path = Path(folder) / f"{name}.yaml"
@@ -126,22 +113,24 @@ def _pairs(name: str) -> Iterator[Pair]:
                 yield _pair(name, path, costs, candidate, num_processes)
 
 
-def _pair(name: str, path: Path, costs: Path, candidate: str, num_processes: int) -> Pair:
+def _pair(name: str, path: Path, costs: Path, candidate: str, num_processes: int) -> dict[str, Any]:
     out = path.parent / candidate
     arguments = (f"planner.costs={costs}", "--strategy", candidate, "--out", str(out))
     run_verb("train", path, *arguments, num_processes=num_processes)
     step_time = json.loads((out / "summary.json").read_text(encoding="utf-8"))["step_time"]
     lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [json.loads(line)["step_s"] for line in lines][5:]
-    return Pair(
-        network=name,
-        candidate=candidate,
-        num_processes=num_processes,
-        predicted_s=step_time["predicted_s"],
-        measured_s=step_time["measured_s"],
-        least_s=min(steps),
-        most_s=max(steps),
-    )
+    predicted_s, measured_s = step_time["predicted_s"], step_time["measured_s"]
+    return {
+        "network": name,
+        "candidate": candidate,
+        "num_processes": num_processes,
+        "predicted_s": predicted_s,
+        "measured_s": measured_s,
+        "least_s": min(steps),
+        "most_s": max(steps),
+        "error": predicted_s / measured_s - 1,
+    }
 
 
 if __name__ == "__main__":
