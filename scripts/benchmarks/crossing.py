@@ -4,17 +4,16 @@ python -m scripts.benchmarks.crossing        prints, and writes docs/results/cro
 
 Two hosts (network namespaces) measure their costs over a link of one bandwidth. From these `plan --break-even` says at
 which bandwidth another way becomes the fastest. Then both ways are trained over links around that bandwidth, in turns,
-and where their seconds cross is read off between the two bandwidths on either side. The ways are a pipeline, whose
-messages are activations, and data parallel, whose messages are gradients: both keep both hosts busy, and their seconds
-depend on the link so differently that the crossing is a matter of the link. Needs root and iproute2; where namespaces
-are not permitted it says so and writes nothing.
+and where their seconds cross is read off a straight line through the logarithms of all. The ways are one device, whose
+seconds do not depend on the link, and data parallel, which sends gradients; and data parallel and a pipeline,
+which sends activations. Needs root and iproute2; where namespaces are not permitted it says so and writes nothing.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,17 +29,16 @@ AROUND = (0.5, 0.7, 1.0, 1.4, 2.0)
 BOUND = 0.20
 
 
-def _experiment(num_microbatches: int) -> dict[str, Any]:
-    """Gradients of twice the bytes of the activations between two halves of it."""
-    planner = {
-        "strategies": ["pipeline", "data_parallel"],
-        "num_microbatches": [num_microbatches],
-        "schedules": ["1f1b"],
-    }
-    return {**network(512, 8, 1024), "planner": planner}
+def _experiment(minibatch_size: int, *strategies: str) -> dict[str, Any]:
+    planner = {"strategies": list(strategies), "num_microbatches": [2], "schedules": ["1f1b"]}
+    return {**network(512, 8, minibatch_size), "planner": planner}
 
 
-EXPERIMENTS = {"two microbatches": _experiment(2), "one microbatch": _experiment(1)}
+EXPERIMENTS = {
+    "one device and data parallel": _experiment(3072, "whole", "data_parallel"),
+    # The gradients have twice the bytes of the activations between two halves.
+    "pipeline and data parallel": _experiment(1024, "pipeline", "data_parallel"),
+}
 
 
 def main() -> None:
@@ -70,10 +68,13 @@ def crossing(name: str, experiment: dict[str, Any]) -> dict[str, Any] | None:
         found = {"experiment": name, "profiled_kbit": PROFILED_KBIT, **predicted_crossing(planned, PROFILED_KBIT)}
         if found["predicted_kbit"] is None:
             return {**found, "points": [], "measured_kbit": None, "error": None}
+        devices = {one["name"]: one["num_devices"] for one in planned["candidates"]}
         points = []
         for factor in AROUND:
             kbit = round(found["predicted_kbit"] * factor)
-            below_s, above_s = (_train(path, costs, found[way], kbit) for way in ("below", "above"))
+            below_s, above_s = (
+                _train(path, costs, found[way], devices[found[way]], kbit) for way in ("below", "above")
+            )
             points.append((kbit, below_s, above_s))
             print(f"    {kbit:9,} kbit/s: {below_s * 1e3:8.2f} and {above_s * 1e3:8.2f} ms", flush=True)
     measured = measured_crossing(points)
@@ -93,17 +94,20 @@ def predicted_crossing(planned: dict[str, Any], profiled_kbit: int) -> dict[str,
 
 
 def measured_crossing(points: list[tuple[int, float, float]]) -> float | None:
-    """Where the seconds of the two ways are equal, on a straight line between logarithms."""
-    for (slow, *slow_s), (fast, *fast_s) in itertools.pairwise(points):
-        leads = [math.log(below / above) for below, above in (slow_s, fast_s)]
-        if (leads[0] > 0) != (leads[1] > 0):
-            return float(slow * (fast / slow) ** (leads[0] / (leads[0] - leads[1])))
-    return None
+    """Where the seconds of the two ways are equal, by the least squares of the logarithm of their ratio.
+
+    None where that is outside of what was measured, or the way that wins below is not the one that gains less above.
+    """
+    of_link = [math.log(kbit) for kbit, *_ in points]
+    slope, offset = statistics.linear_regression(of_link, [math.log(below / above) for _, below, above in points])
+    if slope <= 0 or not of_link[0] <= -offset / slope <= of_link[-1]:
+        return None
+    return math.exp(-offset / slope)
 
 
-def _train(path: Path, costs: Path, name: str, kbit: int) -> float:
-    out = path.parent / f"{name}-{kbit}"
-    run_verb("train", path, f"planner.costs={costs}", "--strategy", name, "--out", str(out), rate=f"{kbit}kbit")
+def _train(path: Path, costs: Path, name: str, num_devices: int, kbit: int) -> float:
+    out, rate = path.parent / f"{name}-{kbit}", f"{kbit}kbit" if num_devices > 1 else None
+    run_verb("train", path, f"planner.costs={costs}", "--strategy", name, "--out", str(out), rate=rate)
     return float(json.loads((out / "summary.json").read_text(encoding="utf-8"))["step_time"]["measured_s"])
 
 
