@@ -22,7 +22,7 @@ from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_MINIBATCH
 from partition.costs import Cluster
 from partition.plan.candidate import StagePlan, overflow_bytes, rank_loads
 from partition.plan.constraints import Constraints
-from partition.plan.estimate import Layout
+from partition.plan.layout import Layout
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.moves import neighbours
 from partition.plan.occupancy import StageOccupancy, rank_peak

@@ -8,7 +8,7 @@ from math import isqrt
 
 from partition.costs import StageCost, StageSource
 from partition.graph import Spans
-from partition.plan.estimate import Layout
+from partition.plan.layout import Layout
 from partition.plan.occupancy import StageOccupancy
 
 Form = Callable[[int, int], Spans]

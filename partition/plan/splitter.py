@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from partition.costs import Cluster, StageCost, StageSource
 from partition.graph import Spans
 from partition.plan.constraints import Constraints
-from partition.plan.estimate import Layout
 from partition.plan.fastest import FastestSplits, on_ranks, work_seconds
+from partition.plan.layout import Layout
 from partition.plan.moves import MOST_STAGES_IMPROVED, Fits, with_improved
 from partition.plan.occupancy import StageOccupancy
 from partition.plan.peaks import FORMS, Form, StagePeaks

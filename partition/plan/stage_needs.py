@@ -7,12 +7,13 @@ Only the limits that they are held against are the devices'.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from partition.costs import StageSource
-from partition.graph import Category
-from partition.plan.estimate import Layout, Recomputing
+from partition.costs import StageCost, StageSource
+from partition.graph import Category, Spans
+from partition.plan.layout import Layout
 from partition.plan.peaks import StagePeaks
 from partition.plan.split import Rows, Segment
 
@@ -126,3 +127,20 @@ class StageNeeds:
     def again(self) -> StageNeeds:
         """The needs of stages that keep nothing."""
         return StageNeeds(Recomputing(kept=self.model))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recomputing:
+    """Costs of stages that keep nothing of what they compute."""
+
+    kept: StageSource
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the chain."""
+        return self.kept.num_layers
+
+    def stage(self, first_layer: int, last_layer: int, recompute: Spans = ()) -> StageCost:
+        """The costs of layers first_layer..last_layer, inclusive, all of which are computed again."""
+        assert not recompute, "all layers are computed again"
+        return self.kept.stage(first_layer, last_layer, ((first_layer, last_layer),))

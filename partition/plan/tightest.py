@@ -8,7 +8,7 @@ from itertools import count
 
 from partition.costs import Cluster, CostModel
 from partition.plan.constraints import Constraints
-from partition.plan.estimate import Layout
+from partition.plan.layout import Layout
 from partition.plan.microbatches import size_classes
 from partition.plan.occupancy import StageOccupancy
 from partition.plan.peaks import StagePeaks
