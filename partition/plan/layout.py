@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from partition.costs import CostSource, StageCost
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 RECEIVES_AHEAD = 2
 """Computations before which a receive is posted: the sender must know of it before it has something to send, or the
 message waits for that news, which on slow links queues behind the messages of the other direction."""
+
+MOST_KEPT = 20_000
+"""Stages whose bytes are known for other schedules of the same microbatches."""
 
 
 class Origin(NamedTuple):
@@ -67,6 +70,11 @@ def _moments(origin: Origin, size_class: tuple[int, ...]) -> tuple[tuple[RankMom
 
 def _moments_of(schedule: Schedule, size_class: tuple[int, ...]) -> tuple[tuple[RankMoment, ...], ...]:
     return tuple(rank_moments(row, size_class, schedule) for row in schedule.rows)
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _occupancy(stage: StageCost, sizes: tuple[int, ...], num_microbatches: int) -> StageOccupancy:
+    return StageOccupancy(stage, sizes, num_microbatches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +200,7 @@ class Layout:
 
     def occupancy(self, stage: StageCost) -> StageOccupancy:
         """The bytes of a stage under this layout."""
-        return StageOccupancy(stage, self.distinct_sizes, self.num_microbatches)
+        return _occupancy(stage, self.distinct_sizes, self.num_microbatches)
 
 
 def _rank_memory(layout: Layout, rank: int, costs: Sequence[StageCost]) -> list[StageMemory]:

@@ -38,7 +38,7 @@ class StagePeaks:
 
     def __init__(self, layout: Layout, occupancy: Callable[[StageCost], StageOccupancy], model: StageSource) -> None:
         self.layout = layout
-        self._stage = cache(model.stage)
+        self._stage = model.stage
         # Stages of equal layers share their costs, and a stage its occupancy at every position.
         self._occupancy = cache(occupancy)
         self._peak = cache(self._peak_of)

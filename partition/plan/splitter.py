@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from itertools import combinations, pairwise
@@ -33,6 +33,8 @@ from partition.plan.stage_needs import StageNeeds
 if TYPE_CHECKING:
     from partition.plan.layer_sums import LayerSums
 
+ABOVE_CLOSEST = 1 + 1e-5
+"""Of the least largest share of memory, what a split may have that is taken for its sum: `_closest` weighs them so."""
 MOST_SPLITS_TRIED = 100
 """Where several stages share a device, so few splits are all tried."""
 
@@ -138,12 +140,30 @@ class Splitter(FastestSplits):
             return seconds(index, device, first, last) if fill(index, device, first, last) <= 1 else math.inf
 
         problem = self._problem(num_stages, num_microbatches, rows)
-        fitting = optimal_split(self._shared(problem, layout, "fitting", seconds_if_it_fits))
+        shared = self._shared(problem, layout, "fitting", seconds_if_it_fits)
+        fitting = optimal_split(replace(shared, longest=self._longest()))
         if fitting is not None:
             return fitting.segments
-        return _closest(self._shared(problem, layout, "fill", fill))
+        most = self._most_fill(fill, fastest)
+        shared = self._shared(problem, layout, ("fill", most), fill)
+        return _closest(replace(shared, longest=self._longest(most)))
 
-    def _shared(self, problem: SplitProblem, layout: Layout, what: str, stage_s: StageSeconds) -> SplitProblem:
+    def _longest(self, most: float = 1.0) -> Callable[[int, int], int] | None:
+        """The last layer of a stage, by (device, first layer), beyond which it fills its device more than that."""
+        longest = self.needs.longest
+        limits = [int(most * device.memory_bytes) for device in self.cluster.devices]
+        return None if math.isinf(most) else lambda device, first: longest(first, limits[device])
+
+    def _most_fill(self, fill: StageSeconds, split: Sequence[Segment]) -> float:
+        """What no stage of the split that comes closest fills its device more than: the most of any split at hand.
+
+        Infinite in one of several orders of devices, which share what they find, and of a split that is not allowed.
+        """
+        if self.cluster.order is not None or not all(self.constraints.admits(*segment[:3]) for segment in split):
+            return math.inf
+        return max(fill(index, *segment[:3]) for index, segment in enumerate(split)) * ABOVE_CLOSEST
+
+    def _shared(self, problem: SplitProblem, layout: Layout, what: Hashable, stage_s: StageSeconds) -> SplitProblem:
         """A problem with other seconds, which splitters of the same devices in other orders share under the layout."""
         kinds, rows = self._kinds, self.needs.under(layout).rows(what)
         return replace(problem, stage_s=self.within_constraints(stage_s), kinds=kinds, rows=rows)
@@ -236,7 +256,8 @@ class Splitter(FastestSplits):
             del device  # the schedule says which
             return placed.fill(index, first, last)
 
-        problem = self._placed_problem(layout, self.within_constraints(fill, placement))
+        most = self._most_fill(fill, self.fastest(placement, layout.sizes))
+        problem = self._placed_problem(layout, self.within_constraints(fill, placement), most)
         start = on_ranks(_closest(problem), placement)
         is_hopeless = any(placed.fill(index, *of[1:3]) > 1 for index, of in enumerate(start))
         if not is_hopeless and not placed.fits(start) and len(placement) <= MOST_STAGES_IMPROVED:
@@ -268,9 +289,9 @@ class Splitter(FastestSplits):
         hops = [self._cuts(here, there, rows) for here, there in pairwise(placement)]
         return near_splits(found, edges, steps_of(placement, sums, hops, len(sizes)), fits_so, len(sizes))
 
-    def _placed_problem(self, layout: Layout, stage_s: StageSeconds) -> SplitProblem:
+    def _placed_problem(self, layout: Layout, stage_s: StageSeconds, most: float) -> SplitProblem:
         """A device of its own for every stage: which one, the schedule says."""
-        placement = layout.schedule.placement
+        placement, longest = layout.schedule.placement, self._longest(most)
         return SplitProblem(
             num_layers=self.num_layers,
             num_stages=len(placement),
@@ -280,7 +301,8 @@ class Splitter(FastestSplits):
             once_s=_no_seconds,
             first_alike=tuple(range(len(placement))),
             kinds=tuple(self._kinds[rank] for rank in placement),
-            rows=self.needs.under(layout).rows("fill"),
+            rows=self.needs.under(layout).rows(("fill", most)),
+            longest=longest and (lambda stage, first: longest(placement[stage], first)),
         )
 
 

@@ -6,6 +6,7 @@ Only the limits that they are held against are the devices'.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -78,7 +79,7 @@ class LayoutNeeds:
 
     def __init__(self, layout: Layout, model: StageSource) -> None:
         self.layout, self.model = layout, model
-        self._rows: dict[str, Rows] = {}
+        self._rows: dict[Hashable, Rows] = {}
 
     @cached_property
     def peaks(self) -> StagePeaks:
@@ -90,9 +91,17 @@ class LayoutNeeds:
         """Of ranks, whatever number of stages they have."""
         return RankBytes(self.layout, self.model)
 
-    def rows(self, what: str) -> Rows:
+    def rows(self, what: Hashable) -> Rows:
         """What is known of stages of every kind of device in a search that others make in their order of devices."""
         return self._rows.setdefault(what, {})
+
+
+class KnownStages:
+    """The stages of a model by their layers alone: every layout asks for the same ones again."""
+
+    def __init__(self, model: StageSource) -> None:
+        self.num_layers = model.num_layers
+        self.stage = cache(model.stage)
 
 
 class StageNeeds:
@@ -103,6 +112,8 @@ class StageNeeds:
         self._sums = sums
         self._last: LayoutNeeds | None = None
         self._kinds: dict[Hashable, int] = {}
+        self.longest = cache(self._longest)
+        self._known = KnownStages(model)
 
     @property
     def sums(self) -> LayerSums:
@@ -116,8 +127,14 @@ class StageNeeds:
     def under(self, layout: Layout) -> LayoutNeeds:
         """The needs under a layout."""
         if self._last is None or self._last.layout is not layout:
-            self._last = LayoutNeeds(layout, self.model)
+            self._last = LayoutNeeds(layout, self._known)
         return self._last
+
+    def _longest(self, first: int, limit_bytes: int) -> int:
+        """The last layer up to which the layers from a first one on hold no more throughout; `first` - 1: of none."""
+        lasts = range(first, self.model.num_layers)
+        count = bisect_right(lasts, limit_bytes, key=lambda last: held_throughout(self.model, first, last))
+        return first - 1 + count
 
     def kind(self, figures: Hashable) -> int:
         """A number for what tells devices apart, which takes less to look up."""
