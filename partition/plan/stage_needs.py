@@ -130,7 +130,7 @@ class StageNeeds:
             self._last = LayoutNeeds(layout, self._known)
         return self._last
 
-    def _longest(self, first: int, limit_bytes: int) -> int:
+    def _longest(self, first: int, limit_bytes: float) -> int:
         """The last layer up to which the layers from a first one on hold no more throughout; `first` - 1: of none."""
         lasts = range(first, self.model.num_layers)
         count = bisect_right(lasts, limit_bytes, key=lambda last: held_throughout(self.model, first, last))
