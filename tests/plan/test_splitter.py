@@ -61,15 +61,15 @@ class _Unhurried(Splitter):
 
 
 @pytest.mark.parametrize("schedule", ["1f1b", "zb_h2", "zbv", "interleaved_1f1b", "gpipe"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_no_split_that_fits_or_comes_closest_is_missed(schedule: str, seed: int) -> None:
     """With room for nothing, for almost all, and for all: the splits are those of a search that leaves nothing out."""
     choose = random.Random(seed)
-    widths = [choose.choice((4, 30, 200)) for _ in range(12)]
+    widths = [choose.choice((4, 30, 200)) for _ in range(10)]
     model = {"in_features": widths[0], "hidden_features": tuple(widths[1:-1]), "out_features": widths[-1]}
     config, stages = build_config(model=model), 2 if GENERATORS[schedule].usual_stages_per_rank == 1 else 4
     layout = Layout.of(schedule, 2, (6, 6, 5, 5), stages)
-    for limit in (1, 2**14, 2**16, 2**17, 2**18, 2**19):
+    for limit in (1, 2**14, 2**16, 2**18):
         cluster = Search(with_memory(config, limit, choose.randint(limit // 2 + 1, 2 * limit))).cluster
         model_costs = Search(config).costs
         found = Splitter(cluster, model_costs, 22).splits(layout)
