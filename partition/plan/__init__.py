@@ -3,7 +3,7 @@
 from partition.plan.action_seconds import replay_costs
 from partition.plan.candidate import Candidate, Prediction, StageMemory, StagePlan
 from partition.plan.compare import Comparison, compare, compare_with, comparison_record
-from partition.plan.estimate import Layout
+from partition.plan.layout import Layout
 from partition.plan.search import Search
 from partition.plan.split import Segment, SplitProblem, optimal_split
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from partition.costs import Cluster, CostSource, StageCost
-from partition.plan.estimate import Layout
+from partition.plan.layout import Layout
 from partition.plan.split import Segment
 from partition.schedule import Kind, ReplayCosts
 from partition.schedule.replay_costs import SecondsTable

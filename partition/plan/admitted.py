@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from partition.plan.estimate import Layout
 from partition.plan.experiment import Experiment
+from partition.plan.layout import Layout
 from partition.plan.occupancy import StageOccupancy, rank_peak
 from partition.plan.shape import ONE_DEVICE_SCHEDULE, SCHEDULES, SHARDED_SCHEDULE, SPLIT_SCHEDULES, Shape
 from partition.plan.sizes import Steps, powers_of_two

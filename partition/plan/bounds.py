@@ -17,18 +17,17 @@ Each of them follows from the order of a rank's row and from what its actions wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
-from itertools import accumulate, pairwise
-from typing import NamedTuple
+from functools import cache
+
+import numpy as np
 
 from partition.costs import Cluster, CostSource, Device
 from partition.plan.array_split import floor_of
-from partition.plan.layer_sums import BOTH, PATH, LayerSums
+from partition.plan.layer_sums import BOTH, PATH, Floats, Integers, LayerSums
 from partition.plan.row_bound import part_seconds, row_parts
-from partition.plan.split import Segment
-from partition.schedule import Kind
+from partition.plan.split_figures import SplitFigures
 from partition.schedule.generators import GENERATORS
 from partition.schedule.rows import Shape as ScheduleShape
 from partition.schedule.rows import interleaved_forwards
@@ -37,196 +36,87 @@ ROUNDING = 1e-9
 """Relative: the bounds add in another order than a replay does."""
 
 
-class _StageFigures(NamedTuple):
-    """Seconds of one stage: of every microbatch, and once."""
-
-    rank: int
-    forward_s: float
-    path_s: float
-    """P of the formulas."""
-    work_s: float
-    """Forward and the whole backward."""
-    send_s: float
-    """f of the formulas; 0 where the next stage is on the same rank."""
-    send_back_s: float
-    sum_s: float
-    """Of gradients over replicas."""
-    step_s: float
-
-
 @dataclass(frozen=True, kw_only=True)
-class StepBound:
-    """The bound of one layout on given segments."""
+class StepBounds:
+    """The bounds of one schedule on some splits."""
 
     schedule: str
-    placement: tuple[int, ...]
-    num_microbatches: int
-    stages: tuple[_StageFigures, ...]
-
-    @staticmethod
-    def of(
-        schedule: str,
-        placement: Sequence[int],
-        sizes: Sequence[int],
-        segments: Sequence[Segment],
-        cluster: Cluster,
-        sums: LayerSums,
-        num_replicas: int,
-    ) -> StepBound:
-        """The figures of the first replica, whose segments these are."""
-        rows, num_ranks = min(sizes), max(placement) + 1
-        splits_backward = GENERATORS[schedule].splits_backward
-        actions = ("forward", *(("input_grad", "weight_grad") if splits_backward else ("backward",) * 2))
-        running = {
-            index: [sums.lists(rows, cluster.devices[index], (action,)) for action in actions]
-            for index in {segment.device for segment in segments}
-        }
-        found = []
-        for index, segment in enumerate(segments):
-            device, first, last = cluster.devices[segment.device], segment.first_layer, segment.last_layer
-            forward_s, path_s, weight_s = [ends[last + 1] - starts[first] for ends, starts in running[segment.device]]
-            send_s, send_back_s = [
-                _message_s(segments, placement, index, index + side, cluster, sums.sent_bytes(rows, cut))
-                for side, cut in ((1, last + 1), (-1, first))
-            ]
-            cost = sums.model.stage(first, last)
-            column = [segment.device + replica * num_ranks for replica in range(num_replicas)]
-            found.append(
-                _StageFigures(
-                    rank=placement[index],
-                    forward_s=forward_s,
-                    path_s=path_s,
-                    work_s=forward_s + path_s + (weight_s if splits_backward else 0.0),
-                    send_s=send_s,
-                    send_back_s=send_back_s,
-                    sum_s=cluster.sum_s(column, cost.tensor_bytes) if num_replicas > 1 else 0.0,
-                    step_s=sums.once(("step", cost, device.rates), partial(cost.step.seconds, device)),
-                )
-            )
-        return StepBound(
-            schedule=schedule, placement=tuple(placement), num_microbatches=len(sizes), stages=tuple(found)
-        )
+    of: SplitFigures
 
     @property
-    def seconds(self) -> float:
-        """The largest of all bounds that hold for the schedule."""
-        found = [*self._of_ranks(), *self._of_stages_and_links()]
-        if self.schedule == "gpipe" and self._is_one_a_rank:
+    def seconds(self) -> list[float]:
+        """The largest of all bounds that hold for the schedule, for every split."""
+        found = [self._of_ranks(), self._of_links(), self._of_paths()]
+        if self.schedule == "gpipe" and self.of.num_ranks == len(self.of.placement):
             found.append(self._of_gpipe())
         if self.schedule in ("1f1b", "interleaved_1f1b"):
-            found += self._of_1f1b()
+            found.append(self._of_1f1b())
         found += self._of_rows()
-        return max(found) * (1 - ROUNDING)
+        largest: Floats = np.max([of.max(axis=0) if of.ndim == 2 else of for of in found], axis=0)
+        return [float(of) for of in largest * (1 - ROUNDING)]
 
-    @property
-    def _is_one_a_rank(self) -> bool:
-        return len(set(self.placement)) == len(self.placement)
-
-    @cached_property
-    def _in_s(self) -> list[float]:
-        """in(k) of every stage, and in(S) with the last stage's own forward."""
-        return [0.0, *accumulate(stage.forward_s + stage.send_s for stage in self.stages)]
-
-    @cached_property
-    def _out_s(self) -> list[float]:
-        """out(k) of every stage, and out(S) with the last stage's own P."""
-        pairs = [*pairwise(self.stages), (self.stages[-1], None)]
-        return [0.0, *accumulate(of.path_s + (after.send_back_s if after else 0.0) for of, after in pairs)]
-
-    @cached_property
-    def _ending_s(self) -> float:
-        """What stage 0 does after its last P."""
-        first = self.stages[0]
-        own_s = sum(stage.step_s for stage in self.stages if stage.rank == first.rank)
-        sums_s = min(stage.sum_s for stage in self.stages if stage.rank == first.rank)
-        return first.work_s - first.forward_s - first.path_s + sums_s + own_s
-
-    def _of_ranks(self) -> list[float]:
-        entered_s = self._in_s
-        found: dict[int, list[float]] = {}
-        for index, stage in enumerate(self.stages):
-            found.setdefault(stage.rank, [entered_s[index], 0.0, stage.sum_s, 0.0])
-            of = found[stage.rank]
-            of[1] += self.num_microbatches * stage.work_s
-            of[2] = min(of[2], stage.sum_s)
-            of[3] += stage.step_s
-        return [sum(of) for of in found.values()]
-
-    def _of_stages_and_links(self) -> list[float]:
-        entered_s, left_s, ending_s = self._in_s, self._out_s, self._ending_s
-        found = []
-        for stage in self.stages:
-            longest_s = max(stage.send_s, stage.send_back_s)
-            found.append(entered_s[-1] + left_s[-1] + (self.num_microbatches - 1) * longest_s + ending_s)
-        # The last of a rank's F and P is a P of its first stage, for a microbatch passes that one first and last.
-        for index, own_s in self._path_of_ranks():
-            found.append(entered_s[index] + self.num_microbatches * own_s + left_s[index] + ending_s)
+    def _of_ranks(self) -> Floats:
+        of = self.of
+        busy_s: Floats = np.cumsum(of.num_microbatches * of.work_s[of.stages_of], axis=0)[-1]
+        found: Floats = of.in_s[of.stages_of[0]] + busy_s + of.rank_sum_s + of.rank_step_s
         return found
 
-    def _path_of_ranks(self) -> list[tuple[int, float]]:
-        """The first stage of every rank, and F and P of all of its stages on one microbatch."""
-        found: dict[int, tuple[int, float]] = {}
-        for index, stage in enumerate(self.stages):
-            first, own_s = found.get(stage.rank, (index, 0.0))
-            found[stage.rank] = first, own_s + stage.forward_s + stage.path_s
-        return list(found.values())
+    def _of_links(self) -> Floats:
+        of = self.of
+        longest_s = np.maximum(of.send_s, of.send_back_s)
+        found: Floats = of.in_s[-1] + of.out_s[-1] + (of.num_microbatches - 1) * longest_s + of.ending_s
+        return found
 
-    def _of_rows(self) -> list[float]:
+    def _of_paths(self) -> Floats:
+        """By ranks: the last of a rank's F and P is a P of its first stage, that a microbatch passes first and last."""
+        of, firsts = self.of, self.of.stages_of[0]
+        own_s: Floats = np.zeros_like(of.forward_s[firsts])
+        for stages in of.stages_of:
+            own_s = own_s + of.forward_s[stages] + of.path_s[stages]
+        found: Floats = of.in_s[firsts] + of.num_microbatches * own_s + of.out_s[firsts] + of.ending_s
+        return found
+
+    def _of_rows(self) -> list[Floats]:
         """What the rows of some ranks cannot be shorter than; see `row_bound.py`."""
-        entered_s, left_s, ending_s, found = self._in_s, self._out_s, self._ending_s, []
-        backward = Kind.I if GENERATORS[self.schedule].splits_backward else Kind.B
-        forward, weight = Kind.F, Kind.W
-        seconds: dict[tuple[int, Kind], float] = {}
-        for index, of in enumerate(self.stages):
-            seconds[index, forward], seconds[index, backward] = of.forward_s, of.path_s
-            seconds[index, weight] = of.work_s - of.forward_s - of.path_s
-        for parts in row_parts(self.schedule, max(self.placement) + 1, len(self.stages), self.num_microbatches):
+        of, seconds, found = self.of, self.of.by_action, list[Floats]()
+        for parts in row_parts(self.schedule, of.num_ranks, len(of.placement), of.num_microbatches):
             at, first = parts.first_backward, parts.first_stage
-            gradient_s = entered_s[-1] + left_s[-1] - left_s[at] - self.stages[at].path_s
-            begun_s = max(entered_s[first] + part_seconds(parts.before, seconds), gradient_s)
+            gradient_s = of.in_s[-1] + of.out_s[-1] - of.out_s[at] - of.path_s[at]
+            begun_s = np.maximum(of.in_s[first] + part_seconds(parts.before, seconds), gradient_s)
             until_s = begun_s + part_seconds(parts.until, seconds)
-            own = [of for of in self.stages if of.rank == self.stages[first].rank]
-            once_s = min(of.sum_s for of in own) + sum(of.step_s for of in own)
-            found += [until_s + left_s[first] + ending_s, until_s + part_seconds(parts.rest, seconds) + once_s]
+            rank = of.placement[first]
+            once_s = of.rank_sum_s[rank] + of.rank_step_s[rank]
+            found += [until_s + of.out_s[first] + of.ending_s, until_s + part_seconds(parts.rest, seconds) + once_s]
         return found
 
-    def _of_gpipe(self) -> float:
-        forward_s = max(max(stage.forward_s, stage.send_s) for stage in self.stages)
-        backward_s = max(max(stage.path_s, stage.send_back_s) for stage in self.stages)
-        path_s = self._in_s[-1] + self._out_s[-1]
-        return path_s + (self.num_microbatches - 1) * (forward_s + backward_s) + self._ending_s
+    def _of_gpipe(self) -> Floats:
+        of = self.of
+        forward_s = np.maximum(of.forward_s, of.send_s).max(axis=0)
+        backward_s = np.maximum(of.path_s, of.send_back_s).max(axis=0)
+        found: Floats = of.in_s[-1] + of.out_s[-1] + (of.num_microbatches - 1) * (forward_s + backward_s) + of.ending_s
+        return found
 
-    def _of_1f1b(self) -> list[float]:
+    def _of_1f1b(self) -> Floats:
         """By ranks: from the first backward on, all backwards and the forwards that did not precede it."""
-        num_ranks, entered_s, left_s, found = max(self.placement) + 1, self._in_s, self._out_s, []
-        for rank in range(num_ranks):
-            own = [index for index, of in enumerate(self.stages) if of.rank == rank]
-            done = _forwards_before(num_ranks, len(self.stages), self.num_microbatches, rank)
-            last = own[-1]
-            # From its first backward, of its last stage, the rank is busy; then the gradient goes on to stage 0.
-            before_s = entered_s[-1] + left_s[-1] - left_s[last] - self.stages[last].path_s
-            busy_s = sum(
-                self.num_microbatches * of.path_s + (self.num_microbatches - done[index]) * of.forward_s
-                for index, of in ((index, self.stages[index]) for index in own)
-            )
-            found.append(before_s + busy_s + left_s[own[0]] + self._ending_s)
+        of, firsts, lasts = self.of, self.of.stages_of[0], self.of.stages_of[-1]
+        count = of.num_microbatches
+        done = _forwards_before(of.num_ranks, len(of.placement), count)[of.stages_of, np.newaxis]
+        # From its first backward, of its last stage, the rank is busy; then the gradient goes on to stage 0.
+        before_s = of.in_s[-1] + of.out_s[-1] - of.out_s[lasts] - of.path_s[lasts]
+        each_s = count * of.path_s[of.stages_of] + (count - done) * of.forward_s[of.stages_of]
+        found: Floats = before_s + np.cumsum(each_s, axis=0)[-1] + of.out_s[firsts] + of.ending_s
         return found
 
 
 @cache
-def _forwards_before(num_ranks: int, num_stages: int, num_microbatches: int, rank: int) -> Mapping[int, int]:
-    """How many forwards of each stage of a rank precede its first backward."""
+def _forwards_before(num_ranks: int, num_stages: int, num_microbatches: int) -> Integers:
+    """How many forwards of every stage precede the first backward of its rank."""
     shape = ScheduleShape(num_ranks=num_ranks, num_stages=num_stages, num_microbatches=num_microbatches)
-    return interleaved_forwards(shape, rank)
-
-
-def _message_s(
-    segments: Sequence[Segment], placement: Sequence[int], here: int, there: int, cluster: Cluster, num_bytes: int
-) -> float:
-    """Seconds of a message to a neighbouring stage; 0 where there is none, or it is on the same rank."""
-    if not 0 <= there < len(segments) or placement[here] == placement[there]:
-        return 0.0
-    return cluster.transfer_s(segments[here].device, segments[there].device, num_bytes)
+    found = np.zeros(num_stages, dtype=np.int64)
+    for rank in range(num_ranks):
+        of_rank = interleaved_forwards(shape, rank)
+        found[list(of_rank)] = list(of_rank.values())
+    return found
 
 
 def any_split_bound_s(

@@ -32,6 +32,7 @@ class Experiment:
         """`built`: devices and costs of this experiment that are there already."""
         self.settings = config
         self.cluster, self.costs = built or build_costs(config)
+        self.replica_cluster = cache(self._replica_cluster)
         self.noise = None if config.planner.noise is None else read_noise(config.planner.noise)
         self._learning_rate = learning_rate_rule(config, self.noise)
         self.minibatch_size = config.training.minibatch_size
@@ -164,7 +165,7 @@ class Experiment:
         figures = [device.figures for device in self.cluster.devices[: num_replicas * num_ranks]]
         return all(one == figures[index % num_ranks] for index, one in enumerate(figures))
 
-    def replica_cluster(self, num_replicas: int, num_ranks: int) -> Cluster:
+    def _replica_cluster(self, num_replicas: int, num_ranks: int) -> Cluster:
         """The devices that any replica has: of each position the least memory and the slowest rates of all."""
         if num_replicas == 1:
             return self.cluster

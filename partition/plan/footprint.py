@@ -12,7 +12,7 @@ from partition.graph.block_operators import Normalise
 from partition.graph.program import Activate, Affine, Give, LossAndGrad, Take, Variable, operators
 from partition.plan.candidate import Candidate, RankLoad, StageMemory, StagePlan, rank_loads
 from partition.plan.curve import MOST_MICROBATCHES
-from partition.plan.estimate import Layout
+from partition.plan.layout import Layout
 from partition.plan.prediction import PredictionMemory, prediction_memory
 from partition.plan.search import Search
 from partition.plan.shape import Shape, segments_of

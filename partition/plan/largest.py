@@ -22,7 +22,8 @@ from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_MINIBATCH
 from partition.costs import Cluster
 from partition.plan.candidate import StagePlan, overflow_bytes, rank_loads
 from partition.plan.constraints import Constraints
-from partition.plan.estimate import Layout
+from partition.plan.few_splits import few_splits
+from partition.plan.layout import Layout
 from partition.plan.microbatches import microbatch_sizes
 from partition.plan.moves import neighbours
 from partition.plan.occupancy import StageOccupancy, rank_peak
@@ -31,7 +32,7 @@ from partition.plan.recomputation import can_recompute_within
 from partition.plan.search import Search
 from partition.plan.shape import Shape, segments_of
 from partition.plan.split import Segment
-from partition.plan.splitter import Splitter, few_splits
+from partition.plan.splitter import Splitter
 from partition.plan.tightest import some_split_fits
 from partition.plan.ways import Way, ways
 

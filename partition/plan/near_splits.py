@@ -123,20 +123,23 @@ def _all_cuts(num_blocks: int, num_cuts: int) -> Integers:
 
 
 def _reached(found: Sequence[Cuts], num_blocks: int, steps_s: Steps) -> Integers:
-    """Splits with runs of cuts moved by one place, again and again from the quickest not yet left."""
-    waiting = dict(zip(found, steps_s(np.array(found)).tolist(), strict=True))
+    """Splits with runs of cuts moved by one place, again and again from the quickest not yet left, in order of cuts."""
+    every = [np.array(found)]
+    waiting = dict(zip(found, steps_s(every[0]).tolist(), strict=True))
     known = set(found)
     for _ in range(MOST_LEFT):
         if not waiting:
             break
-        start = min(waiting, key=lambda cuts: waiting[cuts])
+        start = min(waiting, key=waiting.__getitem__)
         del waiting[start]
-        moved = _with_a_run_moved(start, num_blocks).tolist()
-        new = [cuts for cuts in map(tuple, moved) if cuts not in known]
-        if new:
-            waiting |= dict(zip(new, steps_s(np.array(new)).tolist(), strict=True))
-            known |= set(new)
-    return np.array(sorted(known))
+        moved = _with_a_run_moved(start, num_blocks)
+        places = {cuts: place for place, cuts in enumerate(map(tuple, moved.tolist())) if cuts not in known}
+        if places:
+            every.append(moved[list(places.values())])
+            waiting |= zip(places, steps_s(every[-1]).tolist(), strict=True)
+            known |= places.keys()
+    reached = np.concatenate(every)
+    return reached[np.lexsort(reached.T[::-1])]
 
 
 def _with_a_run_moved(cuts: Cuts, num_blocks: int) -> Integers:

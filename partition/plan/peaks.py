@@ -8,7 +8,7 @@ from math import isqrt
 
 from partition.costs import StageCost, StageSource
 from partition.graph import Spans
-from partition.plan.estimate import Layout
+from partition.plan.layout import Layout
 from partition.plan.occupancy import StageOccupancy
 
 Form = Callable[[int, int], Spans]
@@ -38,7 +38,7 @@ class StagePeaks:
 
     def __init__(self, layout: Layout, occupancy: Callable[[StageCost], StageOccupancy], model: StageSource) -> None:
         self.layout = layout
-        self._stage = cache(model.stage)
+        self._stage = model.stage
         # Stages of equal layers share their costs, and a stage its occupancy at every position.
         self._occupancy = cache(occupancy)
         self._peak = cache(self._peak_of)

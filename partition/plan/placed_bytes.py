@@ -11,7 +11,7 @@ from operator import add, le
 
 from partition.costs import StageSource
 from partition.plan.constraints import Constraints
-from partition.plan.estimate import Layout
+from partition.plan.layout import Layout
 from partition.plan.split import Segment
 from partition.plan.stage_needs import Bytes, RankBytes
 

@@ -12,7 +12,8 @@ from partition.costs import Cluster, CostSource
 from partition.plan.action_seconds import replay_costs
 from partition.plan.admitted import AdmittedShapes
 from partition.plan.candidate import Candidate, StagePlan, rank_loads
-from partition.plan.estimate import Layout, communication_bytes, predict, replay_step, stage_plans
+from partition.plan.estimate import communication_bytes, predict, replay_step, stage_plans
+from partition.plan.layout import Layout
 from partition.plan.overflow import fit_in_words, overflow_in_words
 from partition.plan.shape import Shape, segments_of
 from partition.plan.sharded import ShardedLayout, sharded_memory, sharded_prediction

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from operator import mul
 
+from partition.plan.layer_sums import Floats
 from partition.schedule.actions import BACKWARD, Kind
 from partition.schedule.generators import outline
 from partition.schedule.rows import Slot
@@ -75,6 +76,6 @@ def _counted(slots: Sequence[Slot], num_microbatches: int) -> Iterator[Slot]:
             yield slot
 
 
-def part_seconds(part: Mapping[Slot, int], seconds: Mapping[tuple[int, Kind], float]) -> float:
-    """How long the actions of a part take."""
+def part_seconds(part: Mapping[Slot, int], seconds: Mapping[tuple[int, Kind], Floats]) -> Floats | float:
+    """How long the actions of a part take on every split."""
     return sum(map(mul, part.values(), map(seconds.__getitem__, part)), 0.0)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 
 from partition.config import AnyConfig
 from partition.costs import Cluster, CostSource
 from partition.plan.candidate import Candidate, by_step, overflow_bytes
 from partition.plan.device_splits import DeviceSplits, Split
-from partition.plan.shape import Shape, placement_of
+from partition.plan.shape import SPLIT_SCHEDULES, Shape, placement_of
 from partition.plan.split import Segment
 from partition.schedule.step_time import StepTime
 
@@ -24,7 +25,7 @@ class ShapeBounds(DeviceSplits):
         """`built`: devices and costs of this experiment that are there already."""
         super().__init__(config, built)
         self.least_step_s = cache(self._least_step_s)
-        self._bounds = cache(self._find_bound_s)
+        self._known_bounds: dict[Shape, dict[Split, float]] = {}
 
     def _least_step_s(self, shape: Shape) -> float:
         """What no candidate of a shape over several devices can be below, whatever its split."""
@@ -46,20 +47,32 @@ class ShapeBounds(DeviceSplits):
                  for order in self.orders_tried(shape)]  # fmt: skip
         if not all(found):
             return 0.0
-        return min(self._bound_s(shape, split) for splits in found for split in splits)
+        return min(self._bounds_s(shape, list(chain.from_iterable(found))))
 
-    def _bound_s(self, shape: Shape, split: Sequence[Segment]) -> float:
-        """What the step of a shape on a split cannot be below; 0 where costs may fall as microbatches grow."""
-        return self._bounds(shape, tuple(split))
-
-    def _find_bound_s(self, shape: Shape, split: Split) -> float:
-        from partition.plan.bounds import StepBound
-
+    def _bounds_s(self, shape: Shape, splits: Sequence[Split]) -> list[float]:
+        """What the step of a shape on some splits cannot be below; 0 where costs may fall as microbatches grow."""
         if not self._is_bounded(shape):
-            return 0.0
-        cluster = self.replica_cluster(shape.num_replicas, shape.num_ranks)
-        placement, sizes, replicas = placement_of(shape), shape.sizes[0], shape.num_replicas
-        return StepBound.of(shape.schedule, placement, sizes, split, cluster, self.sums, replicas).seconds
+            return [0.0] * len(splits)
+        known = self._known_bounds.setdefault(shape, {})
+        unknown: dict[tuple[int, ...], list[Split]] = {}
+        for split in dict.fromkeys(splits):
+            if split not in known:
+                unknown.setdefault(tuple(segment.device for segment in split), []).append(split)
+        for alike in unknown.values():
+            known |= zip(alike, self._find_bounds_s(shape, alike), strict=True)
+        return [known[split] for split in splits]
+
+    def _find_bounds_s(self, shape: Shape, splits: Sequence[Split]) -> list[float]:
+        """Of splits over the same devices."""
+        from partition.plan.bounds import StepBounds
+        from partition.plan.split_figures import SplitFigures
+
+        replicas, splits_backward = shape.num_replicas, shape.schedule in SPLIT_SCHEDULES
+        cluster = self.replica_cluster(replicas, shape.num_ranks)
+        figures = SplitFigures.of(
+            placement_of(shape), shape.sizes[0], splits, cluster, self.sums, replicas, splits_backward=splits_backward
+        )
+        return StepBounds(schedule=shape.schedule, of=figures).seconds
 
     def _is_bounded(self, shape: Shape) -> bool:
         """Whether costs are known not to fall as microbatches grow, as measured ones may, or all are of one size."""
@@ -90,7 +103,7 @@ class ShapeBounds(DeviceSplits):
 
     def _fastest_on(self, shape: Shape, splits: Sequence[Sequence[Segment]]) -> Candidate:
         """By bounds, the most promising first: what is bounded above the best that is known is not priced."""
-        bounds = [self._bound_s(shape, split) for split in splits]
+        bounds = self._bounds_s(shape, [tuple(split) for split in splits])
         best: tuple[float, int, list[StepTime]] | None = None
         for place in sorted(range(len(splits)), key=bounds.__getitem__):
             if best is not None and bounds[place] > best[0]:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 import sys
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count, islice, pairwise
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
@@ -44,6 +45,8 @@ class SplitProblem:
     """Of each device what tells its stages from those of others in `rows`."""
     rows: Rows | None = None
     """Seconds of stages, to be shared by problems that differ in the order of their devices alone."""
+    longest: Callable[[int, int], int] | None = None
+    """The last layer that a stage may end with, by (device, first layer): beyond it none is asked for."""
 
 
 class Segment(NamedTuple):
@@ -203,10 +206,26 @@ class _Rows:
         device = problem.first_alike[device]
         key = (stage, problem.kinds[device] if problem.kinds else device, first)
         if key not in self._rows:
+            if problem.longest is not None:
+                ends = range(ends.start, min(ends.stop, problem.longest(device, first) + 1))
             stage_s = [problem.stage_s(stage, device, first, last) for last in ends]
             once_s = [problem.once_s(stage, device, first, last) for last in ends]
             self._rows[key] = _Row(stage_s, once_s, is_sorted=all(a <= b for a, b in pairwise(stage_s)))
         return self._rows[key]
+
+    @cached_property
+    def earliest(self) -> list[int]:
+        """Of every stage the first layer before which it cannot begin: the rest would be too much for those to come."""
+        problem, begin = self.problem, self.problem.num_layers
+        longest, devices = problem.longest, sorted(set(problem.first_alike))
+        if longest is None:
+            return [0] * problem.num_stages
+        found = []
+        for _ in range(problem.num_stages):
+            firsts, end = range(begin), begin - 1
+            begin = bisect_left(firsts, True, key=lambda first: any(longest(of, first) >= end for of in devices))
+            found.append(begin)
+        return found[::-1]
 
     def _ends(self, stage: int, first: int) -> range:
         """The last layers that a stage may have: the last stage takes all, others leave a layer for each to come."""
@@ -240,8 +259,10 @@ class _Search:
         """Extend every state, keyed by (device of the last stage, layers covered), by one stage."""
         problem, bound, refused = self.problem, self.bound, [self.next_bound]
         extended: dict[tuple[int, int], State] = {}
-        is_last = stage == problem.num_stages - 1
+        is_last, earliest = stage == problem.num_stages - 1, self.rows.earliest[stage]
         for (previous, covered), (sum_so_far, bottleneck_so_far, link) in states.items():
+            if covered < earliest:
+                continue
             for device in self._devices(stage, previous):
                 cut_s = problem.cut_s(previous, device, covered - 1) if stage else 0.0
                 if cut_s > bound:

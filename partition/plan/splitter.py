@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
-from itertools import combinations, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from partition.costs import Cluster, StageCost, StageSource
 from partition.graph import Spans
+from partition.plan.closest import ABOVE_CLOSEST, closest_split, no_seconds
 from partition.plan.constraints import Constraints
-from partition.plan.estimate import Layout
 from partition.plan.fastest import FastestSplits, on_ranks, work_seconds
+from partition.plan.layout import Layout
 from partition.plan.moves import MOST_STAGES_IMPROVED, Fits, with_improved
 from partition.plan.occupancy import StageOccupancy
 from partition.plan.peaks import FORMS, Form, StagePeaks
@@ -32,9 +33,6 @@ from partition.plan.stage_needs import StageNeeds
 
 if TYPE_CHECKING:
     from partition.plan.layer_sums import LayerSums
-
-MOST_SPLITS_TRIED = 100
-"""Where several stages share a device, so few splits are all tried."""
 
 
 class Splitter(FastestSplits):
@@ -138,12 +136,28 @@ class Splitter(FastestSplits):
             return seconds(index, device, first, last) if fill(index, device, first, last) <= 1 else math.inf
 
         problem = self._problem(num_stages, num_microbatches, rows)
-        fitting = optimal_split(self._shared(problem, layout, "fitting", seconds_if_it_fits))
+        of_fitting = self._shared(problem, layout, "fitting", seconds_if_it_fits)
+        fitting = optimal_split(replace(of_fitting, longest=self._longest()))
         if fitting is not None:
             return fitting.segments
-        return _closest(self._shared(problem, layout, "fill", fill))
+        most = self._most_fill(fill, fastest)
+        return closest_split(replace(self._shared(problem, layout, ("fill", most), fill), longest=self._longest(most)))
 
-    def _shared(self, problem: SplitProblem, layout: Layout, what: str, stage_s: StageSeconds) -> SplitProblem:
+    def _longest(self, most: float = 1.0) -> Callable[[int, int], int]:
+        """The last layer of a stage, by (device, first layer), beyond which it fills its device more than that."""
+        longest, limits = self.needs.longest, [most * device.memory_bytes for device in self.cluster.devices]
+        return lambda device, first: longest(first, limits[device])
+
+    def _most_fill(self, fill: StageSeconds, split: Sequence[Segment]) -> float:
+        """What no stage of the split that comes closest fills its device more than, from a split that is at hand.
+
+        Infinite in one of several orders of devices, which share what they find, and from a split that is not allowed.
+        """
+        if self.cluster.order is not None or not all(self.constraints.admits(*segment[:3]) for segment in split):
+            return math.inf
+        return max(fill(index, *segment[:3]) for index, segment in enumerate(split)) * ABOVE_CLOSEST
+
+    def _shared(self, problem: SplitProblem, layout: Layout, what: Hashable, stage_s: StageSeconds) -> SplitProblem:
         """A problem with other seconds, which splitters of the same devices in other orders share under the layout."""
         kinds, rows = self._kinds, self.needs.under(layout).rows(what)
         return replace(problem, stage_s=self.within_constraints(stage_s), kinds=kinds, rows=rows)
@@ -236,8 +250,9 @@ class Splitter(FastestSplits):
             del device  # the schedule says which
             return placed.fill(index, first, last)
 
-        problem = self._placed_problem(layout, self.within_constraints(fill, placement))
-        start = on_ranks(_closest(problem), placement)
+        most = self._most_fill(fill, self.fastest(placement, layout.sizes))
+        problem = self._placed_problem(layout, self.within_constraints(fill, placement), most)
+        start = on_ranks(closest_split(problem), placement)
         is_hopeless = any(placed.fill(index, *of[1:3]) > 1 for index, of in enumerate(start))
         if not is_hopeless and not placed.fits(start) and len(placement) <= MOST_STAGES_IMPROVED:
             start = fitting_split(placed, start) or start
@@ -268,41 +283,18 @@ class Splitter(FastestSplits):
         hops = [self._cuts(here, there, rows) for here, there in pairwise(placement)]
         return near_splits(found, edges, steps_of(placement, sums, hops, len(sizes)), fits_so, len(sizes))
 
-    def _placed_problem(self, layout: Layout, stage_s: StageSeconds) -> SplitProblem:
+    def _placed_problem(self, layout: Layout, stage_s: StageSeconds, most: float) -> SplitProblem:
         """A device of its own for every stage: which one, the schedule says."""
-        placement = layout.schedule.placement
+        placement, longest = layout.schedule.placement, self._longest(most)
         return SplitProblem(
             num_layers=self.num_layers,
             num_stages=len(placement),
             num_microbatches=1,
             stage_s=stage_s,
-            cut_s=_no_seconds,
-            once_s=_no_seconds,
+            cut_s=no_seconds,
+            once_s=no_seconds,
             first_alike=tuple(range(len(placement))),
             kinds=tuple(self._kinds[rank] for rank in placement),
-            rows=self.needs.under(layout).rows("fill"),
+            rows=self.needs.under(layout).rows(("fill", most)),
+            longest=lambda stage, first: longest(placement[stage], first),
         )
-
-
-def _closest(problem: SplitProblem) -> tuple[Segment, ...]:
-    """The split of the least largest `stage_s`, here shares of memory; the least sum of them among equals."""
-    # So large a number makes the largest share decide.
-    split = optimal_split(replace(problem, cut_s=_no_seconds, once_s=_no_seconds, num_microbatches=10**9))
-    assert split is not None, "a chain with enough layers always has a split"
-    return split.segments
-
-
-def few_splits(constraints: Constraints, placement: Sequence[int]) -> list[tuple[Segment, ...]]:
-    """Every split over stages placed so, where there are no more than a hundred; else none."""
-    num_cuts, (_, *inner, num_layers) = len(placement) - 1, constraints.edges
-    if math.comb(len(inner), num_cuts) > MOST_SPLITS_TRIED:
-        return []
-    found = []
-    for cuts in combinations(inner, num_cuts):
-        ends = zip((0, *cuts), (*cuts, num_layers), placement, strict=True)
-        found.append(tuple(Segment(rank, first, end - 1) for first, end, rank in ends))
-    return [split for split in found if all(constraints.admits(*segment[:3]) for segment in split)]
-
-
-def _no_seconds(*_: int) -> float:
-    return 0.0

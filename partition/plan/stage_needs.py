@@ -6,13 +6,15 @@ Only the limits that they are held against are the devices'.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from partition.costs import StageSource
-from partition.graph import Category
-from partition.plan.estimate import Layout, Recomputing
+from partition.costs import StageCost, StageSource
+from partition.graph import Category, Spans
+from partition.plan.layout import Layout
 from partition.plan.peaks import StagePeaks
 from partition.plan.split import Rows, Segment
 
@@ -77,7 +79,7 @@ class LayoutNeeds:
 
     def __init__(self, layout: Layout, model: StageSource) -> None:
         self.layout, self.model = layout, model
-        self._rows: dict[str, Rows] = {}
+        self._rows: dict[Hashable, Rows] = {}
 
     @cached_property
     def peaks(self) -> StagePeaks:
@@ -89,9 +91,17 @@ class LayoutNeeds:
         """Of ranks, whatever number of stages they have."""
         return RankBytes(self.layout, self.model)
 
-    def rows(self, what: str) -> Rows:
+    def rows(self, what: Hashable) -> Rows:
         """What is known of stages of every kind of device in a search that others make in their order of devices."""
         return self._rows.setdefault(what, {})
+
+
+class KnownStages:
+    """The stages of a model by their layers alone: every layout asks for the same ones again."""
+
+    def __init__(self, model: StageSource) -> None:
+        self.num_layers = model.num_layers
+        self.stage = cache(model.stage)
 
 
 class StageNeeds:
@@ -102,6 +112,8 @@ class StageNeeds:
         self._sums = sums
         self._last: LayoutNeeds | None = None
         self._kinds: dict[Hashable, int] = {}
+        self.longest = cache(self._longest)
+        self._known = KnownStages(model)
 
     @property
     def sums(self) -> LayerSums:
@@ -115,8 +127,14 @@ class StageNeeds:
     def under(self, layout: Layout) -> LayoutNeeds:
         """The needs under a layout."""
         if self._last is None or self._last.layout is not layout:
-            self._last = LayoutNeeds(layout, self.model)
+            self._last = LayoutNeeds(layout, self._known)
         return self._last
+
+    def _longest(self, first: int, limit_bytes: float) -> int:
+        """The last layer up to which the layers from a first one on hold no more throughout; `first` - 1: of none."""
+        lasts = range(first, self.model.num_layers)
+        count = bisect_right(lasts, limit_bytes, key=lambda last: held_throughout(self.model, first, last))
+        return first - 1 + count
 
     def kind(self, figures: Hashable) -> int:
         """A number for what tells devices apart, which takes less to look up."""
@@ -126,3 +144,20 @@ class StageNeeds:
     def again(self) -> StageNeeds:
         """The needs of stages that keep nothing."""
         return StageNeeds(Recomputing(kept=self.model))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recomputing:
+    """Costs of stages that keep nothing of what they compute."""
+
+    kept: StageSource
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the chain."""
+        return self.kept.num_layers
+
+    def stage(self, first_layer: int, last_layer: int, recompute: Spans = ()) -> StageCost:
+        """The costs of layers first_layer..last_layer, inclusive, all of which are computed again."""
+        assert not recompute, "all layers are computed again"
+        return self.kept.stage(first_layer, last_layer, ((first_layer, last_layer),))

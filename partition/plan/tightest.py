@@ -8,10 +8,11 @@ from itertools import count
 
 from partition.costs import Cluster, CostModel
 from partition.plan.constraints import Constraints
-from partition.plan.estimate import Layout
+from partition.plan.layout import Layout
 from partition.plan.microbatches import size_classes
 from partition.plan.occupancy import StageOccupancy
 from partition.plan.peaks import StagePeaks
+from partition.plan.stage_needs import KnownStages
 
 
 def some_split_fits(
@@ -30,7 +31,7 @@ def some_split_fits(
     pins there are no more devices than stages. With `is_recomputing` a stage may be computed again, in either form.
     """
     distinct = size_classes(tuple(sizes))[0]
-    peaks = StagePeaks(layout, lambda stage: StageOccupancy(stage, distinct, len(sizes)), model)
+    peaks = StagePeaks(layout, lambda stage: StageOccupancy(stage, distinct, len(sizes)), KnownStages(model))
 
     def needed_bytes(index: int, first: int, last: int) -> int:
         needed = peaks.plain(index, first, last)

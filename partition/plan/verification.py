@@ -138,7 +138,7 @@ def _is_priced_by_arrays(search: Search, candidate: Candidate) -> bool:
 
 
 def _step_on_arrays(search: Search, candidate: Candidate) -> float:
-    from partition.plan.estimate import RECEIVES_AHEAD
+    from partition.plan.layout import RECEIVES_AHEAD
     from partition.schedule.fast import estimate, generate_coded
 
     coded = generate_coded(

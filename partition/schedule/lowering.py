@@ -19,18 +19,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from partition.errors import ScheduleError
-from partition.schedule.actions import (
-    COMPUTE,
-    RECEIVES,
-    Action,
-    Kind,
-    Result,
-    Schedule,
-    matching_receive,
-    result_needed,
-    result_of,
-)
+from partition.schedule.actions import BACKWARD, COMPUTE, RECEIVES, Action, Kind, Schedule
 from partition.schedule.drawing import draw_around
+
+_Result = tuple[int, bool, int]
+"""Stage, whether it is a gradient, and microbatch."""
+# Plain names, asked for once an action: before Python 3.12 a member of an enumeration takes several times their time.
+_F, _SEND_F, _SEND_B, _RECV_F, _RECV_B = Kind.F, Kind.SEND_F, Kind.SEND_B, Kind.RECV_F, Kind.RECV_B
 
 
 def lower(schedule: Schedule, *, receives_ahead: int = 0) -> Schedule:
@@ -87,8 +82,8 @@ class _Lowering:
         self.schedule = schedule
         self.position = [0] * schedule.num_ranks
         self.rows: list[list[Action]] = [[] for _ in schedule.rows]
-        self.done: set[Result] = set()
-        self.waiting: dict[Result, list[int]] = {}
+        self.done: set[_Result] = set()
+        self.waiting: dict[_Result, list[int]] = {}
 
     def run(self) -> list[list[Action]]:
         """Tick until every row has ended."""
@@ -96,48 +91,50 @@ class _Lowering:
             self._pass_markers(rank)
         ranks = list(range(self.schedule.num_ranks))
         while ranks:
-            ranks = self._tick(ranks)
+            ran = self._take(ranks)
+            ranks = sorted(self._hand_over(ran) + [rank for rank, _ in ran])
         late = [rank for rank, row in enumerate(self.schedule.rows) if self.position[rank] < len(row)]
         if late:
             self._refuse(late[0])
         return self.rows
 
-    def _tick(self, ranks: list[int]) -> list[int]:
-        """Run what is ready on these ranks, hand the results over in rank order; the ranks to look at next."""
-        ran = [(rank, action) for rank in ranks if (action := self._take(rank)) is not None]
-        following = [rank for rank, _ in ran]
-        for _, action in ran:
-            following += self._finish(action)
-        return sorted(following)
+    # Two loops on plain tuples: they run once for every action of every layout.
+    def _take(self, ranks: list[int]) -> list[tuple[int, Action]]:
+        """The next action of each rank, taken; not where there is none or it waits, which is noted."""
+        last, taken = self.schedule.num_stages - 1, []
+        for rank in ranks:
+            row, place = self.schedule.rows[rank], self.position[rank]
+            if place == len(row):
+                continue
+            stage, kind, microbatch = action = row[place]
+            if kind is _F:
+                needed = (stage - 1, False, microbatch) if stage else None
+            else:
+                needed = (stage + 1, True, microbatch) if stage < last and kind in BACKWARD else None
+            if needed is not None and needed not in self.done:
+                self.waiting.setdefault(needed, []).append(rank)
+                continue
+            self.rows[rank].append(action)
+            self.position[rank] = place + 1
+            taken.append((rank, action))
+        return taken
 
-    def _take(self, rank: int) -> Action | None:
-        """The next action of a rank, taken; None where there is none or it waits, which is noted."""
-        row = self.schedule.rows[rank]
-        if self.position[rank] == len(row):
-            return None
-        action = row[self.position[rank]]
-        needed = result_needed(action, self.schedule.num_stages)
-        if needed is not None and needed not in self.done:
-            self.waiting.setdefault(needed, []).append(rank)
-            return None
-        self.rows[rank].append(action)
-        self.position[rank] += 1
-        return action
-
-    def _finish(self, action: Action) -> list[int]:
-        """Hand the result of an action over; the ranks that waited for it."""
-        placement = self.schedule.placement
-        send = self.schedule.feeds(action)
-        if send is not None:
-            receive = matching_receive(send)
-            self.rows[placement[send.stage]].append(send)
-            self.rows[placement[receive.stage]].append(receive)
-        self._pass_markers(placement[action.stage])
-        made = result_of(action)
-        if made is None:
-            return []
-        self.done.add(made)
-        return self.waiting.pop(made, [])
+    def _hand_over(self, ran: list[tuple[int, Action]]) -> list[int]:
+        """Hand results over, in the order of ranks; the ranks that waited for them."""
+        placement, last, woken = self.schedule.placement, self.schedule.num_stages - 1, list[int]()
+        for rank, (stage, kind, microbatch) in ran:
+            is_forward = kind is _F
+            if is_forward or kind in BACKWARD:
+                other = stage + 1 if is_forward else stage - 1
+                if 0 <= other <= last and placement[other] != rank:
+                    send, receive = (_SEND_F, _RECV_F) if is_forward else (_SEND_B, _RECV_B)
+                    self.rows[rank].append(Action(stage, send, microbatch))
+                    self.rows[placement[other]].append(Action(other, receive, microbatch))
+                made = stage, not is_forward, microbatch
+                self.done.add(made)
+                woken += self.waiting.pop(made, ())
+            self._pass_markers(rank)
+        return woken
 
     def _pass_markers(self, rank: int) -> None:
         """Take over actions that compute nothing on a microbatch; they cost no tick."""

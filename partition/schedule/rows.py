@@ -7,9 +7,9 @@ In the drawings a column is a tick, every action takes one, and B takes two (it 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from partition.schedule.actions import Action, Kind
@@ -36,15 +36,16 @@ class Shape:
         return self.num_stages // self.num_ranks
 
 
-def count_microbatches(slots: Iterable[Slot], num_microbatches: int) -> tuple[Action, ...]:
+def count_microbatches(slots: Sequence[Slot], num_microbatches: int) -> tuple[Action, ...]:
     """Number the slots; those beyond the last microbatch are left out."""
-    count: Counter[Slot] = Counter()
-    row = []
-    for slot in slots:
-        if count[slot] < num_microbatches:
-            row.append(Action(slot.stage, slot.kind, count[slot]))
-        count[slot] += 1
-    return tuple(row)
+    rest = {slot: iter(_numbered(slot, num_microbatches)) for slot in set(slots)}
+    return tuple(action for slot in slots if (action := next(rest[slot], None)) is not None)
+
+
+@cache
+def _numbered(slot: Slot, num_microbatches: int) -> tuple[Action, ...]:
+    """One action for each microbatch; the same ones for all schedules of so many."""
+    return tuple(Action(slot.stage, slot.kind, microbatch) for microbatch in range(num_microbatches))
 
 
 def alternate(first: Sequence[Slot], second: Sequence[Slot]) -> list[Slot]:

@@ -14,8 +14,8 @@ from partition.plan import Search
 from partition.plan.array_search import ArrayProblem
 from partition.plan.array_split import array_split
 from partition.plan.constraints import Constraints, Pin, Run
-from partition.plan.estimate import Layout
 from partition.plan.layer_sums import Cuts, Floats
+from partition.plan.layout import Layout
 from partition.plan.split import Segment, SplitProblem, optimal_split
 from partition.plan.splitter import Splitter
 

@@ -8,7 +8,7 @@ from itertools import combinations, permutations
 import pytest
 
 from partition.config.schema import LARGEST_MICROBATCH_COUNT, LARGEST_VALUE_COUNT
-from partition.plan import Search, Segment, splitter
+from partition.plan import Search, Segment, few_splits
 from partition.plan.candidate import rank_loads
 from partition.plan.largest import LargestFit, largest_fitting
 from partition.plan.shape import Shape
@@ -87,7 +87,7 @@ def test_with_several_stages_a_device_too_where_splits_are_few(
     monkeypatch: pytest.MonkeyPatch, schedule: str, most_tried: int
 ) -> None:
     """Where they are many, it is near."""
-    monkeypatch.setattr(splitter, "MOST_SPLITS_TRIED", most_tried)
+    monkeypatch.setattr(few_splits, "MOST_SPLITS_TRIED", most_tried)
     pairs = []
     for seed in range(8):
         search = random_search(seed, 2, strategies=("pipeline",), schedules=(schedule,), num_stages=(4,))

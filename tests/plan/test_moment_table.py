@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from partition.plan import Search
-from partition.plan.estimate import Layout
+from partition.plan.layout import Layout
 from partition.plan.moment_table import MomentTable
 from tests.runtime.conftest import build_config
 

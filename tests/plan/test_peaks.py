@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from partition.plan import Search
-from partition.plan.estimate import Layout
+from partition.plan.layout import Layout
 from partition.plan.occupancy import rank_peak
 from partition.plan.peaks import FORMS, StagePeaks, every_other_run, everything
 from tests.runtime.conftest import build_config

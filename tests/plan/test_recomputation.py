@@ -9,7 +9,7 @@ import pytest
 
 from partition.graph import Spans
 from partition.plan import Search
-from partition.plan.estimate import Layout
+from partition.plan.layout import Layout
 from partition.plan.occupancy import rank_peak
 from partition.plan.recomputation import MOST_GROUPS, least_recomputation, tightest_recomputation
 from tests.runtime.conftest import build_config

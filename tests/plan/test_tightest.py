@@ -8,7 +8,7 @@ import pytest
 
 from partition.plan import Search
 from partition.plan.candidate import rank_loads
-from partition.plan.estimate import Layout
+from partition.plan.layout import Layout
 from partition.plan.shape import Shape
 from partition.plan.splitter import Splitter
 from partition.plan.tightest import may_hold, some_split_fits

@@ -11,7 +11,8 @@ from partition.config import ExperimentConfig
 from partition.data.dataset import load
 from partition.plan import Candidate, Search, Segment, replay_costs
 from partition.plan.candidate import rank_loads
-from partition.plan.estimate import Layout, stage_plans
+from partition.plan.estimate import stage_plans
+from partition.plan.layout import Layout
 from partition.runtime import Fleet
 from partition.runtime.feed import MinibatchFeed
 from partition.runtime.step import Step

@@ -13,8 +13,8 @@ from partition.config import ExperimentConfig
 from partition.data.dataset import load
 from partition.errors import DeviceMemoryError
 from partition.plan import Search, Segment
-from partition.plan.estimate import Layout
 from partition.plan.largest import LargestFit, largest_fitting
+from partition.plan.layout import Layout
 from partition.plan.shape import Shape
 from partition.plan.splitter import Splitter
 from partition.runtime import Fleet
