@@ -39,14 +39,15 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code: 0 done, 2 bad input, 3 nothing fits, 4 a run failed, 130 and 143 interrupted."""
+    # Planning makes many small tuples that live on and no cycles, and so does importing: looking for those took a
+    # quarter of its time.
+    gc.set_threshold(200_000)
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(given)
     if is_rank():
         begin_rank()
     else:
         signal.signal(signal.SIGTERM, partial(_terminate, options.when_ended))
-    # Planning makes many small tuples that live on and no cycles: looking for those took a quarter of its time.
-    gc.set_threshold(200_000)
     try:
         code: int = options.run(options)
         sys.stdout.flush()
