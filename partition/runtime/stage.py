@@ -78,12 +78,10 @@ class Stage:
         layers: Mapping[int, Parameters],
         num_microbatches: int,
         *,
-        has_penalty: bool = True,
         seed: int = 0,
     ) -> None:
         self.seed = seed
         self.network = network
-        self.l2_penalty = network.l2_penalty if has_penalty else 0.0
         self.program = program
         self.source = source
         self.layers = layers
