@@ -1,4 +1,4 @@
-"""The optimizer step of one stage: what its gradients and weights measure, then the update."""
+"""The optimizer step of one stage: the penalty, what its gradients and weights measure, then the update."""
 
 from __future__ import annotations
 
@@ -51,7 +51,11 @@ class Update:
         return [parameter.grad for parameter in self.stage.parameters if parameter.grad is not None]
 
     def measure(self) -> None:
-        """Add the penalty to the gradients; take their norms, and those of the penalised weights before they change."""
+        """Take norms, and in between, once a step, grad_weight += lambda W for every weight that is penalised.
+
+        Norms of the weights before they change, of the gradients, and where noise is measured of those without the
+        penalty, which has none. The gradients are whole by now, summed over microbatches and replicas.
+        """
         measured = [one for of in self.stage.layers.values() for one in self._measured_of(of)]
         pairs = list(zip(measured, self._sums(measured), strict=True))
         self.grad_squares = [number for one, number in pairs if "gradient" in one.kinds]
