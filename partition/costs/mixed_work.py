@@ -21,7 +21,7 @@ def mixed_operator_work(operator: MixedOperator, rows: int, itemsize: int) -> Wo
             flop = 2 * rows * layer.weight_elements + rows * layer.bias_elements
             return Work(flop, elements * itemsize + product.num_bytes(rows, itemsize))
         case AddProduct(layer, product, _):
-            # The gradient is read (or the weight, for the penalty) and written.
+            # The gradient is read and written.
             elements = layer.parameter_elements
             return Work(elements, product.num_bytes(rows, itemsize) + 2 * elements * WIDE_ITEMSIZE)
 

@@ -155,7 +155,6 @@ class NetworkStageCost:
         step = TrainingStep(
             parts=self.weighted,
             optimizer=self.optimizer,
-            itemsize=self.itemsize,
             wide_itemsize=self.wide_itemsize,
             l2_penalty=self.network.l2_penalty,
             has_noise=self.has_noise,

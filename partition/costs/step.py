@@ -12,9 +12,8 @@ from partition.costs.hardware import Device
 from partition.costs.memory import MemoryEffect, MemoryStep, memory_effect
 from partition.costs.optimizer import OptimizerRecord
 from partition.costs.work import seconds_on
-from partition.graph import Category, Layer
+from partition.graph import Category
 from partition.graph.layers import Weighted
-from partition.graph.pieces import piece_elements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,29 +36,20 @@ class StepCost:
 class StepWorkspace:
     """What a step takes of memory and gives back.
 
-    The norms are read back before the update runs, so the workspaces are never alive together; those of the penalty
-    are a number beside the norms, and then a piece and the norms of its rows.
+    The norms are read back before the update runs, so the two workspaces are never alive together.
     """
 
     norms_bytes: int
-    product_bytes: int = 0
-    piece_bytes: int = 0
-    piece_norms_bytes: int = 0
     update_bytes: int
 
     def effect(self, rules: AllocatorRules) -> MemoryEffect:
         """Bytes taken and given, in order."""
-        norms, product, piece, piece_norms, update = (
-            (MemoryStep(0, num_bytes, Category.WORKSPACE), MemoryStep(0, -num_bytes, Category.WORKSPACE))
-            for num_bytes in (
-                self.norms_bytes,
-                self.product_bytes,
-                self.piece_bytes,
-                self.piece_norms_bytes,
-                self.update_bytes,
-            )
-        )
-        return memory_effect([norms[0], *product, norms[1], piece[0], *piece_norms, piece[1], *update], 1, rules)
+        steps = [
+            MemoryStep(0, num_bytes, Category.WORKSPACE)
+            for size in (self.norms_bytes, self.update_bytes)
+            for num_bytes in (size, -size)
+        ]
+        return memory_effect(steps, 1, rules)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +59,6 @@ class TrainingStep:
     parts: tuple[Weighted, ...]
     """With parameters, of the stage."""
     optimizer: OptimizerRecord
-    itemsize: int
     wide_itemsize: int
     """Bytes of a parameter, of a gradient of one, of a norm."""
     l2_penalty: float
@@ -86,40 +75,27 @@ class TrainingStep:
 
     @property
     def _workspace(self) -> StepWorkspace:
-        rows = max((part.penalised_rows for part in self.parts), default=0) if self._is_penalty_removed else 0
         return StepWorkspace(
-            norms_bytes=self._num_norms * self.wide_itemsize,
-            # The number that a product is made in, then the norms of the most rows that a weight has.
-            product_bytes=self.wide_itemsize if rows else 0,
-            piece_bytes=self._piece_bytes,
-            piece_norms_bytes=rows * self.wide_itemsize,
-            update_bytes=self.optimizer.workspace_bytes,
+            norms_bytes=self._num_norms * self.wide_itemsize, update_bytes=self.optimizer.workspace_bytes
         )
 
     @property
     def _num_norms(self) -> int:
         """Numbers that the step reads back: a norm for each row of a gradient, and of a weight that is penalised.
 
-        Where the penalty is taken off, the product of both besides.
+        Where noise is measured, one more for each row of a gradient that the penalty is added to: before it is.
         """
-        penalised = [part.penalised_rows for part in self.parts if part.penalised_rows and self.l2_penalty]
-        return num_rows(self.parts) + sum(penalised) + self._is_penalty_removed * len(penalised)
-
-    @property
-    def _is_penalty_removed(self) -> bool:
-        """Whether the step takes the norms of the gradients without the penalty too, which has no noise."""
-        return self.has_noise and self.l2_penalty != 0
-
-    @property
-    def _piece_bytes(self) -> int:
-        """The workspace in which the penalty is taken off the gradients, piece by piece."""
-        layers = [part for part in self.parts if isinstance(part, Layer)]
-        return piece_elements(layers) * self.itemsize if self._is_penalty_removed else 0
+        if not self.l2_penalty:
+            return num_rows(self.parts)
+        return num_rows(self.parts) + (1 + self.has_noise) * sum(part.penalised_rows for part in self.parts)
 
     def _norm_work(self, elements: int) -> Work:
+        """Of the penalty too, whose gradient is added here: both are read, and the sum is written."""
+        if not self.l2_penalty:
+            return Work(2 * elements, elements * self.wide_itemsize)
         weights = sum(part.weight_elements for part in self.parts if part.penalised_rows)
-        elements += (weights if self.l2_penalty else 0) + (2 * weights if self._is_penalty_removed else 0)
-        return Work(2 * elements, elements * self.wide_itemsize)
+        elements += (1 + self.has_noise) * weights
+        return Work(2 * (elements + weights), (elements + 3 * weights) * self.wide_itemsize)
 
     def _update_work(self, elements: int) -> Work:
         # The gradient is read; the parameter and every state copy are read and written.

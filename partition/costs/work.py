@@ -34,7 +34,7 @@ def operator_work(operator: Operator, rows: int, itemsize: int, loss: LossRecord
             elements = rows * (layer.in_features + layer.out_features) + layer.parameter_elements
             return Work(2 * rows * layer.weight_elements, elements * itemsize)
         case WeightGrad(layer, _, _, _):
-            # The gradient is read (or the weight, for the penalty) and written.
+            # The gradient is read and written.
             elements = rows * (layer.in_features + layer.out_features) + 2 * layer.parameter_elements
             return Work(2 * rows * layer.weight_elements + rows * layer.bias_elements, elements * itemsize)
         case ExampleNorms(layer, _, _, _, _):

@@ -4,7 +4,7 @@ from partition.ops.activations import ACTIVATIONS, Activation
 from partition.ops.affine import affine, affine_bias_grad, affine_input_grad, affine_weight_grad
 from partition.ops.loss_protocols import Loss
 from partition.ops.losses import LOSSES
-from partition.ops.norms import affine_example_norms, weight_grad_norms
+from partition.ops.norms import affine_example_norms
 
 __all__ = [
     "ACTIVATIONS",
@@ -16,5 +16,4 @@ __all__ = [
     "affine_example_norms",
     "affine_input_grad",
     "affine_weight_grad",
-    "weight_grad_norms",
 ]

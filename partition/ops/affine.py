@@ -45,24 +45,20 @@ def affine_input_grad(grad_z_BO: Tensor, weight_OI: Tensor, out_BI: Tensor) -> N
     torch.mm(grad_z_BO, weight_OI, out=out_BI)
 
 
-def affine_weight_grad(
-    x_BI: Tensor, grad_z_BO: Tensor, weight_OI: Tensor, l2_penalty: float, is_first: bool, grad_weight_OI: Tensor
-) -> None:
-    """grad_weight = grad_zᵀ x + lambda W for the first microbatch of a step, grad_weight += grad_zᵀ x afterwards.
+def affine_weight_grad(x_BI: Tensor, grad_z_BO: Tensor, is_first: bool, grad_weight_OI: Tensor) -> None:
+    """grad_weight = grad_zᵀ x for the first microbatch of a step, grad_weight += grad_zᵀ x afterwards.
 
-    (B, I), (B, O), (O, I) -> (O, I) in `grad_weight_OI`, whose old value is not read for the first microbatch.
-    One product a call; the penalty s = lambda/2 ‖W‖² rides in it as `beta`, hence exactly once a step.
+    (B, I), (B, O) -> (O, I) in `grad_weight_OI`, whose old value is not read for the first microbatch. The gradient
+    lambda W of the penalty is no matter of microbatches: the end of the step adds it.
 
-    Source: dJ/dW = dJ/dz xᵀ + lambda W of the book, summed over examples.
+    Source: dJ/dW = dJ/dz xᵀ of the book, summed over examples.
 
-    Example: `affine_weight_grad(x_BI, grad_z_BO, weight_OI, 1e-4, True, torch.empty_like(weight_OI))`.
+    Example: `affine_weight_grad(x_BI, grad_z_BO, True, torch.empty(O, I))`.
     """
-    if not is_first:
-        grad_weight_OI.addmm_(grad_z_BO.t(), x_BI)
-    elif l2_penalty == 0.0:
+    if is_first:
         torch.mm(grad_z_BO.t(), x_BI, out=grad_weight_OI)
     else:
-        torch.addmm(weight_OI, grad_z_BO.t(), x_BI, beta=l2_penalty, out=grad_weight_OI)
+        grad_weight_OI.addmm_(grad_z_BO.t(), x_BI)
 
 
 def affine_bias_grad(grad_z_BO: Tensor, is_first: bool, grad_bias_O: Tensor, workspace_O: Tensor) -> None:

@@ -184,7 +184,7 @@ def _input_grad_value(grad_z_BO: Tensor, weight_OI: Tensor) -> Tensor:
 
 def _weight_grad_value(grad_z_BO: Tensor, x_BI: Tensor) -> Tensor:
     grad_weight_OI = grad_z_BO.new_empty(grad_z_BO.shape[1], x_BI.shape[1])
-    affine_weight_grad(x_BI, grad_z_BO, grad_weight_OI, 0.0, True, grad_weight_OI)
+    affine_weight_grad(x_BI, grad_z_BO, True, grad_weight_OI)
     return grad_weight_OI
 
 

@@ -34,20 +34,16 @@ def cast_weights(weight_OI: Tensor, bias_O: Tensor | None, flat: Tensor, layer: 
         into_O.copy_(bias_O)
 
 
-def add_product(
-    product: Tensor, gradient: Tensor, weight: Tensor, l2_penalty: float, is_first: bool, piece: Tensor
-) -> None:
-    """Gradient = product + lambda W for the first microbatch of a step, gradient += product afterwards.
+def add_product(product: Tensor, gradient: Tensor, is_first: bool, piece: Tensor) -> None:
+    """Gradient = product for the first microbatch of a step, gradient += product afterwards.
 
     All of one shape, the product in a narrower format; `piece`, of any size, is overwritten. The sum is made in the
     gradient's format.
 
-    Example: `add_product(product_OI, grad_weight_OI, weight_OI, 0.0, False, torch.empty(1024))`.
+    Example: `add_product(product_OI, grad_weight_OI, False, torch.empty(1024))`.
     """
     if is_first:
         gradient.copy_(product)
-        if l2_penalty:
-            gradient.add_(weight, alpha=l2_penalty)
         return
     if gradient.is_cuda:  # where kernels read both formats, and there is no copy to be kept small
         gradient.add_(product)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from partition.graph.program import (
     TARGETS,
     Activate,
@@ -66,19 +64,15 @@ def _input_grad(stage: Stage, instruction: InputGrad, frame: Frame) -> None:
 def _weight_grad(stage: Stage, instruction: WeightGrad, frame: Frame) -> None:
     layer, x, grad_z, workspace = instruction
     of, grad_z_BO = stage.layers[layer.index], frame.tensors[grad_z.name]
-    affine_weight_grad(
-        frame.tensors[x.name], grad_z_BO, of.weight_OI, stage.l2_penalty, frame.is_first, of.grad_weight_OI
-    )
+    affine_weight_grad(frame.tensors[x.name], grad_z_BO, frame.is_first, of.grad_weight_OI)
     if workspace is not None and of.grad_bias_O is not None:
         affine_bias_grad(grad_z_BO, frame.is_first, of.grad_bias_O, frame.tensors[workspace.name])
 
 
 def _example_norms(stage: Stage, instruction: ExampleNorms, frame: Frame) -> None:
     layer, x, grad_z, workspace, _ = instruction
-    norms_B, workspace_B = frame.tensors[workspace.name].view(2, -1)
-    one = stage.one if layer.has_bias else None
-    affine_example_norms(frame.tensors[x.name], frame.tensors[grad_z.name], one, norms_B, workspace_B)
-    torch.linalg.vector_norm(norms_B, out=stage.norm_of(layer, frame))
+    workspace_2B, norm_out = frame.tensors[workspace.name].view(2, -1), stage.norm_of(layer, frame)
+    affine_example_norms(frame.tensors[x.name], frame.tensors[grad_z.name], layer.has_bias, workspace_2B, norm_out)
 
 
 def _loss_and_grad(stage: Stage, instruction: LossAndGrad, frame: Frame) -> None:

@@ -93,6 +93,8 @@ class CurvatureFleet(Fleet):
                 # What is added over replicas is the first one's sum so far, and the others' part of this minibatch.
                 update.stage.is_adding = start > 0 and replica == 0
             self.run_minibatch(x, y, examples[start : start + size], weight)
+        for _, _, update in self._held():
+            update.add_penalty()
         return self._align_clocks() - start_s
 
     def inner_products(self, *wanted: Inner) -> list[float]:

@@ -41,9 +41,9 @@ def _add_product(stage: Stage, instruction: AddProduct, frame: Frame) -> None:
     layer, product, piece = instruction
     of, space = stage.layers[layer.index], frame.tensors[piece.name]
     product_OI, sums_O = mixed.weights_in(frame.tensors[product.name], layer)
-    mixed.add_product(product_OI, of.grad_weight_OI, of.weight_OI, stage.l2_penalty, frame.is_first, space)
-    if sums_O is not None and of.grad_bias_O is not None and of.bias_O is not None:
-        mixed.add_product(sums_O, of.grad_bias_O, of.bias_O, 0.0, frame.is_first, space)
+    mixed.add_product(product_OI, of.grad_weight_OI, frame.is_first, space)
+    if sums_O is not None and of.grad_bias_O is not None:
+        mixed.add_product(sums_O, of.grad_bias_O, frame.is_first, space)
 
 
 MIXED_METHODS: dict[type, Callable[[Stage, Any, Frame], None]] = {

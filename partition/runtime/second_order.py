@@ -93,11 +93,8 @@ class SecondOrderStage(Stage):
         layer, x, grad_z, workspace = instruction
         of, grad_z_2BO = self.layers[layer.index], frame.tensors[grad_z.name]
         x_rows, is_first = frame.tensors[x.name], frame.is_first and not self.is_adding
-        direction_OI = self.directions[layer.index].weight_OI
         # Two whole pairs, or the input of the network and the tangent of the gradient.
-        affine_weight_grad(
-            x_rows, grad_z_2BO[: x_rows.shape[0]], direction_OI, self.l2_penalty, is_first, of.grad_weight_OI
-        )
+        affine_weight_grad(x_rows, grad_z_2BO[: x_rows.shape[0]], is_first, of.grad_weight_OI)
         if workspace is not None and of.grad_bias_O is not None:
             affine_bias_grad(grad_z_2BO[: frame.rows], is_first, of.grad_bias_O, frame.tensors[workspace.name])
 
@@ -142,6 +139,15 @@ class Measured(Update):
 
     def apply(self, scale: float = 1.0) -> None:
         """No parameter moves."""
+
+    @torch.no_grad()
+    def add_penalty(self) -> None:
+        """H V += lambda V: the penalty bends every weight of a layer alike, and has no part in examples."""
+        l2_penalty = self.stage.network.l2_penalty
+        if l2_penalty:
+            for product, direction in zip(self.stage.products, self.stage.direction_tensors, strict=True):
+                if product.dim() == 2:
+                    product.add_(direction, alpha=l2_penalty)
 
     @torch.no_grad()
     def dots(self, ones: list[Tensor], others: list[Tensor]) -> list[float]:

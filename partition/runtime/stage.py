@@ -78,12 +78,10 @@ class Stage:
         layers: Mapping[int, Parameters],
         num_microbatches: int,
         *,
-        has_penalty: bool = True,
         seed: int = 0,
     ) -> None:
         self.seed = seed
         self.network = network
-        self.l2_penalty = network.l2_penalty if has_penalty else 0.0
         self.program = program
         self.source = source
         self.layers = layers
@@ -96,9 +94,13 @@ class Stage:
         self.loss = bind_loss(network.loss, self._class_vector() if program.is_last else None)
         self.norms_LM: Tensor | None = None
         """Of the gradients of the examples, by part and microbatch; None where noise is not measured."""
+        self.example_norms: dict[int, tuple[Tensor, ...]] = {}
+        """The same numbers one by one: to take a view costs as much as the norm of a few rows."""
         if program.has_noise:
             shape = (len(layers), num_microbatches)
             self.norms_LM = source.take(shape, Category.WORKSPACE, "the norms of the examples' gradients")
+            rows = zip(layers, self.norms_LM.unbind(), strict=True)
+            self.example_norms = {index: norms_M.unbind() for index, norms_M in rows}
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -220,8 +222,7 @@ class Stage:
 
     def norm_of(self, part: Weighted, frame: Frame) -> Tensor:
         """Where the norm of the gradients of all examples of a microbatch goes, a number."""
-        assert self.norms_LM is not None, "a program with noise"
-        return self.norms_LM[part.index - self.program.layers[0].weighted[0].index, frame.microbatch]
+        return self.example_norms[part.index][frame.microbatch]
 
 
 # Not bound to a stage: one that held its own methods would live, with its tensors, until the cyclic collector runs.

@@ -70,9 +70,7 @@ class Worker:
         seed, parts = search.config.training.seed, [part for layer in program.layers for part in layer.weighted]
         layers = {part.index: take_parameters(part, self.device, wide_dtype(program)) for part in parts}
         initialise(parts, layers, seed)
-        # The penalty enters the sum over replicas once.
-        stage = self._parts.stage(search.network, program, self.device, layers, candidate.num_microbatches,
-                                  has_penalty=plan.replica_index == 0, seed=seed)  # fmt: skip
+        stage = self._parts.stage(search.network, program, self.device, layers, candidate.num_microbatches, seed=seed)
         optimizer = build_optimizer(search.config.optimizer, candidate.learning_rate, stage.parameters, self.device)
         self.stages[plan.stage_index] = stage
         self.updates[plan.stage_index] = self._parts.update(

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from partition.config import ModelConfig, OptimizerConfig
-from partition.costs import CostModel, optimizer_record
+from partition.config import OptimizerConfig
+from partition.costs import optimizer_record
 from partition.costs.work import Work
-from partition.graph import build_network
 from tests.costs.stages import stage
 
 WEIGHTS, BIASES = 3 * 5 + 5 * 2, 5 + 2
+PENALTY_AND_NOISE: dict[str, Any] = {"penalty": 0.1, "noise": True}
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,12 @@ def test_an_update_reads_the_gradient_and_moves_parameter_and_state_both_ways(
     assert update.moved_bytes == 4 * passes * (WEIGHTS + BIASES)
 
 
-def test_the_penalty_reads_the_weights_for_their_norm() -> None:
-    plain, penalised = stage().step.kernels[0], stage(penalty=0.1).step.kernels[0]
+def test_the_penalty_is_added_to_the_gradients_and_reads_the_weights_for_their_norm() -> None:
+    plain, penalised, noisy = (stage(**of).step.kernels[0] for of in ({}, {"penalty": 0.1}, PENALTY_AND_NOISE))
     assert plain == Work(2 * (WEIGHTS + BIASES), 4 * (WEIGHTS + BIASES))
-    assert penalised == Work(2 * (2 * WEIGHTS + BIASES), 4 * (2 * WEIGHTS + BIASES))
+    assert penalised == Work(2 * (3 * WEIGHTS + BIASES), 4 * (5 * WEIGHTS + BIASES))
+    assert noisy == Work(2 * (4 * WEIGHTS + BIASES), 4 * (6 * WEIGHTS + BIASES))
+    assert stage(noise=True).step.kernels[0] == plain
 
 
 def test_workspace_of_a_fused_step_is_that_of_its_kernel() -> None:
@@ -53,13 +55,6 @@ def test_workspace_of_a_fused_step_is_that_of_its_kernel() -> None:
     assert {name: record.workspace_bytes for name, record in records.items()} == {"sgd": 0, "adam": 12, "adamw": 12}
 
 
-def test_noise_takes_the_penalty_off_by_a_product_for_each_weight_and_then_in_pieces() -> None:
-    norms, products, number = 2 * (5 + 2) + 2, 2, 1
-    piece, of_its_rows = 3 * 5, 5
-    assert stage(noise=True, penalty=0.1).step.memory.peak_bytes == 4 * max(norms + products + number,
-                                                                            piece + of_its_rows)  # fmt: skip
-    wide = build_network(ModelConfig.model_validate({"in_features": 30, "hidden_features": (2,), "out_features": 1,
-                                                     "l2_penalty": 0.1, "loss": "mse"}))  # fmt: skip
-    record = optimizer_record(OptimizerConfig(lr=0.1))
-    assert CostModel(wide, record, 4, has_noise=True).stage(0, 1).step.memory.peak_bytes == 4 * (30 * 2 + 2)
+def test_noise_takes_the_norms_of_the_rows_that_are_penalised_once_more() -> None:
+    assert stage(**PENALTY_AND_NOISE).step.memory.peak_bytes == 4 * (3 * (5 + 2) + 2)
     assert stage(noise=True).step.memory.peak_bytes == stage().step.memory.peak_bytes

@@ -41,40 +41,23 @@ def test_gradients_are_those_of_torch(B, I, O, assert_equal_in_norm):  # noqa: E
     grad_x_BI, grad_weight_OI, grad_bias_O = full_of_nan(B, I), full_of_nan(O, I), full_of_nan(O)
     with torch.no_grad():
         affine_input_grad(grad_z_BO, weight_OI, grad_x_BI)
-        affine_weight_grad(x_BI, grad_z_BO, weight_OI, 0.0, True, grad_weight_OI)
+        affine_weight_grad(x_BI, grad_z_BO, True, grad_weight_OI)
         affine_bias_grad(grad_z_BO, True, grad_bias_O, full_of_nan(O))
     assert_equal_in_norm(grad_x_BI, x_BI.grad)
     assert_equal_in_norm(grad_weight_OI, weight_OI.grad)
     assert_equal_in_norm(grad_bias_O, bias_O.grad)
 
 
-def test_penalty_rides_in_the_first_product(assert_equal_in_norm):
-    x_BI, grad_z_BO, weight_OI = normal(6, 5), normal(6, 3), normal(3, 5).requires_grad_()
-    objective = (x_BI @ weight_OI.t() * grad_z_BO).sum() + 0.25 / 2 * weight_OI.square().sum()
-    objective.backward()
-    grad_weight_OI = full_of_nan(3, 5)
-    with torch.no_grad():
-        affine_weight_grad(x_BI, grad_z_BO, weight_OI, 0.25, True, grad_weight_OI)
-    assert_equal_in_norm(grad_weight_OI, weight_OI.grad)
-
-
-def test_weight_is_left_as_it_is():
-    weight_OI = normal(3, 5)
-    before_OI = weight_OI.clone()
-    affine_weight_grad(normal(6, 5), normal(6, 3), weight_OI, 0.25, True, full_of_nan(3, 5))
-    assert torch.equal(weight_OI, before_OI)
-
-
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(microbatch_sizes=st.lists(st.integers(min_value=1, max_value=9), min_size=1, max_size=5))
-def test_uneven_microbatches_add_up_and_the_penalty_enters_once(microbatch_sizes, assert_equal_in_norm):
-    x_NI, grad_z_NO, weight_OI = normal(sum(microbatch_sizes), 5), normal(sum(microbatch_sizes), 3), normal(3, 5)
+def test_uneven_microbatches_add_up(microbatch_sizes, assert_equal_in_norm):
+    x_NI, grad_z_NO = normal(sum(microbatch_sizes), 5), normal(sum(microbatch_sizes), 3)
     grad_weight_OI, grad_bias_O, workspace_O = full_of_nan(3, 5), full_of_nan(3), full_of_nan(3)
     microbatches = zip(x_NI.split(microbatch_sizes), grad_z_NO.split(microbatch_sizes), strict=True)
     for index, (x_BI, grad_z_BO) in enumerate(microbatches):
-        affine_weight_grad(x_BI, grad_z_BO, weight_OI, 0.1, index == 0, grad_weight_OI)
+        affine_weight_grad(x_BI, grad_z_BO, index == 0, grad_weight_OI)
         affine_bias_grad(grad_z_BO, index == 0, grad_bias_O, workspace_O)
-    assert_equal_in_norm(grad_weight_OI, grad_z_NO.t() @ x_NI + 0.1 * weight_OI)
+    assert_equal_in_norm(grad_weight_OI, grad_z_NO.t() @ x_NI)
     assert_equal_in_norm(grad_bias_O, grad_z_NO.sum(0))
 
 
@@ -82,5 +65,5 @@ def test_accumulating_is_one_product_added_to_the_old_value():
     """What makes a split and an unsplit run agree to the bit."""
     x_BI, grad_z_BO, grad_weight_OI = normal(32, 17), normal(32, 9), normal(9, 17)
     expected_OI = torch.addmm(grad_weight_OI, grad_z_BO.t(), x_BI)
-    affine_weight_grad(x_BI, grad_z_BO, normal(9, 17), 0.1, False, grad_weight_OI)
+    affine_weight_grad(x_BI, grad_z_BO, False, grad_weight_OI)
     assert torch.equal(grad_weight_OI, expected_OI)

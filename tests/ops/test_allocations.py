@@ -21,7 +21,6 @@ from partition.ops import (
     affine_example_norms,
     affine_input_grad,
     affine_weight_grad,
-    weight_grad_norms,
 )
 from partition.ops import normalisation as norms
 from partition.ops.cross_entropy import weighted_cross_entropy, weighted_cross_entropy_tangent
@@ -43,8 +42,7 @@ def make_buffers(B: int, I: int, O: int, dtype: torch.dtype) -> Buffers:  # noqa
         grad_z_BO=normal(B, O), grad_x_BI=normal(B, I), grad_weight_OI=normal(O, I), grad_bias_O=normal(O),
         second_BO=normal(B, O), third_BO=normal(B, O), sum_BO=normal(B, O),
         workspace_O=normal(O), workspace_B2=normal(B, 2), statistics_B3=normal(B, 3), loss=normal(),
-        pieces=normal(max(1, 2**16 // O) * O), workspace_B=normal(B), norms_B=normal(B), one=normal(),
-        piece=normal(min(O, 100) * I), classes_B=torch.randint(O, (B,)),
+        pieces=normal(max(1, 2**16 // O) * O), classes_B=torch.randint(O, (B,)),
     )  # fmt: skip
 
 
@@ -66,8 +64,8 @@ def run_backward(activation: Activation, b: Buffers) -> None:
     activation.backward(b.grad_z_BO, b.z_BO, *workspace)
 
 
-def run_weight_grad(l2_penalty: float, is_first: bool, b: Buffers) -> None:
-    affine_weight_grad(b.x_BI, b.grad_z_BO, b.weight_OI, l2_penalty, is_first, b.grad_weight_OI)
+def run_weight_grad(is_first: bool, b: Buffers) -> None:
+    affine_weight_grad(b.x_BI, b.grad_z_BO, is_first, b.grad_weight_OI)
 
 
 def run_norm(has_mean: bool, b: Buffers) -> None:
@@ -76,6 +74,10 @@ def run_norm(has_mean: bool, b: Buffers) -> None:
     norms.norm_weight_grad(b.sum_BO, b.grad_z_BO, True, b.grad_bias_O, b.second_BO, b.workspace_O)
     norms.norm_input_grad(b.sum_BO, b.grad_z_BO, b.bias_O, has_mean, b.second_BO, statistics_3B)
     norms.rescale(b.sum_BO, b.bias_O, b.grad_bias_O)
+
+
+def run_example_norms(has_bias: bool, b: Buffers) -> None:
+    affine_example_norms(b.x_BI, b.grad_z_BO, has_bias, b.workspace_B2.view(2, -1), b.loss)
 
 
 def run_norm_of_norms(b: Buffers) -> None:
@@ -107,16 +109,13 @@ PAIRS: dict[str, Callable[[Buffers], None]] = {
     "affine": lambda b: affine(b.x_BI, b.weight_OI, b.bias_O, b.z_BO),
     "affine without bias": lambda b: affine(b.x_BI, b.weight_OI, None, b.z_BO),
     "input gradient": lambda b: affine_input_grad(b.grad_z_BO, b.weight_OI, b.grad_x_BI),
-    "weight gradient, first": lambda b: run_weight_grad(0.0, True, b),
-    "weight gradient, first, with penalty": lambda b: run_weight_grad(0.1, True, b),
-    "weight gradient, later": lambda b: run_weight_grad(0.1, False, b),
+    "weight gradient, first": lambda b: run_weight_grad(True, b),
+    "weight gradient, later": lambda b: run_weight_grad(False, b),
     "bias gradient, first": lambda b: affine_bias_grad(b.grad_z_BO, True, b.grad_bias_O, b.workspace_O),
     "bias gradient, later": lambda b: affine_bias_grad(b.grad_z_BO, False, b.grad_bias_O, b.workspace_O),
-    "example norms": lambda b: affine_example_norms(b.x_BI, b.grad_z_BO, b.one, b.norms_B, b.workspace_B),
-    "example norms without bias": lambda b: affine_example_norms(b.x_BI, b.grad_z_BO, None, b.norms_B, b.workspace_B),
-    "norm of example norms": lambda b: torch.linalg.vector_norm(b.norms_B, out=b.loss),
+    "example norms": lambda b: run_example_norms(True, b),
+    "example norms without bias": lambda b: run_example_norms(False, b),
     "example norms of a norm": run_norm_of_norms,
-    "norms without penalty": lambda b: weight_grad_norms(b.grad_weight_OI, b.weight_OI, 0.1, b.workspace_O, b.piece),
     **{f"{name} loss": lambda b, name=name: run_loss(name, b) for name in LOSSES},
     **{name: lambda b, a=a: a.forward(b.z_BO, b.h_BO) for name, a in ACTIVATIONS.items()},
     **{f"{name} in place": lambda b, a=a: a.forward(b.z_BO, b.z_BO) for name, a in ACTIVATIONS.items()},

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from partition.ops import affine_example_norms, weight_grad_norms
+from partition.ops import affine_example_norms
 from partition.ops.norms import norm_example_norms
 
 SHAPES = [(1, 1, 1), (1, 4, 3), (7, 1, 5), (6, 5, 1), (9, 8, 7)]
-ONE = torch.ones((), dtype=torch.float64)
 
 
 def norms_by_autograd(x_BI: Tensor, grad_z_BO: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
@@ -32,18 +31,12 @@ def test_norms_are_those_of_one_gradient_for_each_example(shape: tuple[int, int,
     B, I, O = shape  # noqa: E741
     x_BI, grad_z_BO, weight_OI, bias_O = (torch.randn(of, dtype=torch.float64) for of in ((B, I), (B, O), (O, I), (O,)))
     grad_z_BO[0] = 0.0  # an example that a ReLU has cut off
-    norms_B, workspace_B = torch.empty(2, B, dtype=torch.float64)
-    affine_example_norms(x_BI, grad_z_BO, ONE if bias else None, norms_B, workspace_B)
-    expected = norms_by_autograd(x_BI, grad_z_BO, weight_OI, bias_O if bias else None)
-    torch.testing.assert_close(norms_B, expected, rtol=1e-10, atol=0.0)
-
-
-@pytest.mark.parametrize("rows", [1, 3, 7, 20])
-def test_the_penalty_is_taken_off_in_pieces_of_any_size(rows: int) -> None:
-    grad_OI, weight_OI = torch.randn(2, 7, 4, dtype=torch.float64)
-    ridden_OI, norms_O = grad_OI + 0.3 * weight_OI, torch.empty(7, dtype=torch.float64)
-    weight_grad_norms(ridden_OI, weight_OI, 0.3, norms_O, torch.empty(rows * 4, dtype=torch.float64))
-    torch.testing.assert_close(norms_O, grad_OI.norm(dim=1), rtol=1e-12, atol=0.0)
+    expected_B = norms_by_autograd(x_BI, grad_z_BO, weight_OI, bias_O if bias else None)
+    # Each example by itself, then all of them.
+    for rows in (*(slice(n, n + 1) for n in range(B)), slice(None)):
+        x, grad_z, norm = x_BI[rows], grad_z_BO[rows], torch.empty((), dtype=torch.float64)
+        affine_example_norms(x, grad_z, bias, torch.empty(2, len(x), dtype=torch.float64), norm)
+        torch.testing.assert_close(norm, expected_B[rows].norm(), rtol=1e-10, atol=0.0)
 
 
 @pytest.mark.parametrize("bias", [True, False])

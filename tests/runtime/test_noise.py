@@ -17,7 +17,7 @@ from partition.costs.noise import NoiseEstimate, Parts, StepNoise, estimate_nois
 from partition.data.dataset import Dataset, load
 from partition.plan import Search, compare
 from partition.record import Metrics
-from partition.runtime import Fleet, build_module, joined, train, update
+from partition.runtime import Fleet, build_module, joined, train
 from tests.runtime.by_hand import build_fleet, find, gradients, peaks_of
 from tests.runtime.conftest import build_config
 from tests.runtime.ranks import run_ranks
@@ -75,10 +75,8 @@ def test_norms_are_those_of_vmap_of_grad(loss: str, bias: bool, activation: str)
     assert step.mean_square == pytest.approx(float(expected[:22].mean(0).square().sum()), rel=1e-10)
 
 
-def test_a_penalty_that_outweighs_the_gradient_keeps_its_digits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The squares of both cancel: in float32 their difference has few digits left, that of the tensors has them."""
+def test_a_penalty_that_outweighs_the_gradient_costs_no_digits() -> None:
+    """The mean gradient is measured before the penalty is added: taken off again, few digits would be left of it."""
     fleet, exact = (
         build_fleet(noisy(l2_penalty=30.0, number_format=number_format), "whole")
         for number_format in ("float32", "float64")
@@ -88,9 +86,7 @@ def test_a_penalty_that_outweighs_the_gradient_keeps_its_digits(
             parameter.copy_(same)
     dataset, examples = load(fleet.search.config), np.arange(22)
     expected = noise_of(exact, load(exact.search.config), examples, 0.0).mean_square
-    assert noise_of(fleet, dataset, examples, 0.0).mean_square == pytest.approx(expected, rel=1e-4)
-    monkeypatch.setattr(update, "CANCELLED", -math.inf)
-    assert noise_of(fleet, dataset, examples, 0.0).mean_square != pytest.approx(expected, rel=1e-4)
+    assert noise_of(fleet, dataset, examples, 0.0).mean_square == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1e-2])
@@ -146,17 +142,17 @@ def test_memory_is_predicted_to_the_byte(
     assert [worker.device.peak_bytes for worker in fleet.workers] == peaks_of(candidate)
 
 
-def test_a_step_that_takes_the_penalty_off_may_be_the_peak() -> None:
-    """Wide layers and two examples: norms, and a piece of a weight, outweigh every activation."""
-    config = noisy(features=(1, 400, 400, 1), loss="mse", minibatch_size=2, planner={})
+def test_a_step_may_be_the_peak() -> None:
+    """Many layers and two examples: norms of rows, thrice where there is a penalty, outweigh every activation."""
+    config = noisy(features=(1, *[40] * 8, 1), loss="mse", minibatch_size=2, planner={})
     search, dataset = Search(config), load(config)
     candidate = find(search, "whole")
     fleet = Fleet(search, candidate)
     fleet.train(dataset.train_x, dataset.train_y, np.arange(2))
-    stage = search.model.stage(0, 2)
+    stage = search.model.stage(0, 8)
     static = sum(stage.static_bytes(1).values())
     assert fleet.workers[0].device.peak_bytes == static + stage.step.memory.peak_bytes == peaks_of(candidate)[0]
-    assert stage.step.memory.peak_bytes > 4 * 2**17 - 4 * 400
+    assert stage.step.memory.peak_bytes == 4 * (3 * (8 * 40 + 1) + 9)
 
 
 def test_the_simulated_clock_runs_as_predicted() -> None:

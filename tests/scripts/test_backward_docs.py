@@ -53,7 +53,7 @@ def test_every_formula_stands_in_the_docstring_it_is_quoted_from(text: str) -> N
         ("| ∂x | `grad_x = W grad_z` | `affine_input_grad` in `partition/ops/affine.py` |", False),
         ("| ∂x | `grad_x = grad_z W` | `affine_output_grad` in `partition/ops/affine.py` |", False),
         ("| ∂x | `grad_x = grad_z W` | `affine_input_grad` in `partition/ops/alpine.py` |", False),
-        ("| n | `norms_n = \\|grad_z_n\\|` | `affine_example_norms` in `partition/ops/norms.py` |", True),
+        ("| n | `\\|grad_z_n\\|^2 (\\|x_n\\|^2 + 1)` | `affine_example_norms` in `partition/ops/norms.py` |", True),
         ("| s | `s = lambda/2` | `HandWrittenModule.penalty` in `partition/runtime/module.py` |", True),
         ("| s | `s = lambda/2` | `HandWrittenModule.forward` in `partition/runtime/module.py` |", False),
         ("| n | `n = x̂ * weight + bias` | `partition/ops/normalisation.py` |", True),
