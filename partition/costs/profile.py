@@ -250,7 +250,8 @@ class Profile:
 
 def _best_rate(curve: Curve, rows: int) -> float:
     """Seconds of an example. Between measured sizes and beyond them a rate falls or rises all the way, so it is least
-    at one of them or at the largest size there is."""
+    at one of them or at the largest size there is.
+    """
     measured = min(seconds / max(1, size) for size, seconds in zip(curve.sizes, curve.seconds, strict=True))
     return min(measured, curve.at(rows) / max(1, rows))
 
