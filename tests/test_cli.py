@@ -358,3 +358,23 @@ def test_names_keep_their_letters_in_the_help(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         main(["curvature", "--help"])
     assert "The largest eigenvalue of the Hessian, by power iteration." in capsys.readouterr().out
+
+
+def test_ctrl_c_while_a_verb_is_imported_is_answered_as_later(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes half a second, and ended in a traceback."""
+
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt(name)
+
+    monkeypatch.setattr("partition.cli.import_module", interrupt)
+    assert main(["plan", "x.yaml"]) == 130
+    assert capsys.readouterr() == ("", "partition: interrupted; it did not come to its end\n")
+
+
+def test_what_answers_to_ctrl_c_imports_nothing_that_takes_long() -> None:
+    """The rest is imported by `main`."""
+    code = "import sys, partition.cli; print(*sorted(name for name in sys.modules if name.startswith('partition.')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["partition.cli", "partition.cli.processes", "partition.errors"]
