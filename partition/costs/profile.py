@@ -11,11 +11,11 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from partition.config.file_start import read_start
 from partition.config.first_problem import first_problem, short
 from partition.errors import PartitionError
 
@@ -262,13 +262,13 @@ def read_costs(path: str) -> CostsFile:
     Raises PartitionError where it cannot be read or is not such a file.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_start(path, LARGEST_FILE_BYTES)
     except OSError as error:
         raise PartitionError(
             f"planner.costs: {path}: {error.strerror}; write it with `partition profile CONFIG --costs-file {path}`"
         ) from None
     if len(content) > LARGEST_FILE_BYTES:
-        raise PartitionError(f"planner.costs: {path}: {len(content):,} bytes are no costs file (at most 64 MiB)")
+        raise PartitionError(f"planner.costs: {path}: larger than a costs file (at most 64 MiB); name one")
     try:
         document: Any = json.loads(content)
         file = CostsFile.model_validate(document)
