@@ -216,6 +216,12 @@ def test_all_errors_of_a_file_at_once(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(json.loads(capsys.readouterr().out)["problems"]) == 3
 
 
+def test_what_only_the_planner_finds_wrong_is_a_document_too(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", small, "planner.pinned={layers: 9, device: 0}", "--json"]) == 2
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem["message"] == "planner.pinned.0: there is no layer 9; layers are 0 to 2"
+
+
 def test_data_and_model_must_agree(small: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", small, "data.source=mnist5k", "data.num_examples=null"]) == 2
     errors = capsys.readouterr().err
