@@ -16,6 +16,7 @@ from partition.costs import CostsFile, Profile, build_costs, read_costs
 from partition.costs.profile import Curve, LinkCurve, Machine, Messages, Overheads
 from partition.errors import PartitionError
 from partition.plan import Search, compare, compare_with
+from partition.plan.certificate import arithmetic_bound_s
 from partition.plan.compare import Comparison
 from partition.plan.plan_file import plan_record
 from partition.plan.verification import verify_plan
@@ -126,6 +127,26 @@ def test_no_step_is_below_the_bound_where_microbatches_are_larger_than_any_that_
     assert comparison.chosen.predicted is not None
     assert comparison.certificate is not None
     assert 0 < comparison.certificate.lower_bound_s <= comparison.chosen.predicted.step_s
+
+
+def test_sharded_parameters_are_not_held_to_what_stages_compute_again(tmp_path: Path) -> None:
+    """A layer alone keeps its output, which stages compute again: it took less than the bound of any split."""
+    config = build_config(num_devices=2, planner={"strategies": ("sharded",)})
+    devices = tuple(device.model_copy(update={"kind": "cpu"}) for device in config.cluster.devices)
+    config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"devices": devices})})
+    document = json.loads(costs_file(config).model_dump_json())
+    for key, of in document["operators"].items():
+        of.update(sizes=[1], seconds=[1.0 if key.endswith("in place") else 1e-9], spread=[])
+    search, comparison = comparison_at(config, tmp_path / "costs.json", {"operators": document["operators"]})
+    assert comparison.chosen is not None
+    assert comparison.chosen.sharding is not None
+    assert comparison.chosen.predicted is not None
+    assert comparison.certificate is not None
+    assert arithmetic_bound_s(search) > comparison.chosen.predicted.step_s >= comparison.certificate.lower_bound_s
+    plan = tmp_path / "plan.json"
+    record = plan_record(search.config, comparison.chosen, comparison.verdict, comparison.certificate)
+    plan.write_text(json.dumps(record), encoding="utf-8")
+    assert all(check.passed for check in verify_plan(plan, search)[1])
 
 
 def profile_of(num_ranks: int, *links: tuple[int, int]) -> Profile:
