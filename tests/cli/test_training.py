@@ -73,7 +73,7 @@ def test_a_plan_made_without_them_is_refused(experiment: str, capsys: pytest.Cap
     assert main(["train", experiment, "--plan", "free/plan.json", "--out", "run"]) == 2
     assert "free/plan.json: breaks planner.keep_together or planner.pinned: layer" in capsys.readouterr().err
     assert main(["plan", experiment, "--check", "held/plan.json"]) == 0
-    assert "pins    holds: layers 1-2 kept together and layer 0 pinned to simulated:2" in capsys.readouterr().out
+    assert "pins    holds: layers 1-2 kept together, layer 0 pinned to simulated:2" in capsys.readouterr().out
     assert main(["train", experiment, "--plan", "held/plan.json", "--out", "run"]) == 0
 
 
