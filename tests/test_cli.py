@@ -216,6 +216,12 @@ def test_all_errors_of_a_file_at_once(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(json.loads(capsys.readouterr().out)["problems"]) == 3
 
 
+def test_what_only_the_planner_finds_wrong_is_a_document_too(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", small, "planner.pinned={layers: 9, device: 0}", "--json"]) == 2
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem["message"] == "planner.pinned.0: there is no layer 9; layers are 0 to 2"
+
+
 def test_data_and_model_must_agree(small: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", small, "data.source=mnist5k", "data.num_examples=null"]) == 2
     errors = capsys.readouterr().err
@@ -358,3 +364,23 @@ def test_names_keep_their_letters_in_the_help(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         main(["curvature", "--help"])
     assert "The largest eigenvalue of the Hessian, by power iteration." in capsys.readouterr().out
+
+
+def test_ctrl_c_while_a_verb_is_imported_is_answered_as_later(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes half a second, and ended in a traceback."""
+
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt(name)
+
+    monkeypatch.setattr("partition.cli.import_module", interrupt)
+    assert main(["plan", "x.yaml"]) == 130
+    assert capsys.readouterr() == ("", "partition: interrupted; it did not come to its end\n")
+
+
+def test_what_answers_to_ctrl_c_imports_nothing_that_takes_long() -> None:
+    """The rest is imported by `main`."""
+    code = "import sys, partition.cli; print(*sorted(name for name in sys.modules if name.startswith('partition.')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["partition.cli", "partition.cli.processes", "partition.errors"]

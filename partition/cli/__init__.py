@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 
-from partition.cli.processes import begin_rank, is_rank, record, tell
+from partition.cli.processes import WHEN_ENDED, begin_rank, is_rank, record, tell
 from partition.errors import PartitionError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -43,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # quarter of its time.
     gc.set_threshold(200_000)
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parse(given)
+    try:
+        options = parse(given)
+    except KeyboardInterrupt:
+        return _interrupted(WHEN_ENDED)
     if is_rank():
         begin_rank()
     else:
@@ -57,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record(error)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"partition: interrupted; {options.when_ended}", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted(options.when_ended)
     except BrokenPipeError:
         # The reader of our output has left, as `head` does: what is still buffered goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,6 +81,11 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     options.overrides += rest
     options.given = list(given)
     return options
+
+
+def _interrupted(when_ended: str) -> int:
+    print(f"partition: interrupted; {when_ended}", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _terminate(when_ended: str, *_: object) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from partition.cli.options import Verbs, add_verb, load_plannable, print_json
 from partition.config import dump_config, resolve
-from partition.errors import ConfigError
+from partition.errors import ConfigError, PartitionError, Problem
 from partition.plan import Search
 
 
@@ -18,16 +19,18 @@ def add(verbs: Verbs) -> None:
 
 def run_validate(options: argparse.Namespace) -> int:
     """Everything that is wrong, at once."""
-    problems = []
+    problems: Sequence[Problem] = ()
     try:
         config = load_plannable(options)
         Search(config)
-    except ConfigError as error:
-        problems = [problem._asdict() for problem in error.problems]
+    except PartitionError as error:
         if not options.json:
             raise
+        as_one = (Problem(options.config, None, "", str(error)),)
+        problems = error.problems if isinstance(error, ConfigError) else as_one
     if options.json:
-        print_json({"schema_version": 1, "file": options.config, "problems": problems})
+        shown = [problem._asdict() for problem in problems]
+        print_json({"schema_version": 1, "file": options.config, "problems": shown})
         return ConfigError.exit_code if problems else 0
     print(f"{options.config}: no problem found")
     return 0

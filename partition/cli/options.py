@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from partition.cli.processes import WHEN_ENDED
 from partition.config import AnyConfig, ChainConfig, ExperimentConfig, load_config
 from partition.data import AbsentDataError
 from partition.data import check as check_data
@@ -22,7 +23,7 @@ def add_bare_verb(verbs: Verbs, name: str, run: Run, text: str) -> argparse.Argu
     """A verb with what all verbs take."""
     verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     verb.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
-    verb.set_defaults(run=run, overrides=[], set=[], when_ended="it did not come to its end")
+    verb.set_defaults(run=run, overrides=[], set=[], when_ended=WHEN_ENDED)
     return verb
 
 

@@ -38,10 +38,7 @@ def add(verbs: Verbs) -> None:
 
 def run_plan(options: argparse.Namespace) -> int:
     """Compare, explain, write the plan."""
-    if options.strategy and not options.pytorch:
-        raise PartitionError("--strategy names the candidate that --pytorch prints; give both, or neither")
-    if options.check is not None and (options.pytorch or options.all or options.break_even):
-        raise PartitionError("--check verifies a plan file and plans nothing; leave out --pytorch, --all, --break-even")
+    _check_together(options)
     config = load_plannable(options, may_lack_data=True)
     search = Search(config)
     if options.check is not None:
@@ -66,6 +63,19 @@ def run_plan(options: argparse.Namespace) -> int:
         command = ["partition", verb, options.config, *overrides, "--plan", str(path)]
         print(f"\nPlan written to {path}. Next:\n  {shlex.join(command)}")
     return 0
+
+
+def _check_together(options: argparse.Namespace) -> None:
+    """Refuse options of which one would be passed over."""
+    if options.strategy and not options.pytorch:
+        raise PartitionError("--strategy names the candidate that --pytorch prints; give both, or neither")
+    if options.check is not None and (options.pytorch or options.all or options.break_even):
+        raise PartitionError("--check verifies a plan file and plans nothing; leave out --pytorch, --all, --break-even")
+    if options.out is not None and (options.check is not None or options.pytorch):
+        other = "--check" if options.check is not None else "--pytorch"
+        raise PartitionError(f"--out says where the plan is written, and {other} writes none; give one of the two")
+    if options.pytorch and options.break_even:
+        raise PartitionError("--pytorch prints lines of Python and nothing else; leave out --break-even")
 
 
 def _check_plan(options: argparse.Namespace, search: Search) -> int:

@@ -7,9 +7,15 @@ import os
 import signal
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
 from partition.errors import PartitionError
-from partition.plan import Candidate
+
+if TYPE_CHECKING:  # `main` answers to Ctrl-C once this module is there, so it brings nothing that takes long
+    from partition.plan import Candidate
+
+WHEN_ENDED = "it did not come to its end"
+"""What is said of a command that a signal ends, unless its verb says more."""
 
 
 def add_nproc(verb: argparse.ArgumentParser) -> None:

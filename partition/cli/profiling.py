@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from errno import EACCES, EISDIR
+from errno import EACCES, EEXIST, EISDIR
 from pathlib import Path
 
 from partition.cli.options import Verbs, add_verb, load_experiment, print_json
 from partition.cli.processes import add_nproc, is_rank, launch_again
 from partition.cli.schedule_options import is_written_whole, temporary_of, write_text
+from partition.config.file_start import read_start
 from partition.errors import PartitionError
 from partition.report.costs import costs_text
 
@@ -67,6 +68,8 @@ def _prepare(path: Path) -> None:
             temporary_of(path).unlink()
         elif path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(EACCES, os.strerror(EACCES))
+        if path.is_file() and read_start(path, 1000).lstrip()[:1] not in (b"", b"{"):
+            raise FileExistsError(EEXIST, "it holds something else than costs")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "its name holds a null character"
         raise PartitionError(f"--costs-file {str(path)!r}: cannot be written ({reason}); give another place") from None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +23,9 @@ from partition.report.chain_split import chain_split_record, chain_split_text
 from partition.units import parse_bytes, parse_bytes_per_s
 
 Number = TypeVar("Number", int, float)
+
+LONGEST_WRITTEN = 100
+"""Letters of the values of an option in a message."""
 
 
 def add(verbs: Verbs) -> None:
@@ -76,11 +80,17 @@ def _constraints(options: argparse.Namespace, problem: ChainProblem) -> Constrai
     """What the options ask of every split."""
     names = tuple(layer.name for layer in problem.chain.layers)
     known = Known(num_layers=len(names), layer_names=names, device_names=problem.device_names)
-    together = [("--keep-together", (_index_or_name(first), _index_or_name(last)))
-                for first, last in options.keep_together]  # fmt: skip
-    pins = [("--pin", (_index_or_name(first), _index_or_name(last)), _index_or_name(device))
-            for first, last, device in options.pin]  # fmt: skip
+    together = [(_place("--keep-together", run), (_index_or_name(run[0]), _index_or_name(run[1])))
+                for run in options.keep_together]  # fmt: skip
+    pins = [(_place("--pin", pin), (_index_or_name(pin[0]), _index_or_name(pin[1])), _index_or_name(pin[2]))
+            for pin in options.pin]  # fmt: skip
     return read_constraints(together, pins, known)
+
+
+def _place(option: str, values: Sequence[str]) -> str:
+    """An option that may be given again, told apart from the others by what it was given."""
+    written = shlex.join(values)
+    return f"{option} {written}" if written.isprintable() and len(written) <= LONGEST_WRITTEN else option
 
 
 def _index_or_name(text: str) -> int | str:

@@ -70,7 +70,7 @@ def _is_echo(refusal: _Refusal, values: Mapping[str, Any]) -> bool:
     """Whether something else tells it, so that it would be told twice."""
     # Conflicts were all asked for; a list of wrong entries is not empty; what is not in the file follows what is.
     value = _value_at(values, refusal.keys)
-    is_filled_in = value is _ABSENT and refusal.kind != "missing"
+    is_filled_in = value is _ABSENT and refusal.kind != "missing" and not _is_made_of_one(values, refusal.keys)
     return is_filled_in or refusal.kind == CONFLICT or (refusal.kind == "too_short" and value != ())
 
 
@@ -120,6 +120,12 @@ def _value_at(values: Any, keys: _Keys) -> Any:
             return _ABSENT
         values = values[key]
     return values
+
+
+def _is_made_of_one(values: Mapping[str, Any], keys: _Keys) -> bool:
+    """Whether the keys lead into a single value, of which the schema makes a pair: a layer alone is a run."""
+    outer = (_value_at(values, keys[:length]) for length in range(1, len(keys)))
+    return any(value is not _ABSENT and not isinstance(value, Mapping | tuple) for value in outer)
 
 
 def _problem(root: Node, refusal: _Refusal) -> Problem:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from partition.config import AnyConfig, ExperimentConfig, resolve
+from partition.config.file_start import read_start
 from partition.config.first_problem import first_problem
 from partition.costs.noise import NoiseEstimate
 from partition.errors import PartitionError
@@ -104,8 +105,7 @@ def read_noise(path: str | Path) -> GradientNoise:
     Raises PartitionError where it cannot be read or is not such a file.
     """
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(LARGEST_FILE_BYTES + 1)
+        content = read_start(path, LARGEST_FILE_BYTES)
     except OSError as error:
         raise PartitionError(
             f"planner.noise: {path}: {error.strerror}; a run with training.noise=true writes noise.json"

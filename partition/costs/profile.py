@@ -11,20 +11,31 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from partition.config.file_start import read_start
 from partition.config.first_problem import first_problem, short
 from partition.errors import PartitionError
 
 LARGEST_FILE_BYTES = 64 * 2**20
+LONGEST_LINE = 200
 LEAST_OPERATOR_S = 1e-12
 """Less than any operator takes: a costs file with less was not measured, and no rate follows from it."""
 
 Seconds = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=0, le=2**60)]
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable() or len(text) > LONGEST_LINE:
+        raise ValueError(f"is not a line of at most {LONGEST_LINE} letters")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+"""Shown to people as it is."""
 
 
 class _Part(BaseModel):
@@ -113,13 +124,13 @@ class Alone(_Part):
 class Machine(_Part):
     """Where and how the file was measured."""
 
-    device: str
-    host: str
-    torch: str
+    device: Line
+    host: Line
+    torch: Line
     num_threads: Annotated[int, Field(ge=1)]
     num_ranks: Annotated[int, Field(ge=1)]
     """All busy at once."""
-    measured_at: str
+    measured_at: Line
     took_s: Seconds
 
 
@@ -129,8 +140,8 @@ class CostsFile(_Part):
     schema_version: Literal[1, 2] = 2
     """1 had no `alone`, and is read as if that were 1."""
     kind: Literal["cpu", "cuda"]
-    number_format: str
-    optimizer: str
+    number_format: Line
+    optimizer: Line
     machine: Machine
     operators: Annotated[dict[str, Curve], Field(min_length=1)]
     """By what they do and on what shape, as in "affine 784x1024 bias"; sizes are examples."""
@@ -178,8 +189,9 @@ class Profile:
         return self.factor * (total + (overheads.exposed.at(rows) if overheads.exposed else overheads.action_s))
 
     def best_operators_s(self, counts: Mapping[str, int], rows: int) -> float:
-        """Seconds of the same at the best rate of any measured size."""
-        return self.factor * rows * sum(count * _best_rate(self.file.operators[key]) for key, count in counts.items())
+        """Seconds of the same at the best rate of any microbatch of so many examples or fewer."""
+        operators = self.file.operators
+        return self.factor * rows * sum(count * _best_rate(operators[key], rows) for key, count in counts.items())
 
     def update_s(self, elements: int) -> float:
         """Seconds of norms and update of a stage of so many parameter elements."""
@@ -236,8 +248,12 @@ class Profile:
         return f"measured on {machine.device}, {ranks} at once, {machine.measured_at[:10]}"
 
 
-def _best_rate(curve: Curve) -> float:
-    return min(seconds / max(1, size) for size, seconds in zip(curve.sizes, curve.seconds, strict=True))
+def _best_rate(curve: Curve, rows: int) -> float:
+    """Seconds of an example. Between measured sizes and beyond them a rate falls or rises all the way, so it is least
+    at one of them or at the largest size there is.
+    """
+    measured = min(seconds / max(1, size) for size, seconds in zip(curve.sizes, curve.seconds, strict=True))
+    return min(measured, curve.at(rows) / max(1, rows))
 
 
 def read_costs(path: str) -> CostsFile:
@@ -246,13 +262,13 @@ def read_costs(path: str) -> CostsFile:
     Raises PartitionError where it cannot be read or is not such a file.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_start(path, LARGEST_FILE_BYTES)
     except OSError as error:
         raise PartitionError(
             f"planner.costs: {path}: {error.strerror}; write it with `partition profile CONFIG --costs-file {path}`"
         ) from None
     if len(content) > LARGEST_FILE_BYTES:
-        raise PartitionError(f"planner.costs: {path}: {len(content):,} bytes are no costs file (at most 64 MiB)")
+        raise PartitionError(f"planner.costs: {path}: larger than a costs file (at most 64 MiB); name one")
     try:
         document: Any = json.loads(content)
         file = CostsFile.model_validate(document)

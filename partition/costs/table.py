@@ -5,6 +5,7 @@ name,forward_s,backward_s,activation_bytes,parameter_bytes[,input_grad_s,weight_
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
@@ -133,6 +134,8 @@ def _read_start(path: Path) -> bytes:
 def _decode(content: bytes, file: str) -> str:
     if len(content) > LARGEST_FILE_BYTES:
         raise PartitionError(f"{file}: is larger than 64 MiB, the limit; name a CSV file of layer costs")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise PartitionError(f"{file}: is text in UTF-16; save it as UTF-8")
     if b"\0" in content:
         raise PartitionError(f"{file}: is a binary file; name a CSV file of layer costs")
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from partition.config import PlannerConfig
 from partition.errors import PartitionError
-from partition.plan.constraints import Constraints, Pin, Run
+from partition.plan.constraints import Constraints, Pin, Run, device_in_words
 
 IndexOrName = int | str
 Ends = tuple[IndexOrName, IndexOrName]
@@ -97,8 +97,8 @@ def _check_devices(places: Sequence[str], constraints: Constraints, known: Known
         block = constraints.block_of(pin.run.first_layer)
         earlier, device = of_block.setdefault(block, (place, pin.device))
         if device != pin.device:
-            names = known.device_names
+            here, there = (device_in_words(known.device_names[one]) for one in (pin.device, device))
             raise PartitionError(
-                f"{place}: {block.in_words}, kept in one stage, cannot be on {names[pin.device]} and, by {earlier}, on "
-                f"{names[device]}; pin them to one device"
+                f"{place}: {block.in_words}, kept in one stage, cannot be on {here} and, by {earlier}, on {there}; pin "
+                "them to one device"
             )

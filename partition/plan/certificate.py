@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,15 +47,16 @@ def lower_bound_s(search: Search, candidates: Sequence[Candidate]) -> float:
     """What no exact way that was searched can be below, on any split that there is.
 
     A way with one split only is its own bound. Of the others it is that of `bounds.any_split_bound_s`, unless memory
-    leaves no split at all.
+    leaves no split at all. Sharded parameters are priced layer by layer, and a layer alone keeps what a stage computes
+    again: the arithmetic of the whole is no bound of theirs.
     """
     arithmetic_s = arithmetic_bound_s(search)
-    found = [search.least_step_s(shape) for shape in _open_shapes(search, candidates)]
+    found, sharded = [search.least_step_s(shape) for shape in _open_shapes(search, candidates)], list[float]()
     for one in candidates:
         has_one_split = one.ranks_per_replica == 1
         if one.feasible and one.exact_gradient and has_one_split and not is_out_of_reach(one) and one.predicted:
-            found.append(one.predicted.step_s)
-    return max(arithmetic_s, min(found, default=arithmetic_s))
+            (sharded if one.sharding else found).append(one.predicted.step_s)
+    return min(max(arithmetic_s, min(found, default=arithmetic_s)), *sharded, math.inf)
 
 
 def _open_shapes(search: Search, candidates: Sequence[Candidate]) -> list[Shape]:

@@ -200,7 +200,8 @@ def _check_constraints(problem: ChainProblem) -> None:
     blocks, needed = len(of.blocks), len(of.pinned_devices)
     if stages > blocks:
         raise PartitionError(
-            f"{source}: {stages} stages, but layers kept together leave {blocks} parts; take at most {blocks} stages"
+            f"{source}: {stages} stages, but layers kept together leave {blocks} part{'s' * (blocks > 1)}; take at "
+            f"most {blocks}"
         )
     if needed > stages:
         raise PartitionError(

@@ -16,6 +16,7 @@ from typing import Literal
 
 from partition.errors import NothingFitsError
 from partition.plan.chain_problem import ChainProblem, check_problem, orders_of
+from partition.plan.constraints import Run
 from partition.plan.orders import Orders
 from partition.plan.split import Segment, least_bottleneck, least_step, segments_of
 from partition.units import format_bytes
@@ -89,9 +90,18 @@ def split_chain(problem: ChainProblem, objective: Objective) -> ChainSplit:
     best = _best_split(problem, objective)
     if problem.honoured.is_free:
         return best
-    free = _best_split(replace(problem, constraints=None), objective)
     words = problem.honoured.in_words(problem.device_names)
-    return replace(best, constraints=words, free_value=free.lower_bound_s)
+    return replace(best, constraints=words, free_value=min(best.lower_bound_s, _value_without(problem, objective)))
+
+
+def _value_without(problem: ChainProblem, objective: Objective) -> float:
+    """The least objective without the constraints; infinite where no split fits in the orders that are tried then,
+    among which the one that pins ask for may be missing.
+    """
+    try:
+        return _best_split(replace(problem, constraints=None), objective).lower_bound_s
+    except NothingFitsError:
+        return math.inf
 
 
 def _best_split(problem: ChainProblem, objective: Objective) -> ChainSplit:
@@ -109,7 +119,8 @@ def _best_split(problem: ChainProblem, objective: Objective) -> ChainSplit:
             best = found
     if best is None:
         assert refusal is not None, "an order has a split or refuses"
-        raise refusal
+        tried = "" if orders is None or orders.is_exhaustive else f" ({orders.in_words})"
+        raise NothingFitsError(f"{refusal}{tried}")
     return replace(best, orders=orders)
 
 
@@ -187,9 +198,10 @@ def _nothing_fits(problem: ChainProblem, closest: Sequence[Segment]) -> str:
                 f"{where} has {format_bytes(on.limit_bytes)} ({on.limit_bytes} bytes); keep fewer layers together, or "
                 "take larger devices"
             )
+    layers = Run(fullest.first_layer, fullest.last_layer).in_words
     return (
-        f"no split into {problem.num_stages} stages fits: on the one that comes closest stage {stage} (layers "
-        f"{fullest.first_layer}-{fullest.last_layer}) needs {format_bytes(needed)} ({needed} bytes), device "
+        f"no split into {problem.num_stages} stages fits: on the one that comes closest stage {stage} ({layers}) "
+        f"needs {format_bytes(needed)} ({needed} bytes), device "
         f"{fullest.device} has {format_bytes(limit)} ({limit} bytes); take more stages, fewer microbatches in flight "
         "or smaller microbatches, or larger devices"
     )

@@ -203,16 +203,24 @@ class Constraints:
             for layer in run.layers:
                 where = [stages[index][0] for index in holders.get(layer, [])]
                 if where != [device]:
-                    found = " and ".join(names[one] for one in where[:4]) or "no device"
-                    return f"{run.in_words} to be on {names[device]} alone, and {found} holds layer {layer}"
+                    found = " and ".join(device_in_words(names[one]) for one in where[:4]) or "no device"
+                    to_be = f"{run.in_words} {'is' if len(run.layers) == 1 else 'are'} to be"
+                    holds = f"{found} hold{'s' * (len(where) <= 1)} layer {layer}"
+                    return f"{to_be} on {device_in_words(names[device])} alone, and {holds}"
         return ""
 
     def in_words(self, names: Sequence[str]) -> str:
-        """All of it, by the names of the devices."""
+        """All of it, by the names of the devices; there is something."""
         together = [f"{run.in_words} kept together" for run in self.together]
-        pinned = [f"{run.in_words} pinned to {names[device]}" for run, device in self.pins]
-        words = [*together, *pinned]
-        return ", ".join([*words[:4], f"{len(words) - 4} more"] if len(words) > 5 else words)
+        pinned = [f"{run.in_words} pinned to {device_in_words(names[device])}" for run, device in self.pins]
+        words = list(dict.fromkeys([*together, *pinned]))
+        *others, last = [*words[:4], f"{len(words) - 4} more"] if len(words) > 5 else words
+        return f"{', '.join(others)} and {last}" if others else last
+
+
+def device_in_words(name: str) -> str:
+    """A device by its name; `device 0` where it has a number alone."""
+    return f"device {name}" if name.isdecimal() else name
 
 
 def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -124,7 +124,8 @@ class DeviceSplits(Pricing):
         of, blocks = self.constraints, len(self.constraints.blocks)
         if shape.num_stages > blocks:
             return (
-                f"{shape.num_stages} stages, but layers kept together leave {blocks} parts; take num_stages <= {blocks}"
+                f"{shape.num_stages} stages, but layers kept together leave {blocks} part{'s' * (blocks > 1)}; take "
+                f"num_stages <= {blocks}"
             )
         if not of.pins:
             return ""

@@ -42,7 +42,8 @@ class Orders:
             return f"{len(self.tried)} of {what} tried, with the pins: not proved over orders"
         if self.is_exhaustive:
             return f"all {self.total:,} orders of unlike devices tried"
-        others = f" and {len(self.tried) - 1} others" if len(self.tried) > 1 else ""
+        more = len(self.tried) - 1
+        others = f" and {more} other{'s' * (more > 1)}" if more else ""
         return f"the given order{others} of {self.total:,} of unlike devices: not proved over orders"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from partition.plan.candidate import StagePlan, rank_loads
+from partition.plan.constraints import Run
 from partition.units import format_bytes
 
 
@@ -18,7 +19,7 @@ def overflow_in_words(stages: Sequence[StagePlan]) -> str:
     needs = f"needs {format_bytes(fullest.peak_bytes)}, {fullest.available} ({format_bytes(too_much)} too much)"
     if len(stages) == 1 or fullest.stages[0].last_layer - fullest.stages[0].first_layer + 1 == _num_layers(stages):
         return needs
-    named = ", ".join(f"stage {stage.stage_index} ({_layers(stage)})" for stage in fullest.stages)
+    named = ", ".join(f"stage {stage.stage_index} ({Run(*stage.layers[:2]).in_words})" for stage in fullest.stages)
     return f"{named} {needs}, on the split that comes closest"
 
 
@@ -31,9 +32,3 @@ def fit_in_words(stages: Sequence[StagePlan]) -> str:
 
 def _num_layers(stages: Sequence[StagePlan]) -> int:
     return max(stage.last_layer for stage in stages) + 1
-
-
-def _layers(stage: StagePlan) -> str:
-    if stage.last_layer == stage.first_layer:
-        return f"layer {stage.first_layer}"
-    return f"layers {stage.first_layer}-{stage.last_layer}"

@@ -35,9 +35,12 @@ def pinned_orders(
     def has_split(order: Sequence[int]) -> bool:
         return constraints.has_split([order[position] for position in placement])
 
-    total, is_listed = count_orders(told_apart, num_taken), False
+    # With a stage on every device and layers pinned to all of them there is one order, those of the layers.
+    is_given = len(pinned) == num_taken and list(placement) == list(range(num_taken))
+    total, is_listed = 1 if is_given else count_orders(told_apart, num_taken), False
     if total <= MOST_LISTED:
-        listed = [order for order in distinct_orders(told_apart, num_taken) if has_split(order)]
+        every = [pinned] if is_given else distinct_orders(told_apart, num_taken)
+        listed = [order for order in every if has_split(order)]
         total, is_listed = len(listed), True
         if total <= most:
             tried = sorted(listed, key=lambda order: (list(order) != sorted(order), order))

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from partition.config import AnyConfig, flatten, resolve
+from partition.config.file_start import read_start
 from partition.config.first_problem import first_problem
 from partition.errors import PartitionError
 from partition.plan.candidate import Candidate
@@ -118,8 +119,7 @@ def planned_claims(path: Path) -> Mapping[str, object] | None:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+        content = read_start(path, MOST_BYTES)
     except OSError as error:
         raise PartitionError(f"{path}: cannot be read ({error.strerror}); make it with `partition plan`") from None
     if len(content) > MOST_BYTES:
@@ -139,7 +139,7 @@ def _check_experiment(path: Path, planned: object, config: AnyConfig) -> None:
     before, now = dict(flatten(planned)), dict(flatten(resolve(config)))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not _is_free(key):
-            planned, asked = _short(repr(before.get(key))), _short(repr(now.get(key)))
+            planned, asked = (_short(repr(of[key])) if key in of else "nothing" for of in (before, now))
             raise PartitionError(
                 f"{path}: was made for {_short(key)} = {planned}, the experiment says {asked}; plan again"
             )

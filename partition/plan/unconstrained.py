@@ -12,10 +12,12 @@ from partition.units import format_seconds
 
 def under_constraints(search: Search, chosen: Candidate | None) -> str:
     """A sentence on what the constraints hold the choice to; of a large search, what they are alone."""
-    words = f"With {search.constraints.in_words(search.device_names)}"
+    words = f"All of this is with {search.constraints.in_words(search.device_names)}"
     if search.is_large:
         return f"{words}: every way that was compared honours that."
-    free = _choice_without(search)
+    # Where devices are unlike, the orders tried without may leave out the one that pins ask for: what honours the
+    # constraints can be chosen without them, too.
+    free = _choice_without(search) or chosen
     if free is None or free.predicted is None:
         return f"{words}; without that nothing could be chosen either."
     takes = f"{free.name}, {format_seconds(free.predicted.step_s)} a step"

@@ -64,7 +64,7 @@ def _checks(search: Search, candidate: Candidate) -> Iterator[Check]:
         yield from _step(search, candidate)
         yield from _split(search, candidate)
         yield from _order(search, candidate)
-    yield _bound(search, candidate)
+        yield _bound(search, candidate)
 
 
 def _choice(path: Path, search: Search) -> Iterator[Check]:

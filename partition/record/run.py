@@ -97,6 +97,13 @@ class Summary:
     step_time: StepTime
     noise: NoiseEstimate | None = None
     """Of all its steps; None where noise was not measured."""
+    num_steps_before: int = 0
+    """Of its steps those that were done when it went on from a checkpoint of its own."""
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether it took a step since: one that was done already is only evaluated again."""
+        return self.num_steps > self.num_steps_before
 
 
 def median_step_s(step_s: Sequence[float]) -> float:

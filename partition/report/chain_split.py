@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from partition.costs import Chain, LayerCost
 from partition.plan.chain_split import ChainSplit, StageShare
+from partition.plan.constraints import Run
 from partition.report.table import counted, table
 from partition.units import format_bytes, format_seconds
 
@@ -81,7 +82,7 @@ def _short(name: str) -> str:
 def _times(split: ChainSplit) -> str:
     """What bounds the split, in three sentences."""
     index, stage = max(enumerate(split.stages), key=lambda pair: max(pair[1].seconds, pair[1].cut_s))
-    which = f"stage {index} (layers {stage.first_layer}-{stage.last_layer})"
+    which = f"stage {index} ({Run(stage.first_layer, stage.last_layer).in_words})"
     slowest = which if stage.seconds >= stage.cut_s else f"the messages over the cut after {which}"
     bottleneck, repeats = format_seconds(split.bottleneck_s), split.num_microbatches - 1
     sums = "one microbatch through all stages and cuts"

@@ -182,8 +182,14 @@ def _grounds(comparison: Comparison) -> str:
         return ""
     bound, gap = format_seconds(certificate.lower_bound_s), certificate.gap
     above = "" if gap is None else f", and the chosen one takes {1 + gap:.2f} times that"
+    # What was measured says so itself: `measured on ..., 2 ranks at once`.
+    source = (
+        certificate.cost_source
+        if certificate.cost_source.startswith("measured ")
+        else f"from {certificate.cost_source}"
+    )
     grounds = (
-        f"Grounds: {certificate.method}; costs from {certificate.cost_source}. No way with the exact gradient "
+        f"Grounds: {certificate.method}; costs {source}. No way with the exact gradient "
         f"takes a step shorter than {bound}, on any split{above}. {_margin(certificate.cost_error_margin)}"
     )
     return textwrap.fill(grounds, WIDTH)

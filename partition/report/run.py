@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from partition.record import DeviceBytes, Summary
 from partition.report.noise import noise_text
-from partition.report.table import table
+from partition.report.table import counted, table
 from partition.units import format_bytes, format_seconds
 
 
 def run_text(summary: Summary) -> str:
     """The report of a run."""
-    parts = [_learned(summary), _memory(summary), _time(summary)]
+    parts = [_learned(summary), _memory(summary)]
+    if summary.has_trained:
+        parts.append(_time(summary))
     if summary.noise:
         parts.append(noise_text(summary.noise))
     return "\n\n".join(parts)
@@ -23,8 +25,16 @@ def _learned(summary: Summary) -> str:
         pieces.append(f"test loss {final.test_loss:.4f}")
     if final.test_accuracy is not None:
         pieces.append(f"test accuracy {final.test_accuracy:.2%} on held-out examples")
-    trained = f"Trained {summary.candidate}: {summary.num_steps} steps in {format_seconds(summary.wall_s)}"
-    return f"{trained}\n{', '.join(pieces)}"
+    return f"{_trained(summary)}\n{', '.join(pieces)}"
+
+
+def _trained(summary: Summary) -> str:
+    steps, before, seconds = summary.num_steps, summary.num_steps_before, format_seconds(summary.wall_s)
+    if not summary.has_trained:
+        return f"Nothing was left to train: {counted(steps, 'step')} were done before"
+    if before:
+        return f"Trained {summary.candidate}: {counted(steps - before, 'more step')} in {seconds}, {steps} in all"
+    return f"Trained {summary.candidate}: {counted(steps, 'step')} in {seconds}"
 
 
 def _memory(summary: Summary) -> str:

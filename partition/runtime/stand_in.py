@@ -98,7 +98,9 @@ def _search_of(config: ExperimentConfig, share_bytes: int, num_devices: int = 1)
     if device.kind != "cuda":
         device = device.model_copy(update={"name": None, "kind": "cpu", "memory_bytes": max(1, share_bytes)})
     cluster = config.cluster.model_copy(update={"devices": (device,) * num_devices})
-    planner = config.planner.model_copy(update={"costs": None, "minibatch_sizes": None})
+    # What is asked of the layers and devices of the experiment, its stand-in has none of.
+    asked = ("costs", "minibatch_sizes", "keep_together", "pinned")
+    planner = config.planner.model_copy(update=dict.fromkeys(asked))
     return Search(config.model_copy(update={"cluster": cluster, "planner": planner}))
 
 

@@ -136,6 +136,8 @@ def train(
     step_s = _longest(fleet, whole_s or [one.step_s for one in metrics])
     noise = estimate_noise(_parts(metrics), dataset.num_train) if config.training.noise else None
     summary = _summary(fleet, step_s, len(metrics), final, wall_s, noise)
+    if saver:
+        summary = _since(summary, len(saver.earlier))
     last_step = metrics[-1].step
     return Result(summary=summary, fleet=fleet, stop_signal=stop_signal, last_step=last_step)
 
@@ -232,6 +234,14 @@ def _summary(
         ),
         noise=noise,
     )
+
+
+def _since(summary: Summary, num_steps_before: int) -> Summary:
+    """The summary of a run that went on after so many steps; where it took none, training was not seen."""
+    summary = replace(summary, num_steps_before=num_steps_before)
+    if summary.has_trained:
+        return summary
+    return replace(summary, per_device=tuple(replace(of, measured_peak_bytes=None) for of in summary.per_device))
 
 
 def shared_peaks(fleet: Trainee) -> list[int | None]:

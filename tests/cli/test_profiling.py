@@ -96,11 +96,20 @@ def test_the_place_is_tried_and_left_as_it_was(
     """It was noticed only after a minute of measuring that /proc takes no file, though root may write there."""
     monkeypatch.setattr("partition.runtime.measuring.measure", lambda _: None)
     costs = tmp_path / "costs.json"
-    costs.write_text("before")
+    costs.write_text('{"before": 1}')
     assert main(["profile", config, "--costs-file", str(costs)]) == 0
     assert capsys.readouterr() == ("", "")
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith((".json", ".part"))] == ["costs.json"]
-    assert costs.read_text() == "before"
+    assert costs.read_text() == '{"before": 1}'
+
+
+def test_what_is_no_costs_file_is_not_overwritten(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slip, and the experiment was gone."""
+    monkeypatch.setattr("partition.runtime.measuring.measure", lambda _: pytest.fail("nothing is measured"))
+    assert main(["profile", config, "--costs-file", config]) == 2
+    assert "cannot be written (it holds something else than costs); give another place" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

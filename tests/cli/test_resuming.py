@@ -94,6 +94,19 @@ def test_a_run_that_was_killed_after_its_last_save_only_ends(small: str, straigh
     assert summary(straight) == before
 
 
+def test_where_no_step_is_left_nothing_is_said_to_be_measured(
+    small: str, straight: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a step on it the peak of another layout was held against its prediction, and missed it."""
+    del straight
+    capsys.readouterr()
+    assert main(["train", small, "--resume", "latest", "--out", "straight", "--strategy", "pipeline-2x4-gpipe"]) == 0
+    out = capsys.readouterr().out
+    assert "Nothing was left to train: 10 steps were done before" in out
+    assert out.count("not measured") == 2
+    assert "Step time" not in out
+
+
 def test_other_microbatches_are_told_and_go_on(small: str, straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
     del straight
     arguments = [

@@ -171,14 +171,17 @@ def test_what_constraints_cost_is_said(table: str, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--keep-together", "0", "9"), "--keep-together: there is no layer 9; layers are 0 to 4"),
-        (("--keep-together", "0", "tail"), "--keep-together: no layer is named 'tail'; write a name of the table, or "),
-        (("--pin", "0", "0", "2"), "--pin: there is no device 2; write 0 to 1"),
-        (("--pin", "0", "2", "0", "--pin", "2", "3", "1"), "--pin: layers 0-3, kept in one stage, cannot be on 1 and"),
-        (("--keep-together", "0", "4"), "chain.csv: 2 stages, but layers kept together leave 1 parts; take at most 1"),
+        (("--keep-together", "0", "9"), "--keep-together 0 9: there is no layer 9; layers are 0 to 4"),
+        (("--keep-together", "0", "tail"), "--keep-together 0 tail: no layer is named 'tail'; write a name of the"),
+        (("--pin", "0", "0", "2"), "--pin 0 0 2: there is no device 2; write 0 to 1"),
+        (
+            ("--pin", "0", "2", "0", "--pin", "2", "3", "1"),
+            "--pin 2 3 1: layers 0-3, kept in one stage, cannot be on device 1 and, by --pin 0 2 0, on device 0; pin",
+        ),
+        (("--keep-together", "0", "4"), "chain.csv: 2 stages, but layers kept together leave 1 part; take at most 1"),
         (
             ("--pin", "0", "0", "1", "--pin", "2", "2", "0", "--pin", "4", "4", "1"),
-            "chain.csv: no order of 2 devices has a split with layer 0 pinned to 1, layer 2 pinned to 0, layer 4",
+            "chain.csv: no order of 2 devices has a split with layer 0 pinned to device 1, layer 2 pinned to device 0",
         ),
     ],
 )

@@ -16,6 +16,7 @@ from partition.costs import CostsFile, Profile, build_costs, read_costs
 from partition.costs.profile import Curve, LinkCurve, Machine, Messages, Overheads
 from partition.errors import PartitionError
 from partition.plan import Search, compare, compare_with
+from partition.plan.certificate import arithmetic_bound_s
 from partition.plan.compare import Comparison
 from partition.plan.plan_file import plan_record
 from partition.plan.verification import verify_plan
@@ -74,6 +75,8 @@ DOCUMENT = {
         ({"overheads": 1}, "overheads: 1 is not valid here"),
         ({"overheads": {}}, "overheads.action_s: is missing"),
         ({"machine": []}, "machine: is empty"),
+        ({"machine": {**MACHINE, "device": "a\nb"}}, "machine.device: is not a line of at most 200 letters"),
+        ({"number_format": "x" * 201}, "number_format: is not a line of at most 200 letters"),
         ({"more": 1}, "more: is not known"),
         ({"operators": {}}, "operators: is empty"),
         ({"operators": {"a": {**CURVE, "seconds": [-1]}}}, "operators.a.seconds.0: -1 is too small; the least is 0"),
@@ -111,6 +114,39 @@ def test_operators_that_take_no_time_are_refused_before_anything_is_divided_by_i
     planner = config.planner.model_copy(update={"costs": str(path)})
     with pytest.raises(PartitionError, match=r"operators: .* is said to take 0 s on 1 examples, the least is 1e-12"):
         compare(config.model_copy(update={"planner": planner}))
+
+
+def test_no_step_is_below_the_bound_where_microbatches_are_larger_than_any_that_was_measured(tmp_path: Path) -> None:
+    """A line through the last two sizes goes on at a better rate than theirs."""
+    config = build_config()
+    document = json.loads(costs_file(config).model_dump_json())
+    for of in document["operators"].values():
+        of.update(sizes=[1, 2], seconds=[1e-4, 1.1e-4], spread=[])
+    _, comparison = comparison_at(config, tmp_path / "costs.json", {"operators": document["operators"]})
+    assert comparison.chosen is not None
+    assert comparison.chosen.predicted is not None
+    assert comparison.certificate is not None
+    assert 0 < comparison.certificate.lower_bound_s <= comparison.chosen.predicted.step_s
+
+
+def test_sharded_parameters_are_not_held_to_what_stages_compute_again(tmp_path: Path) -> None:
+    """A layer alone keeps its output, which stages compute again: it took less than the bound of any split."""
+    config = build_config(num_devices=2, planner={"strategies": ("sharded",)})
+    devices = tuple(device.model_copy(update={"kind": "cpu"}) for device in config.cluster.devices)
+    config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"devices": devices})})
+    document = json.loads(costs_file(config).model_dump_json())
+    for key, of in document["operators"].items():
+        of.update(sizes=[1], seconds=[1.0 if key.endswith("in place") else 1e-9], spread=[])
+    search, comparison = comparison_at(config, tmp_path / "costs.json", {"operators": document["operators"]})
+    assert comparison.chosen is not None
+    assert comparison.chosen.sharding is not None
+    assert comparison.chosen.predicted is not None
+    assert comparison.certificate is not None
+    assert arithmetic_bound_s(search) > comparison.chosen.predicted.step_s >= comparison.certificate.lower_bound_s
+    plan = tmp_path / "plan.json"
+    record = plan_record(search.config, comparison.chosen, comparison.verdict, comparison.certificate)
+    plan.write_text(json.dumps(record), encoding="utf-8")
+    assert all(check.passed for check in verify_plan(plan, search)[1])
 
 
 def profile_of(num_ranks: int, *links: tuple[int, int]) -> Profile:

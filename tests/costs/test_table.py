@@ -131,6 +131,7 @@ def test_large_sizes_are_read_to_the_byte(tmp_path: Path) -> None:
         (f'{HEADER}\n"a,1,2,3,4\nb,1,2,3,4\n', ":2: a quote is opened and not closed on its line; close it"),
         (f"{HEADER}\n{'a' * 300},1,2,3,4\n", ":2: name: 'aaa"),
         (f"{HEADER}\n{'a' * 200_000},1,2,3,4\n", ":2: field larger than field limit"),
+        (f"{HEADER}\na,1,2,3,4\n".encode("utf-16"), ": is text in UTF-16; save it as UTF-8"),
         (b"\x89PNG\r\n\x00\x00", ": is a binary file; name a CSV file of layer costs"),
         (f"{HEADER}\na".encode() + b"\xff,1,2,3,4\n", ":2: is not text in UTF-8; save it as UTF-8"),
     ],

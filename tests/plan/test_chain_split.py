@@ -12,7 +12,7 @@ import pytest
 
 from partition.costs import Chain, LayerCost
 from partition.errors import NothingFitsError, PartitionError
-from partition.plan.chain_problem import alike_problem
+from partition.plan.chain_problem import ChainProblem, Place, alike_problem
 from partition.plan.chain_split import ChainSplit, Objective, split_chain
 from partition.plan.constraints import Constraints, Pin, Run
 from tests.plan.chains import brute_force, random_chain, random_problem, stage_bytes, value
@@ -153,3 +153,24 @@ def test_hundreds_of_layers_under_constraints() -> None:
     assert is_allowed(constraints, stages)
     assert split.free_value is not None
     assert split.free_value <= split.step_s <= 1.05 * split.free_value
+
+
+def one_layer_each(asked: tuple[int, ...]) -> ChainProblem:
+    """Of unlike devices each can hold the layer that is for it, and none of a larger one."""
+    layers = tuple(LayerCost(name="x", forward_s=1, backward_s=1, activation_bytes=0, saved_bytes=0,
+                             parameter_bytes=50 * (device + 1)) for device in asked)  # fmt: skip
+    places = tuple(Place(name=f"d{at}", slowdown=1.0, limit_bytes=100 * (at + 1)) for at in range(len(asked)))
+    problem = alike_problem(Chain(source="t", layers=layers), len(asked), 1)
+    return replace(problem, places=places, kinds=tuple(range(len(asked))), first_alike=tuple(range(len(asked))))
+
+
+def test_what_honours_pins_is_found_where_the_orders_tried_without_them_have_no_split() -> None:
+    """Nine devices have more orders than are tried, and one fits: without pins it is missed, and that is said."""
+    asked = (3, 0, 7, 5, 8, 2, 4, 1, 6)
+    problem = one_layer_each(asked)
+    with pytest.raises(NothingFitsError, match=r"fits: .* \(layer \d\) .*not proved over orders"):
+        split_chain(problem, "step")
+    pins = tuple(Pin(Run(layer, layer), device) for layer, device in enumerate(asked))
+    split = split_chain(replace(problem, constraints=Constraints(num_layers=9, pins=pins)), "step")
+    assert [stage.device for stage in split.stages] == [f"d{device}" for device in asked]
+    assert split.free_value == split.step_s == 18.0

@@ -62,13 +62,15 @@ def test_what_is_broken_is_named() -> None:
     assert constraints.broken_by([(0, 0, 0), (1, 1, 3)], NAMES) == (
         "layers 0-1 are to be kept together, and layer 1 is in another stage than the first"
     )
-    assert constraints.broken_by([(1, 0, 1), (0, 2, 3)], NAMES) == "layer 3 to be on b alone, and a holds layer 3"
-    assert constraints.broken_by([(0, 0, 3), (1, 0, 3)], NAMES).endswith("b alone, and a and b holds layer 3")
+    assert constraints.broken_by([(1, 0, 1), (0, 2, 3)], NAMES) == "layer 3 is to be on b alone, and a holds layer 3"
+    assert constraints.broken_by([(0, 0, 3), (1, 0, 3)], NAMES).endswith("b alone, and a and b hold layer 3")
 
 
 def test_in_words() -> None:
     """The first few, by the names of devices."""
     constraints = Constraints(num_layers=20, together=(Run(0, 1),), pins=(Pin(Run(3, 3), 1),))
-    assert constraints.in_words(NAMES) == "layers 0-1 kept together, layer 3 pinned to b"
+    assert constraints.in_words(NAMES) == "layers 0-1 kept together and layer 3 pinned to b"
     many = Constraints(num_layers=20, together=tuple(Run(at, at + 1) for at in range(0, 18, 3)))
-    assert many.in_words(NAMES).endswith("layers 9-10 kept together, 2 more")
+    assert many.in_words(NAMES).endswith("layers 9-10 kept together and 2 more")
+    twice = Constraints(num_layers=20, together=(Run(0, 1), Run(0, 1)), pins=(Pin(Run(3, 3), 1),))
+    assert twice.in_words(("0", "1")) == "layers 0-1 kept together and layer 3 pinned to device 1"

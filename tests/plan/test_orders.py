@@ -174,6 +174,8 @@ def test_of_too_many_orders_a_few_are_tried_and_it_says_so() -> None:
     assert orders.tried[0] == tuple(range(8))
     assert (4, 6, 7, 2, 0, 5, 3, 1) in orders.tried
     assert orders.in_words == "the given order and 2 others of 40,320 of unlike devices: not proved over orders"
+    two = device_orders(list("abcdefgh"), 8, [1] * 8, [1, 2, 3, 4, 5, 6, 7, 8])
+    assert two.in_words.startswith("the given order and 1 other of 40,320")
     assert len(device_orders(list("abcde"), 5, [1] * 5, [1] * 5).tried) == MOST_ORDERS
 
 

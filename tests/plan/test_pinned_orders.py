@@ -60,3 +60,14 @@ def test_no_more_are_tried_than_there_is_time_for() -> None:
     constraints = Constraints(num_layers=8, pins=(Pin(Run(4, 4), 0),))
     assert len(pinned_orders(constraints, range(4), [0] * 4, ()).tried) == 4
     assert len(pinned_orders(constraints, range(4), [0] * 4, (), most=1).tried) == 1
+
+
+def test_layers_pinned_to_every_device_leave_one_order() -> None:
+    """Nine unlike devices have more orders than are listed, and one of them has a split; with a pin gone wrong none."""
+    asked = (3, 0, 7, 5, 8, 2, 4, 1, 6)
+    pins = tuple(Pin(Run(layer, layer), device) for layer, device in enumerate(asked))
+    orders = pinned_orders(Constraints(num_layers=10, pins=pins), range(9), range(9), ())
+    assert (orders.tried, orders.total, orders.is_exhaustive) == ((asked,), 1, True)
+    back = (*pins[:8], Pin(Run(8, 8), 3), Pin(Run(9, 9), 6))
+    orders = pinned_orders(Constraints(num_layers=10, pins=back), range(9), range(9), ())
+    assert (orders.tried, orders.is_exhaustive) == ((), True)

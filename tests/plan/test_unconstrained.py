@@ -33,7 +33,7 @@ def test_the_choice_honours_them_and_says_so() -> None:
     assert comparison.chosen is not None
     assert comparison.certificate is not None
     assert comparison.chosen.stages[0].device == "simulated:2"
-    assert "With layer 0 pinned to simulated:2, which costs nothing" in comparison.verdict
+    assert "All of this is with layer 0 pinned to simulated:2, which costs nothing" in comparison.verdict
     words = (
         "of splits with layer 0 pinned to simulated:2; order of devices: the one order of devices that the pins allow"
     )
@@ -86,7 +86,7 @@ def test_one_device_is_the_pinned_one() -> None:
     whole = candidate_named(Search(build_config(planner={"pinned": two})), "whole")
     assert whole is not None
     assert whole.reason == (
-        "would have all layers on simulated:2, with layer 0 pinned to simulated:2, layer 3 pinned to simulated:0"
+        "would have all layers on simulated:2, with layer 0 pinned to simulated:2 and layer 3 pinned to simulated:0"
     )
 
 
@@ -101,7 +101,7 @@ def test_one_device_is_the_pinned_one() -> None:
         (
             {"pinned": tuple({"layers": (at, at), "device": on} for at, on in enumerate((0, 1, 0)))},
             "no order of 3 devices has a split into 3 stages with layer 0 pinned to simulated:0, layer 1 pinned to "
-            "simulated:1, layer 2 pinned to simulated:0",
+            "simulated:1 and layer 2 pinned to simulated:0",
         ),
     ],
 )
@@ -121,7 +121,7 @@ def test_a_plan_that_breaks_them_is_refused(tmp_path: Path) -> None:
     assert read_plan(path, Search(config)) == chosen
     for planner, words in (
         (TOGETHER, "layers 0-2 are to be kept together, and layer"),
-        (FIRST_ON_TWO, "layer 0 to be on simulated:2 alone, and simulated:0 holds layer 0"),
+        (FIRST_ON_TWO, "layer 0 is to be on simulated:2 alone, and simulated:0 holds layer 0"),
     ):
         with pytest.raises(PartitionError, match=rf"breaks planner\.keep_together or planner\.pinned: {words}"):
             read_plan(path, Search(build_config(planner=planner)))

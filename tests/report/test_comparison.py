@@ -183,3 +183,16 @@ def test_times_are_those_of_the_choice() -> None:
     shown = comparison_text(comparison, is_complete=True)
     rows = [line.split() for line in shown.split("Another gradient")[0].splitlines() if "<- chosen" in line]
     assert [row[7] for row in rows] == ["1.00"]
+
+
+def test_grounds_name_the_source_of_the_costs_in_a_sentence() -> None:
+    """It said `costs from measured on ...`."""
+    comparison = compare(build_config(PLENTY))
+    assert comparison.certificate is not None
+    for source, words in (
+        ("measured on X, 1 rank at once", "; costs measured on X"),
+        ("a table", "; costs from a table"),
+    ):
+        certificate = replace(comparison.certificate, cost_source=source)
+        shown = " ".join(comparison_text(replace(comparison, certificate=certificate)).split())
+        assert words in shown

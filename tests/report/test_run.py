@@ -28,6 +28,16 @@ def test_how_well_it_learned() -> None:
     )
 
 
+def test_what_was_done_before_is_not_said_to_be_done_now() -> None:
+    """Ten steps seemed to have taken the seconds of one, or of none."""
+    assert run_text(replace(SUMMARY, num_steps_before=359)).startswith(
+        "Trained pipeline-2x8-1f1b: 1 more step in 12.0 s, 360 in all\n"
+    )
+    done = run_text(replace(SUMMARY, num_steps_before=360))
+    assert done.startswith("Nothing was left to train: 360 steps were done before\ntrain loss")
+    assert "Step time" not in done
+
+
 def test_what_was_not_evaluated_is_not_mentioned() -> None:
     silent = replace(SUMMARY, final=Final(train_loss=0.25, test_loss=None, test_accuracy=None))
     assert "test" not in run_text(silent)

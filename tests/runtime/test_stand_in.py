@@ -39,6 +39,12 @@ def test_a_size_is_measured_with_those_of_its_steps_that_fit(rows: int) -> None:
         assert rows not in fitting_sizes(stand_in_search(config, full - 1), SIZES)
 
 
+def test_what_is_asked_of_the_layers_and_devices_of_the_experiment_is_not_asked_of_it() -> None:
+    """A profile of an experiment with pins was refused: the stand-in has one device, and fewer layers."""
+    planner = {"keep_together": ((0, 3),), "pinned": ({"layers": (0, 0), "device": 3},)}
+    assert stand_in_search(build_config(planner=planner), 2**40).constraints.is_free
+
+
 def test_both_steps_of_a_size_are_as_they_run() -> None:
     config = build_config()
     found = [
