@@ -25,7 +25,7 @@ import numpy as np
 
 from partition.costs import Cluster, CostSource, Device
 from partition.plan.array_split import floor_of
-from partition.plan.layer_sums import BOTH, PATH, Floats, Integers, LayerSums
+from partition.plan.layer_sums import BOTH, PATH, Floats, Integers, LayerSums, least_s
 from partition.plan.row_bound import part_seconds, row_parts
 from partition.plan.split_figures import SplitFigures
 from partition.schedule.generators import GENERATORS
@@ -132,29 +132,45 @@ def any_split_bound_s(
 
     Devices that a split may leave out are taken to be the slowest.
     """
-    rows, count, num_ranks = min(sizes), len(sizes), max(placement) + 1
-    kinds = {device.rates: device for device in cluster.devices}
-    of_kinds = {rates: sums.of(rows, device) for rates, device in kinds.items()}
-    whole_s = {rates: of.cut_s(len(placement)) for rates, of in of_kinds.items()}
-    shared_s = sorted(whole_s[device.rates] for device in cluster.devices)[:num_ranks]
-    even_s = 1 / sum(1 / seconds for seconds in shared_s)
-    if len(placement) == num_ranks:
-        even_s = max(even_s, _floor_s(sums, rows, tuple(kinds.values()), num_ranks))
-    else:
-        even_s = max(even_s, min(of.largest_s for of in of_kinds.values()))
-    splits_backward = GENERATORS[schedule].splits_backward
-    path_s = min(
-        sums.of(rows, device, PATH if splits_backward else BOTH).cut_s(len(placement)) for device in kinds.values()
-    )
-    found = [count * even_s, path_s]
+    rows, count, num_ranks, num_stages = min(sizes), len(sizes), max(placement) + 1, len(placement)
+    kinds = tuple({device.rates: device for device in cluster.devices}.values())
+
+    def all_s(*actions: str) -> float:
+        return sums.once(("all", rows, tuple(device.rates for device in kinds), actions, num_stages),
+                         lambda: least_s([sums.of(rows, device, actions) for device in kinds], num_stages))  # fmt: skip
+
+    path_s = all_s(*(PATH if GENERATORS[schedule].splits_backward else BOTH))
+    found = [count * _even_s(cluster, kinds, sums, rows, num_ranks, num_stages), path_s]
+    if num_stages == num_ranks and schedule in ("1f1b", "gpipe"):
+        # The mean over ranks of what `StepBounds` has of each; no rank of 1F1B begins with more forwards than this.
+        begun = min(num_ranks, count) if schedule == "1f1b" else 1
+        each_s = (count - 1) * all_s("backward") + (count - begun) * all_s("forward")
+        found.append(path_s + each_s / num_ranks)
     if len(kinds) == 1 and cluster.devices[0].profile is None:
         whole = model.stage(0, model.num_layers - 1)
         step_s = whole.step.seconds(cluster.devices[0])
         # Of several stages all sums but one may be hidden behind computations.
-        is_one_a_rank = len(placement) == num_ranks
+        is_one_a_rank = num_stages == num_ranks
         added_s = _even_sum_s(cluster, sum(whole.tensor_bytes) // num_ranks, num_replicas) if is_one_a_rank else 0.0
-        found.append((count * shared_s[0] + step_s) / num_ranks + added_s)
+        found.append((count * all_s(*BOTH) + step_s) / num_ranks + added_s)
     return max(found) * (1 - ROUNDING)
+
+
+def _even_s(
+    cluster: Cluster, kinds: tuple[Device, ...], sums: LayerSums, rows: int, num_ranks: int, num_stages: int
+) -> float:
+    """What no split's busiest rank can be below, on one microbatch.
+
+    With weights w that sum to 1 it takes no less than the sum over layers of the least w s of all devices. Here w is
+    the speed of each with all layers: where devices are alike but for that, the sum is the whole.
+    """
+    rates, of_kinds = tuple(device.rates for device in kinds), tuple(sums.of(rows, device) for device in kinds)
+    speeds = {device: 1 / of.cut_s(num_stages) for device, of in zip(rates, of_kinds, strict=True)}
+    fastest = sorted((speeds[device.rates] for device in cluster.devices), reverse=True)[:num_ranks]
+    even_s = least_s(of_kinds, num_stages, tuple(speeds.values())) / sum(fastest)
+    if num_stages == num_ranks:
+        return max(even_s, _floor_s(sums, rows, kinds, num_ranks))
+    return max(even_s, float(np.minimum.reduce([of.alone_s for of in of_kinds]).max()))
 
 
 def _floor_s(sums: LayerSums, rows: int, kinds: tuple[Device, ...], num_stages: int) -> float:

@@ -59,13 +59,35 @@ class Sums(NamedTuple):
 
     def cut_s(self, num_stages: int) -> float:
         """What all layers cannot be below in so many stages: a cut saves what the layers beside it add."""
-        saved = np.sort(self.starts[1:] - self.ends[1:-1])[::-1][: num_stages - 1]
+        saved = np.sort(self.added_s)[::-1][: num_stages - 1]
         return self.whole_s - float(saved.sum())
 
     @property
-    def largest_s(self) -> float:
-        """The layer that takes longest."""
-        return float((self.ends[1:] - self.starts).max())
+    def alone_s(self) -> Floats:
+        """Every layer as a stage of its own."""
+        found: Floats = self.ends[1:] - self.starts
+        return found
+
+    @property
+    def added_s(self) -> Floats:
+        """What every two neighbours add in one stage."""
+        found: Floats = self.starts[1:] - self.ends[1:-1]
+        return found
+
+
+def least_s(kinds: Sequence[Sums], num_stages: int, scales: Sequence[float] | None = None) -> float:
+    """What all layers in so many stages cannot be below together, each of them on the device best for it.
+
+    Devices differ by layer: one has the faster arithmetic, another the faster memory. `scales` multiply the seconds
+    of each.
+    """
+    if len(kinds) == 1:
+        return kinds[0].cut_s(num_stages) * (scales[0] if scales else 1.0)
+    alone, added = (
+        np.minimum.reduce([of * scale for of, scale in zip(figures, scales or [1.0] * len(kinds), strict=True)])
+        for figures in ([of.alone_s for of in kinds], [of.added_s for of in kinds])
+    )
+    return float(alone.sum() + np.minimum(added, 0.0).sum())
 
 
 class Cuts(NamedTuple):

@@ -72,3 +72,33 @@ def test_two_searches_give_the_same_bytes() -> None:
 def _step_s(candidate: Candidate) -> float:
     assert candidate.predicted is not None
     return candidate.predicted.step_s
+
+
+@pytest.mark.parametrize("seed", range(30, 54))
+def test_no_split_over_devices_good_at_different_things_is_below_its_bound(seed: int) -> None:
+    """Of one the arithmetic is fast, of another the memory: a layer each is less than an even share of the whole."""
+    search = Search(unlike_config(seed))
+    for shape in search.shapes():
+        step_s = _step_s(search.best_of(shape))
+        assert 0.0 < search.least_step_s(shape) <= step_s, shape.name
+
+
+def unlike_config(seed: int) -> ExperimentConfig:
+    """Layers of very unlike widths, on two or three devices whose rates are in no proportion."""
+    choose = random.Random(seed)
+    device = {"kind": "simulated", "memory_bytes": 2**34}
+    devices = tuple(
+        {**device, "flop_per_s": {"default": 10 ** choose.uniform(10, 13)},
+         "memory_bytes_per_s": 10 ** choose.uniform(9, 12)}
+        for _ in range(choose.choice([2, 2, 3]))
+    )  # fmt: skip
+    return build_config(
+        model={
+            "in_features": choose.choice([8, 2048]),
+            "hidden_features": tuple(choose.choice([8, 64, 512, 2048]) for _ in range(choose.randint(1, 4))),
+            "activation": "relu",
+        },
+        training={"minibatch_size": choose.choice([4, 64, 512])},
+        cluster={"devices": devices, "links": {"intra_node": {"bytes_per_s": 1e13, "latency_s": 0}}},
+        planner={"strategies": ("pipeline",), "num_microbatches": (1, 2, 4)},
+    )
