@@ -39,8 +39,8 @@ from partition.schedule.actions import COMPUTE, RECEIVES, SENDS
 MICROBATCHES = {2: 4, 4: 8, 16: 8, 64: 8}
 """Of a step, by what the minibatch is divided by to give the size of one: from the largest that a pipeline has."""
 ROUNDS, WARM_UP, REPEATS = 3, 1, 3
-"""Every size is measured in several rounds, and its lower quartile taken: other users of a host slow it down for a
-second or so, which is no cost of messages, and hardly ever in all of them."""
+"""Every size is measured in several rounds, and the median of all taken: other users of a host slow it down for seconds,
+hardly ever in most rounds. A lower quantile would take from a link its own unsteadiness too."""
 FIRST_LATENCY_S = 0.1
 """Doubled until it explains what was measured."""
 HALVINGS = 20
@@ -83,8 +83,8 @@ def messages_in_pipeline(file: CostsFile, config: ExperimentConfig, world: Proce
     rounds = [[_observe(search, candidate, world) for candidate in candidates] for _ in range(ROUNDS)]
     found: dict[int, _Cost] = {}
     for candidate, steps in zip(candidates, zip(*rounds, strict=True), strict=True):
-        quartiles: list[float] = np.quantile(np.concatenate(steps), 0.25, axis=0).tolist()
-        cost = _cost(file, search, candidate, segments, world, quartiles)
+        medians: list[float] = np.median(np.concatenate(steps), axis=0).tolist()
+        cost = _cost(file, search, candidate, segments, world, medians)
         found[cost.num_bytes] = cost
     return _with(messages, [found[num_bytes] for num_bytes in sorted(found)])
 

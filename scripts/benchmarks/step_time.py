@@ -66,11 +66,12 @@ def main() -> None:
     """Measure all pairs, print them, judge the longer steps, write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=sorted(NETWORKS))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--no-result", action="store_true", help="print only")
     options = parser.parse_args()
     names = [options.only] if options.only else list(NETWORKS)
-    rounds = [[_printed(pair) for name in names for pair in _pairs(name)] for _ in range(ROUNDS)]
-    print(f"of {ROUNDS} rounds the pairs with the median error:")
+    rounds = [[_printed(pair) for name in names for pair in _pairs(name)] for _ in range(options.rounds)]
+    print(f"of {options.rounds} rounds the pairs with the median error:")
     pairs = [_printed(middle(of_one)) for of_one in zip(*rounds, strict=True)]
     summary = _summary(pairs)
     print(json.dumps(summary))
