@@ -3,7 +3,7 @@
 Posting a message takes a few dozen microseconds of Python and of the library when nothing else runs, and more between
 the products of a training step, which leave the caches full of other things. Products take longer, too, where a
 library's thread wants the same cores, and a message whose two ends compute arrives later than one that is waited for.
-So a pipeline trains for some steps, at a few sizes of microbatches, and three things are read from it:
+So pipelines train for some steps, at a few sizes of microbatches, and three things are read from them:
 
     send, receive    what these actions take of their rank, and for the receive
                      what computations take longer here than their operators alone
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +37,13 @@ from partition.runtime.world import share_all
 from partition.schedule import Action, Kind, ReplayCosts, replay
 from partition.schedule.actions import COMPUTE, RECEIVES, SENDS
 
-MICROBATCHES = {2: 4, 4: 8, 16: 8, 64: 8}
+MICROBATCHES = {2: 4, 4: 4, 16: 8, 64: 8}
 """Of a step, by what the minibatch is divided by to give the size of one: from the largest that a pipeline has."""
-ROUNDS, WARM_UP, REPEATS = 3, 1, 3
-"""Every size is measured in several rounds, and the median of all taken: other users of a host slow it down for seconds,
-hardly ever in most rounds. A lower quantile would take from a link its own unsteadiness too."""
+SCHEDULES = ("1f1b", "gpipe")
+"""The one mostly waits for its messages, the other computes meanwhile, which takes longer; the mean of both is kept."""
+ROUNDS, WARM_UP, REPEATS = 3, 1, 2
+"""Steps are measured in several rounds, and their median taken: other users of a host slow it down for seconds, hardly
+ever in most rounds. Less than the median would miss what a link itself is unsteady by."""
 FIRST_LATENCY_S = 0.1
 """Doubled until it explains what was measured."""
 HALVINGS = 20
@@ -75,18 +78,28 @@ def messages_in_pipeline(file: CostsFile, config: ExperimentConfig, world: Proce
     ]
     counts = {max(1, config.training.minibatch_size // part): count for part, count in MICROBATCHES.items()}
     shapes = [
-        Shape(name="profile", strategy="pipeline", minibatch_size=rows * count,
-              num_microbatches=count, num_ranks=num_ranks, num_stages=num_ranks)
-        for rows, count in sorted(counts.items())
+        Shape(name="profile", strategy="pipeline", minibatch_size=rows * count, num_microbatches=count,
+              num_ranks=num_ranks, num_stages=num_ranks, schedule=schedule)
+        for rows, count in sorted(counts.items()) for schedule in SCHEDULES
     ]  # fmt: skip
     candidates = [candidate for shape in shapes if (candidate := search.price(shape, segments)).feasible]
     rounds = [[_observe(search, candidate, world) for candidate in candidates] for _ in range(ROUNDS)]
-    found: dict[int, _Cost] = {}
+    found: dict[int, list[_Cost]] = defaultdict(list)
     for candidate, steps in zip(candidates, zip(*rounds, strict=True), strict=True):
         medians: list[float] = np.median(np.concatenate(steps), axis=0).tolist()
         cost = _cost(file, search, candidate, segments, world, medians)
-        found[cost.num_bytes] = cost
-    return _with(messages, [found[num_bytes] for num_bytes in sorted(found)])
+        found[cost.num_bytes].append(cost)
+    return _with(messages, [_mean(found[num_bytes]) for num_bytes in sorted(found)])
+
+
+def _mean(costs: Sequence[_Cost]) -> _Cost:
+    """Of messages of one size."""
+    return _Cost(
+        num_bytes=costs[0].num_bytes,
+        send_s=fmean(cost.send_s for cost in costs),
+        receive_s=fmean(cost.receive_s for cost in costs),
+        latency_s=fmean(cost.latency_s for cost in costs),
+    )
 
 
 def _with(messages: Messages, costs: Sequence[_Cost]) -> Messages:

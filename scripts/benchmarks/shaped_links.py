@@ -9,6 +9,7 @@ writes nothing.
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -39,15 +40,18 @@ EXPERIMENT: dict[str, Any] = {
 
 def main() -> None:
     """Measure every bandwidth and candidate, print, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    options = parser.parse_args()
     rounds = []
-    for _ in range(ROUNDS):
+    for _ in range(options.rounds):
         measured = _round()
         if measured is None:
             print("two hosts cannot be made on this machine; nothing was measured")
             return
         rounds.append(measured)
     rows = [middle(of_one) for of_one in zip(*rounds, strict=True)]
-    print(f"of {ROUNDS} rounds the pairs with the median error:")
+    print(f"of {options.rounds} rounds the pairs with the median error:")
     for row in rows:
         _print(row)
     worst = max(abs(row["error"]) for row in rows)
