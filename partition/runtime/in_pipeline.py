@@ -37,11 +37,14 @@ from partition.runtime.world import share_all
 from partition.schedule import Action, Kind, ReplayCosts, replay
 from partition.schedule.actions import COMPUTE, RECEIVES, SENDS
 
-MICROBATCHES = {2: 4, 4: 4, 16: 8, 64: 8}
+MICROBATCHES = {2: 4, 4: 8, 16: 8, 64: 8}
 """Of a step, by what the minibatch is divided by to give the size of one: from the largest that a pipeline has."""
-SCHEDULES = ("1f1b", "gpipe")
-"""The one mostly waits for its messages, the other computes meanwhile, which takes longer; the mean of both is kept."""
-ROUNDS, WARM_UP, REPEATS = 3, 1, 2
+BETWEEN_HOSTS = ("1f1b", "gpipe")
+"""Where the cores of a host carry its messages: the one mostly waits for them, the other computes meanwhile, which takes
+longer for it. The mean of both is kept."""
+WITHIN_HOST = ("1f1b",)
+"""Messages are read by who wants them. GPipe computes longer there because of all that it holds, not of messages."""
+ROUNDS, WARM_UP, REPEATS = 3, 1, 3
 """Steps are measured in several rounds, and their median taken: other users of a host slow it down for seconds, hardly
 ever in most rounds. Less than the median would miss what a link itself is unsteady by."""
 FIRST_LATENCY_S = 0.1
@@ -76,11 +79,12 @@ def messages_in_pipeline(file: CostsFile, config: ExperimentConfig, world: Proce
         Segment(rank, rank * num_layers // num_ranks, (rank + 1) * num_layers // num_ranks - 1)
         for rank in range(num_ranks)
     ]
+    schedules = WITHIN_HOST if world.process.local_world_size == num_ranks else BETWEEN_HOSTS
     counts = {max(1, config.training.minibatch_size // part): count for part, count in MICROBATCHES.items()}
     shapes = [
         Shape(name="profile", strategy="pipeline", minibatch_size=rows * count, num_microbatches=count,
               num_ranks=num_ranks, num_stages=num_ranks, schedule=schedule)
-        for rows, count in sorted(counts.items()) for schedule in SCHEDULES
+        for rows, count in sorted(counts.items()) for schedule in schedules
     ]  # fmt: skip
     candidates = [candidate for shape in shapes if (candidate := search.price(shape, segments)).feasible]
     rounds = [[_observe(search, candidate, world) for candidate in candidates] for _ in range(ROUNDS)]
