@@ -40,7 +40,7 @@ from partition.schedule.actions import COMPUTE, RECEIVES, SENDS
 MICROBATCHES = {2: 4, 4: 8, 16: 8, 64: 8}
 """Of a step, by what the minibatch is divided by to give the size of one: from the largest that a pipeline has."""
 BETWEEN_HOSTS = ("1f1b", "gpipe")
-"""Where the cores of a host carry its messages: the one mostly waits for them, the other computes meanwhile, which takes
+"""Where the cores of a host carry its messages: the one mostly waits for them, the other computes meanwhile, and takes
 longer for it. The mean of both is kept."""
 WITHIN_HOST = ("1f1b",)
 """Messages are read by who wants them. GPipe computes longer there because of all that it holds, not of messages."""
