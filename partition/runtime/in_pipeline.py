@@ -39,18 +39,30 @@ from partition.schedule.actions import COMPUTE, RECEIVES, SENDS
 
 MICROBATCHES = {2: 4, 4: 8, 16: 8, 64: 8}
 """Of a step, by what the minibatch is divided by to give the size of one: from the largest that a pipeline has."""
-BETWEEN_HOSTS = ("1f1b", "gpipe")
-"""Where the cores of a host carry its messages: the one mostly waits for them, the other computes meanwhile, and takes
-longer for it. The mean of both is kept."""
-WITHIN_HOST = ("1f1b",)
-"""Messages are read by who wants them. GPipe computes longer there because of all that it holds, not of messages."""
 ROUNDS, WARM_UP, REPEATS = 3, 1, 3
-"""Steps are measured in several rounds, and their median taken: other users of a host slow it down for seconds, hardly
-ever in most rounds. Less than the median would miss what a link itself is unsteady by."""
+"""Steps are measured in several rounds: other users of a host slow it down for seconds, hardly ever in most rounds."""
 FIRST_LATENCY_S = 0.1
 """Doubled until it explains what was measured."""
 HALVINGS = 20
 """Of the interval in which the latency is looked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """How messages are measured."""
+
+    schedules: tuple[str, ...]
+    """The mean of what is found in each is kept."""
+    quantile: float
+    """Of the seconds of all steps."""
+
+
+_WITHIN_HOST = _Way(schedules=("1f1b",), quantile=0.25)
+"""A message is read from memory by who wants it: what now and then takes longer is others' doing. GPipe computes longer
+because of all that it holds, not because of messages."""
+_BETWEEN_HOSTS = _Way(schedules=("1f1b", "gpipe"), quantile=0.5)
+"""A link is unsteady by itself, and the cores of a host carry its messages: 1F1B mostly waits for them, GPipe computes
+meanwhile, and takes longer for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,19 +91,19 @@ def messages_in_pipeline(file: CostsFile, config: ExperimentConfig, world: Proce
         Segment(rank, rank * num_layers // num_ranks, (rank + 1) * num_layers // num_ranks - 1)
         for rank in range(num_ranks)
     ]
-    schedules = WITHIN_HOST if world.process.local_world_size == num_ranks else BETWEEN_HOSTS
+    way = _WITHIN_HOST if world.process.local_world_size == num_ranks else _BETWEEN_HOSTS
     counts = {max(1, config.training.minibatch_size // part): count for part, count in MICROBATCHES.items()}
     shapes = [
         Shape(name="profile", strategy="pipeline", minibatch_size=rows * count, num_microbatches=count,
               num_ranks=num_ranks, num_stages=num_ranks, schedule=schedule)
-        for rows, count in sorted(counts.items()) for schedule in schedules
+        for rows, count in sorted(counts.items()) for schedule in way.schedules
     ]  # fmt: skip
     candidates = [candidate for shape in shapes if (candidate := search.price(shape, segments)).feasible]
     rounds = [[_observe(search, candidate, world) for candidate in candidates] for _ in range(ROUNDS)]
     found: dict[int, list[_Cost]] = defaultdict(list)
     for candidate, steps in zip(candidates, zip(*rounds, strict=True), strict=True):
-        medians: list[float] = np.median(np.concatenate(steps), axis=0).tolist()
-        cost = _cost(file, search, candidate, segments, world, medians)
+        seconds: list[float] = np.quantile(np.concatenate(steps), way.quantile, axis=0).tolist()
+        cost = _cost(file, search, candidate, segments, world, seconds)
         found[cost.num_bytes].append(cost)
     return _with(messages, [_mean(found[num_bytes]) for num_bytes in sorted(found)])
 
