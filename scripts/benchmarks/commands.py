@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -26,3 +27,10 @@ def run_verb(verb: str, path: Path, *arguments: str, num_processes: int = 1, rat
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]}")
     return done.stdout
+
+
+def step_times(out: Path) -> dict[str, float]:
+    """The predicted and the measured step of what was trained into a folder, and the error of the prediction."""
+    step_time = json.loads((out / "summary.json").read_text(encoding="utf-8"))["step_time"]
+    predicted_s, measured_s = float(step_time["predicted_s"]), float(step_time["measured_s"])
+    return {"predicted_s": predicted_s, "measured_s": measured_s, "error": predicted_s / measured_s - 1}

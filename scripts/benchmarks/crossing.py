@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.commands import run_verb
+from scripts.benchmarks.commands import run_verb, step_times
 from scripts.benchmarks.replay import write_result
 from scripts.benchmarks.verdicts import network
 
@@ -108,7 +108,7 @@ def measured_crossing(points: list[tuple[int, float, float]]) -> float | None:
 def _train(path: Path, costs: Path, name: str, num_devices: int, kbit: int) -> float:
     out, rate = path.parent / f"{name}-{kbit}", f"{kbit}kbit" if num_devices > 1 else None
     run_verb("train", path, f"planner.costs={costs}", "--strategy", name, "--out", str(out), rate=rate)
-    return float(json.loads((out / "summary.json").read_text(encoding="utf-8"))["step_time"]["measured_s"])
+    return step_times(out)["measured_s"]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.commands import run_verb
+from scripts.benchmarks.commands import run_verb, step_times
 from scripts.benchmarks.replay import write_result
 from scripts.benchmarks.rounds import ROUNDS, middle
 
@@ -87,15 +87,7 @@ def _print(row: dict[str, Any]) -> None:
 def _measure(rate: str, path: Path, costs: Path, candidate: str) -> dict[str, Any]:
     out = path.parent / rate / candidate
     run_verb("train", path, f"planner.costs={costs}", "--strategy", candidate, "--out", str(out), rate=rate)
-    step_time = json.loads((out / "summary.json").read_text(encoding="utf-8"))["step_time"]
-    predicted_s, measured_s = step_time["predicted_s"], step_time["measured_s"]
-    return {
-        "rate": rate,
-        "candidate": candidate,
-        "predicted_s": predicted_s,
-        "measured_s": measured_s,
-        "error": predicted_s / measured_s - 1,
-    }
+    return {"rate": rate, "candidate": candidate, **step_times(out)}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.commands import run_verb
+from scripts.benchmarks.commands import run_verb, step_times
 from scripts.benchmarks.replay import write_result
 from scripts.benchmarks.rounds import ROUNDS, middle
 
@@ -118,19 +118,15 @@ def _pair(name: str, path: Path, costs: Path, candidate: str, num_processes: int
     out = path.parent / candidate
     arguments = (f"planner.costs={costs}", "--strategy", candidate, "--out", str(out))
     run_verb("train", path, *arguments, num_processes=num_processes)
-    step_time = json.loads((out / "summary.json").read_text(encoding="utf-8"))["step_time"]
     lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [json.loads(line)["step_s"] for line in lines][5:]
-    predicted_s, measured_s = step_time["predicted_s"], step_time["measured_s"]
     return {
         "network": name,
         "candidate": candidate,
         "num_processes": num_processes,
-        "predicted_s": predicted_s,
-        "measured_s": measured_s,
         "least_s": min(steps),
         "most_s": max(steps),
-        "error": predicted_s / measured_s - 1,
+        **step_times(out),
     }
 
 
