@@ -3,8 +3,9 @@
 python -m scripts.benchmarks.crossing        prints, and writes docs/results/crossing.json
 
 Two hosts (network namespaces) measure their costs over a link of one bandwidth. From these `plan --break-even` says at
-which bandwidth another way becomes the fastest. Then both ways are trained over links around that bandwidth, in turns,
-and where their seconds cross is read off a straight line through the logarithms of all. The ways are one device, whose
+which bandwidth another way becomes the fastest. Then both ways are trained over links around that bandwidth, in turns
+and three times, as others slow this machine down for seconds; of each the median counts, and where their seconds cross
+is read off a straight line through the logarithms of all. The ways are one device, whose
 seconds do not depend on the link, and data parallel, which sends gradients; and data parallel and a pipeline,
 which sends activations. Needs root and iproute2; where namespaces are not permitted it says so and writes nothing.
 """
@@ -20,6 +21,7 @@ from typing import Any
 
 from scripts.benchmarks.commands import run_verb, step_times
 from scripts.benchmarks.replay import write_result
+from scripts.benchmarks.rounds import ROUNDS
 from scripts.benchmarks.verdicts import network
 
 PROFILED_KBIT = 400_000
@@ -69,14 +71,19 @@ def crossing(name: str, experiment: dict[str, Any]) -> dict[str, Any] | None:
         if found["predicted_kbit"] is None:
             return {**found, "points": [], "measured_kbit": None, "error": None}
         devices = {one["name"]: one["num_devices"] for one in planned["candidates"]}
-        points = []
-        for factor in AROUND:
-            kbit = round(found["predicted_kbit"] * factor)
-            below_s, above_s = (
-                _train(path, costs, found[way], devices[found[way]], kbit) for way in ("below", "above")
-            )
-            points.append((kbit, below_s, above_s))
-            print(f"    {kbit:9,} kbit/s: {below_s * 1e3:8.2f} and {above_s * 1e3:8.2f} ms", flush=True)
+        links = [round(found["predicted_kbit"] * factor) for factor in AROUND]
+        rounds = [
+            [
+                tuple(_train(path, costs, found[way], devices[found[way]], kbit) for way in ("below", "above"))
+                for kbit in links
+            ]
+            for _ in range(ROUNDS)
+        ]
+    points = []
+    for kbit, of_link in zip(links, zip(*rounds, strict=True), strict=True):
+        below_s, above_s = (statistics.median(way) for way in zip(*of_link, strict=True))
+        points.append((kbit, below_s, above_s))
+        print(f"    {kbit:9,} kbit/s: {below_s * 1e3:8.2f} and {above_s * 1e3:8.2f} ms", flush=True)
     measured = measured_crossing(points)
     error = None if measured is None else found["predicted_kbit"] / measured - 1
     return {**found, "points": points, "measured_kbit": measured, "error": error}
@@ -106,7 +113,8 @@ def measured_crossing(points: list[tuple[int, float, float]]) -> float | None:
 
 
 def _train(path: Path, costs: Path, name: str, num_devices: int, kbit: int) -> float:
-    out, rate = path.parent / f"{name}-{kbit}", f"{kbit}kbit" if num_devices > 1 else None
+    out = Path(tempfile.mkdtemp(dir=path.parent)) / "out"
+    rate = f"{kbit}kbit" if num_devices > 1 else None
     run_verb("train", path, f"planner.costs={costs}", "--strategy", name, "--out", str(out), rate=rate)
     return step_times(out)["measured_s"]
 
