@@ -73,9 +73,11 @@ def _messages(config: ExperimentConfig, world: ProcessWorld) -> Messages:
     """Messages and sums of the sizes that the experiment may need."""
     network = build_network(config.model)
     precision, rows = config.precision, config.training.minibatch_size
-    num_tensors = sum(1 + part.has_bias for layer in network.layers for part in layer.weighted)
+    item = precision.parameter_itemsize
+    weighted = [part for layer in network.layers for part in layer.weighted]
+    gradient_bytes = [elements * item for part in weighted for elements in part.tensor_elements]
     message_bytes = _message_bytes(network, rows, precision.itemsize)
-    return measure_messages(world, message_bytes, _tensor_bytes(network, precision.parameter_itemsize), num_tensors)
+    return measure_messages(world, message_bytes, _tensor_bytes(network, item), gradient_bytes)
 
 
 def _file(

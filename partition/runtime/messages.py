@@ -33,7 +33,7 @@ SLOW_S = 0.05
 LONGEST_S = 0.6
 """Larger messages than one that takes this long are not measured: seconds go on along a line."""
 MOST_SUMS, MOST_SUM_BYTES = 64, 2**26
-"""Tensors that are added at once, as the gradients of a stage are: as many as the network has, up to these."""
+"""Tensors that are added at once, as gradients are: as many as the network has, up to these."""
 HEAD_START_S = 0.003
 """By which one end posts before the other."""
 BURST_WIDTH = 1024
@@ -44,11 +44,11 @@ _Times = tuple[float, float, float, float]
 
 
 def measure_messages(
-    world: ProcessWorld, message_bytes: Sequence[int], tensor_bytes: Sequence[int], num_tensors: int = 1
+    world: ProcessWorld, message_bytes: Sequence[int], tensor_bytes: Sequence[int], gradient_bytes: Sequence[int] = ()
 ) -> Messages:
-    """Measure messages between neighbours, one pair after another, and sums of so many tensors at once.
+    """Measure messages between neighbours, one pair after another, and sums of tensors of some sizes.
 
-    All ranks call it together.
+    `gradient_bytes` are the tensors that training adds up at once, in this order. All ranks call it together.
     """
     num_ranks = world.process.world_size
     posts: dict[int, list[tuple[float, float]]] = {}
@@ -71,7 +71,7 @@ def measure_messages(
         send=curve(send),
         receive=curve(receive),
         links=tuple(links),
-        sums=_sums(world, tensor_bytes, num_tensors),
+        sums=_sums(world, tensor_bytes, gradient_bytes),
         share_s=_share_s(world),
     )
 
@@ -184,19 +184,35 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _sums(world: ProcessWorld, tensor_bytes: Sequence[int], num_tensors: int) -> Curve:
+def _sums(world: ProcessWorld, tensor_bytes: Sequence[int], gradient_bytes: Sequence[int]) -> Curve:
     """Adding up one tensor of several over all ranks, by its bytes."""
     begin = world.sum_over(range(world.process.world_size), world.down)
+
+    def added(sizes: Sequence[int]) -> tuple[float, float]:
+        tensors = [torch.zeros(max(1, size // 4), device=world.message_device) for size in sizes]
+        return _repeated(world, partial(_add, begin, tensors))
+
     found = {}
     for num_bytes in tensor_bytes:
-        shape = (max(1, num_bytes // 4),)
-        count = max(1, min(num_tensors, MOST_SUMS, MOST_SUM_BYTES // num_bytes))
-        tensors = [torch.zeros(shape, device=world.message_device) for _ in range(count)]
-        total_s, spread = _repeated(world, partial(_add, begin, tensors))
+        count = max(1, min(len(gradient_bytes), MOST_SUMS, MOST_SUM_BYTES // num_bytes))
+        total_s, spread = added([num_bytes] * count)
         found[num_bytes] = total_s / count, spread
         if total_s > LONGEST_S:
             break
-    return curve(found)
+    alike = curve(found)
+    if not gradient_bytes:
+        return alike
+    # Where few are large, the last of them is on the links alone, and these are idle between its steps.
+    sizes = _affordable(alike, gradient_bytes)
+    factor = added(sizes)[0] / sum(map(alike.at, sizes))
+    return alike.model_copy(update={"seconds": tuple(factor * seconds for seconds in alike.seconds)})
+
+
+def _affordable(alike: Curve, gradient_bytes: Sequence[int]) -> list[int]:
+    """Some of the tensors, evenly chosen, and where they take too long smaller ones of the same proportions."""
+    some = gradient_bytes[:: -(-len(gradient_bytes) // MOST_SUMS)]
+    part = min(1.0, MOST_SUM_BYTES / sum(some), LONGEST_S / sum(map(alike.at, some)))
+    return [max(4, int(part * size)) for size in some]
 
 
 def _add(begin: BeginSum, tensors: Sequence[torch.Tensor]) -> None:
