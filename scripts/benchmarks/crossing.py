@@ -3,11 +3,11 @@
 python -m scripts.benchmarks.crossing        prints, and writes docs/results/crossing.json
 
 Two hosts (network namespaces) measure their costs over a link of one bandwidth. From these `plan --break-even` says at
-which bandwidth another way becomes the fastest. Then both ways are trained over links around that bandwidth, in turns
-and three times, as others slow this machine down for seconds; of each the median counts, and where their seconds cross
-is read off a straight line through the logarithms of all. The ways are one device, whose
-seconds do not depend on the link, and data parallel, which sends gradients; and data parallel and a pipeline,
-which sends activations. Needs root and iproute2; where namespaces are not permitted it says so and writes nothing.
+which bandwidth another way becomes the fastest. Then both ways are trained over links around that bandwidth, in turns,
+and where their seconds cross is read off a straight line through the logarithms of all. Others slow this machine down
+for seconds: all is done three times, and medians count. The ways are one device, whose seconds do not depend on the
+link, and two, with data parallel, which sends gradients, and a pipeline, which sends activations. Needs root and
+iproute2; where namespaces are not permitted it says so and writes nothing.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ AROUND = (0.5, 0.7, 1.0, 1.4, 2.0)
 BOUND = 0.20
 
 
-def _experiment(minibatch_size: int, *strategies: str) -> dict[str, Any]:
-    planner = {"strategies": list(strategies), "num_microbatches": [2], "schedules": ["1f1b"]}
-    return {**network(512, 8, minibatch_size), "planner": planner}
+def _experiment(strategy: str, num_microbatches: int) -> dict[str, Any]:
+    planner = {"strategies": ["whole", strategy], "num_microbatches": [num_microbatches], "schedules": ["1f1b"]}
+    return {**network(512, 8, 3072), "planner": planner}
 
 
 EXPERIMENTS = {
-    "one device and data parallel": _experiment(3072, "whole", "data_parallel"),
-    # Large enough that the ways cross near the profiled link: what messages cost the processor is not the link's.
-    "pipeline and data parallel": _experiment(2048, "pipeline", "data_parallel"),
+    "one device and data parallel": _experiment("data_parallel", 2),
+    "one device and a pipeline": _experiment("pipeline", 4),
 }
 
 
@@ -60,33 +59,33 @@ def main() -> None:
 def crossing(name: str, experiment: dict[str, Any]) -> dict[str, Any] | None:
     """The predicted and the measured bandwidth of one experiment; None where there are no two hosts."""
     with tempfile.TemporaryDirectory(prefix="partition-crossing-") as folder:
-        path, costs = Path(folder) / "experiment.yaml", Path(folder) / "costs.json"
+        path = Path(folder) / "experiment.yaml"
         path.write_text(json.dumps(experiment), encoding="utf-8")
-        run_verb("profile", path, "--costs-file", str(costs), rate=f"{PROFILED_KBIT}kbit")
-        if not costs.exists():
-            return None
-        out = ("--out", str(Path(folder) / "plan"))
-        planned = json.loads(run_verb("plan", path, f"planner.costs={costs}", "--break-even", *out))
-        found = {"experiment": name, "profiled_kbit": PROFILED_KBIT, **predicted_crossing(planned, PROFILED_KBIT)}
-        if found["predicted_kbit"] is None:
-            return {**found, "points": [], "measured_kbit": None, "error": None}
+        predictions = []
+        for turn in range(ROUNDS):
+            costs = Path(folder) / f"costs-{turn}.json"
+            run_verb("profile", path, "--costs-file", str(costs), rate=f"{PROFILED_KBIT}kbit")
+            if not costs.exists():
+                return None
+            planned = json.loads(run_verb("plan", path, f"planner.costs={costs}", "--break-even", *_out(path)))
+            predictions.append(predicted_crossing(planned, PROFILED_KBIT))
+        crossings = [one["predicted_kbit"] for one in predictions]
+        found = {"experiment": name, "profiled_kbit": PROFILED_KBIT, "predictions_kbit": crossings}
+        if None in crossings:
+            return {**found, **predictions[crossings.index(None)], "points": [], "measured_kbit": None, "error": None}
+        prediction = sorted(predictions, key=lambda one: int(one["predicted_kbit"]))[ROUNDS // 2]
         devices = {one["name"]: one["num_devices"] for one in planned["candidates"]}
-        links = [round(found["predicted_kbit"] * factor) for factor in AROUND]
-        rounds = [
-            [
-                tuple(_train(path, costs, found[way], devices[found[way]], kbit) for way in ("below", "above"))
-                for kbit in links
-            ]
-            for _ in range(ROUNDS)
-        ]
+        ways = [(prediction[way], devices[prediction[way]]) for way in ("below", "above")]
+        links = [round(prediction["predicted_kbit"] * factor) for factor in AROUND]
+        rounds = [[_train_both(path, costs, ways, kbit) for kbit in links] for _ in range(ROUNDS)]
     points = []
     for kbit, of_link in zip(links, zip(*rounds, strict=True), strict=True):
         below_s, above_s = (statistics.median(way) for way in zip(*of_link, strict=True))
         points.append((kbit, below_s, above_s))
         print(f"    {kbit:9,} kbit/s: {below_s * 1e3:8.2f} and {above_s * 1e3:8.2f} ms", flush=True)
     measured = measured_crossing(points)
-    error = None if measured is None else found["predicted_kbit"] / measured - 1
-    return {**found, "points": points, "measured_kbit": measured, "error": error}
+    error = None if measured is None else prediction["predicted_kbit"] / measured - 1
+    return {**found, **prediction, "points": points, "measured_kbit": measured, "error": error}
 
 
 def predicted_crossing(planned: dict[str, Any], profiled_kbit: int) -> dict[str, Any]:
@@ -112,11 +111,20 @@ def measured_crossing(points: list[tuple[int, float, float]]) -> float | None:
     return math.exp(-offset / slope)
 
 
-def _train(path: Path, costs: Path, name: str, num_devices: int, kbit: int) -> float:
-    out = Path(tempfile.mkdtemp(dir=path.parent)) / "out"
-    rate = f"{kbit}kbit" if num_devices > 1 else None
-    run_verb("train", path, f"planner.costs={costs}", "--strategy", name, "--out", str(out), rate=rate)
-    return step_times(out)["measured_s"]
+def _train_both(path: Path, costs: Path, ways: list[tuple[str, int]], kbit: int) -> list[float]:
+    """Seconds of a step of each way, by its name and its devices, one after the other."""
+    found = []
+    for name, num_devices in ways:
+        out = _out(path)
+        rate = f"{kbit}kbit" if num_devices > 1 else None
+        run_verb("train", path, f"planner.costs={costs}", "--strategy", name, *out, rate=rate)
+        found.append(step_times(Path(out[1]))["measured_s"])
+    return found
+
+
+def _out(path: Path) -> tuple[str, str]:
+    """A folder that is not there yet."""
+    return "--out", str(Path(tempfile.mkdtemp(dir=path.parent)) / "out")
 
 
 if __name__ == "__main__":

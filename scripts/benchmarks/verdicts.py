@@ -7,8 +7,8 @@ Three networks, one bound by arithmetic, one by overheads and one between them, 
 two hosts (network namespaces) whose link is shaped to 1000, 100 and 10 Mbit/s. For each the costs are measured, the
 planner chooses, and the best candidate of every strategy is trained, all in turns and three times, as others slow this
 machine down for seconds; of each the median counts. Those that took over twice the fastest are not trained again. The
-verdict is right where the chosen one is the fastest measured, or within 5% of it. Needs root and iproute2 for the hosts;
-without, only one host is tried.
+verdict is right where the chosen one is the fastest measured, or within 5% of it. Needs root and iproute2 for the
+hosts; without, only one host is tried.
 """
 
 from __future__ import annotations
