@@ -139,6 +139,15 @@ def format_bytes_per_s(rate_bytes_per_s: float) -> str:
     return _with_decimal_prefix(rate_bytes_per_s, "B/s")
 
 
+def format_samples_per_s(rate_per_s: float) -> str:
+    """Samples per second for a reader: whole from a hundred on, three digits below.
+
+    >>> format_samples_per_s(12_345.6), format_samples_per_s(0.4196)
+    ('12,346', '0.420')
+    """
+    return f"{rate_per_s:,.0f}" if rate_per_s >= 99.95 else _three_digits(rate_per_s)
+
+
 def format_count(count: float) -> str:
     """A count for a reader: digits in groups below a million, words above: "12,345", "3.02 billion".
 

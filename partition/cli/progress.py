@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from partition.plan import Candidate
+from partition.units import format_samples_per_s
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -43,4 +44,5 @@ def _bar() -> Progress:
 
 
 def _line(metrics: Metrics, total: int) -> str:
-    return f"  step {metrics.step}/{total}  loss {metrics.loss:.4f}  {metrics.samples_per_s:,.0f} samples/s"
+    speed = format_samples_per_s(metrics.samples_per_s)
+    return f"  step {metrics.step}/{total}  loss {metrics.loss:.4f}  {speed} samples/s"

@@ -287,5 +287,5 @@ def read_costs(path: str) -> CostsFile:
 
 def _refusal(path: str, problem: str) -> PartitionError:
     return PartitionError(
-        f"planner.costs: {path}: {problem}; write it anew with `partition profile CONFIG --costs-file {path}`"
+        f"planner.costs: {path}: {problem}; name one that `partition profile CONFIG --costs-file FILE` has written"
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from partition.plan.candidate import Candidate
 from partition.plan.choice import eligible, is_out_of_reach, value
 from partition.plan.progress import TIE_OF_NOISE
-from partition.units import format_seconds
+from partition.units import format_samples_per_s, format_seconds
 
 NEAR_TIE = 0.02
 """Relative difference of predictions that no prediction is good enough to tell."""
@@ -85,7 +85,7 @@ def _reason(best: Candidate, chosen: Candidate, objective: str) -> str:
         return f"{format_seconds(best.predicted.step_s)} a step estimated, but simulated devices cannot hold it to that"
     if not eligible([best], objective):
         per_s, chosen_per_s = best.predicted.samples_per_s, chosen.predicted.samples_per_s
-        speeds = f"{per_s:,.0f} samples/s against {chosen_per_s:,.0f}"
+        speeds = f"{format_samples_per_s(per_s)} samples/s against {format_samples_per_s(chosen_per_s)}"
         return f"another gradient: {best.minibatch_size} examples a step, {speeds}"
     if objective == "fewest_devices" and best.num_devices > chosen.num_devices:
         return f"{best.num_devices} devices against {chosen.num_devices}"

@@ -11,7 +11,7 @@ from partition.plan.more_memory import enough_memory
 from partition.plan.noise_break_even import noise_break_evens
 from partition.plan.progress import TIE_OF_NOISE
 from partition.plan.rejection import RunnerUp, runners_up
-from partition.units import format_bytes, format_seconds
+from partition.units import format_bytes, format_samples_per_s, format_seconds
 
 
 def describe(candidate: Candidate) -> str:
@@ -123,7 +123,7 @@ def _choice(chosen: Candidate) -> str:
     }
     return (
         f"{words[chosen.strategy]}: {chosen.name} ({describe(chosen)}), {format_seconds(predicted.step_s)} a step "
-        f"and {predicted.samples_per_s:,.0f} samples/s predicted, {gradient}, "
+        f"and {format_samples_per_s(predicted.samples_per_s)} samples/s predicted, {gradient}, "
         f"at most {format_bytes(max(predicted.peak_bytes))} on a device."
     )
 
@@ -176,7 +176,7 @@ def _shrinking(candidates: Sequence[Candidate], chosen: Candidate, is_sgd: bool)
     if _predicted(shrunk[0]).relative_progress_s is not None:
         return [_by_noise(shrunk, chosen)]
     best = max(shrunk, key=lambda candidate: _predicted(candidate).samples_per_s)
-    speed = f"{_predicted(best).samples_per_s:,.0f} samples/s on one device"
+    speed = f"{format_samples_per_s(_predicted(best).samples_per_s)} samples/s on one device"
     if not is_sgd:
         return [
             f"Shrinking ({best.name}) gives {speed}, but a noisier gradient; how many more steps that takes is known "

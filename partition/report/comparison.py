@@ -13,7 +13,7 @@ from partition.plan.explanation import Explanation
 from partition.report.explanation import explanation_words
 from partition.report.noise import given_noise_text
 from partition.report.table import table
-from partition.units import format_bytes, format_seconds
+from partition.units import format_bytes, format_samples_per_s, format_seconds
 
 WIDTH = 100
 
@@ -140,7 +140,7 @@ def _feasible_table(candidates: Sequence[Candidate], chosen: Candidate | None, o
             f"{candidate.num_microbatches} x {candidate.microbatch_size}",
             format_seconds(predicted.step_s),
             _times(candidate, chosen, objective),
-            f"{predicted.samples_per_s:,.0f}",
+            format_samples_per_s(predicted.samples_per_s),
             f"{predicted.bubble_fraction:.0%}",
             *(format_bytes(max(of)) for of in (
                 predicted.peak_bytes, predicted.reserved_bytes, predicted.context_bytes

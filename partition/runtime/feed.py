@@ -64,6 +64,7 @@ class MinibatchFeed:
         examples, rows = self._examples_of[variable], self._rows(microbatch)
         dtype = torch.from_numpy(np.empty(0, examples.dtype)).dtype
         on_host = torch.empty((len(rows), *examples.shape[1:]), dtype=dtype, pin_memory=torch.cuda.is_available())
+        # torch warns of arrays that cannot be written to, as those that are mapped from files are.
         if isinstance(examples, np.ndarray) and examples.flags.writeable:
             # `index_select` gathers rows of several numbers on all cores, `take` single numbers.
             gather = torch.take if examples.ndim == 1 else partial(torch.index_select, dim=0)
