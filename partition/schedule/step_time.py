@@ -97,6 +97,7 @@ class _Clocks:
                                     "`validate` names the cause")  # fmt: skip
 
     # One long loop on local names: it runs once for every action of every candidate, and calls were half of its time.
+    # Links are looked at only once both sides of a message have posted: before, nothing on them has changed.
     def _advance(self, rank: int, is_stopped_by_steps: bool) -> None:
         """Take actions of one rank until it must wait."""
         row, place = self.schedule.rows[rank], self._place[rank]
@@ -104,6 +105,7 @@ class _Clocks:
         back = stages * count
         seconds, size_class = self.costs.seconds, self.costs.size_class
         completion_s, latest = self._completion_s, self._latest
+        sent_s, received_s = self._sent_s, self._received_s
         clock_s, busy_s = self.clock_s[rank], self.busy_s[rank]
         end = len(row)
         while place < end:
@@ -142,10 +144,11 @@ class _Clocks:
                     clock_s += table[stage][size_class[microbatch]]
                 message = base + stage * count + microbatch
                 latest[channel] = message
-                self._sent_s[message] = clock_s
+                sent_s[message] = clock_s
                 link = self._link[channel]
                 self._queues[link].append(message)
-                self._move(link)
+                if received_s[message] is not None:
+                    self._move(link)
             elif kind is _RECV_F or kind is _RECV_B:
                 table = seconds.get(kind)
                 if table is not None:
@@ -154,8 +157,9 @@ class _Clocks:
                     source, message = stage - 1, (stage - 1) * count + microbatch
                 else:
                     source, message = stages + stage + 1, back + (stage + 1) * count + microbatch
-                self._received_s[message] = clock_s
-                self._move(self._link[source])
+                received_s[message] = clock_s
+                if sent_s[message] is not None:
+                    self._move(self._link[source])
             elif kind is _STEP:
                 waits = self._before_step(rank, clock_s)
                 if waits is None:
