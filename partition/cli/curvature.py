@@ -139,7 +139,7 @@ def _run(
         found, document = _measure(options, search, candidate, dataset, num_examples, record, world, watch)
         is_leader = 0 in world.ranks
     if is_leader:
-        print_json(asdict(document)) if options.json else print(curvature_text(document))
+        print_json(asdict(document)) if options.json else print(curvature_text(document, config.optimizer))
     return 128 + found.stop_signal if found.stop_signal else 0
 
 

@@ -3,7 +3,8 @@
 python -m scripts.benchmarks.bfloat16                          prints, and writes docs/results/bfloat16.json
 python -m scripts.benchmarks.bfloat16 --no-result --epochs 2   prints only, quickly
 
-Both formats train the network of configs/mnist.yaml on mnist5k from the same seeds, one device, four microbatches.
+Both formats train the network of configs/mnist.yaml on mnist5k from the same seeds, one device, four microbatches; once
+more at a learning rate of 0.1, where training is hardly stable and small differences grow.
 Bytes are the allocator's events: what oneDNN takes inside of a product and gives back before it returns is told apart.
 """
 
@@ -29,9 +30,8 @@ from partition.runtime import Fleet, build_module, train
 from scripts.benchmarks.replay import write_result
 
 LOSS_BOUND = 0.02
-LEAST_LOSS = 0.1
-"""Of the epochs that the bound is for. Chosen with all ten epochs known: from the fifth on, at 0.08, bfloat16 leaves
-the bound for some numbers of microbatches, as torch's autocast does, while float32 does not: see `controls`."""
+"""In every epoch, at the learning rate of the configuration."""
+UNSTEADY_LR = 0.1
 CONTROLS = (("bfloat16", 2), ("bfloat16", 5), ("float32", 5))
 """Number format and microbatches of runs that should differ from the others by rounding alone."""
 SEEDS = (0, 1, 2)
@@ -80,12 +80,13 @@ def main() -> None:
     print("of J in float32:", ", ".join(f"{one:.3g}" for one in _means(rows, OBJECTIVES)[0]))
     print("J, loss and penalty:", in_words(of_objectives))
     largest = largest_difference(rows)
-    print(f"at most {largest:.2%} apart down to a loss of {LEAST_LOSS}, at most {LOSS_BOUND:.0%} wanted")
+    print(f"at most {largest:.2%} apart in any epoch, at most {LOSS_BOUND:.0%} wanted")
     rows.append({
         "differences_of_means": differences, "objective_differences_of_means": of_objectives,
-        "least_loss": LEAST_LOSS, "largest_difference": largest,
+        "bound": LOSS_BOUND, "largest_difference": largest,
     })  # fmt: skip
     rows += controls(rows[: len(SEEDS)], options.epochs)
+    rows.append(unsteady(options.epochs))
     rows += [_bytes_row(CONFIG, number_format) for number_format in ("float32", "bfloat16")]
     if not options.no_result:
         write_result("bfloat16", "scripts/benchmarks/bfloat16.py", rows)
@@ -111,6 +112,17 @@ def controls(seed_rows: Sequence[dict[str, Any]], epochs: int) -> list[dict[str,
             "objective_differences_of_means": of_objectives,
         })  # fmt: skip
     return found
+
+
+def unsteady(epochs: int) -> dict[str, Any]:
+    """How far bfloat16 is from float32 at a high learning rate."""
+    rows = [_seed_row(CONFIG, seed, epochs, UNSTEADY_LR) for seed in SEEDS]
+    differences, of_objectives = (mean_differences(rows, of) for of in (LOSSES, OBJECTIVES))
+    print(f"at a learning rate of {UNSTEADY_LR}: {in_words(differences)}; J {in_words(of_objectives)}", flush=True)
+    return {
+        "control": "bfloat16 and float32 at a learning rate", "learning_rate": UNSTEADY_LR, "by_seed": rows,
+        "differences_of_means": differences, "objective_differences_of_means": of_objectives,
+    }  # fmt: skip
 
 
 def autocast_means(config: ExperimentConfig) -> Epochs:
@@ -158,9 +170,8 @@ def mean_differences(rows: Sequence[dict[str, Any]], of: str = LOSSES) -> list[f
 
 
 def largest_difference(rows: Sequence[dict[str, Any]]) -> float:
-    """Of the epochs that the bound is for."""
-    wide, _ = _means(rows, LOSSES)
-    return max(abs(one) for one, loss in zip(mean_differences(rows), wide, strict=True) if loss >= LEAST_LOSS)
+    """Of all epochs."""
+    return max(map(abs, mean_differences(rows)))
 
 
 def epoch_means(config: ExperimentConfig, candidate_name: str = CANDIDATE) -> tuple[Epochs, float]:
@@ -183,9 +194,14 @@ def candidate_of(search: Search, name: str) -> Candidate:
 
 
 def experiment(
-    path: str, number_format: str, seed: int, epochs: int, num_microbatches: int = MICROBATCHES
+    path: str,
+    number_format: str,
+    seed: int,
+    epochs: int,
+    num_microbatches: int = MICROBATCHES,
+    learning_rate: float | None = None,
 ) -> ExperimentConfig:
-    """The network of a configuration on one CPU of any size."""
+    """The network of a configuration on one CPU of any size; its learning rate unless another is given."""
     config = load_config(
         path,
         overrides=[
@@ -194,6 +210,7 @@ def experiment(
             f"training.epochs={epochs}",
             "cluster.devices={kind: cpu, count: 1, memory: 8 GiB}",
             f"planner={{strategies: [accumulate], num_microbatches: [{num_microbatches}]}}",
+            *([] if learning_rate is None else [f"optimizer.lr={learning_rate}"]),
         ],
     )
     assert isinstance(config, ExperimentConfig), "a network, not a table"
@@ -237,9 +254,10 @@ def _peak(events: Sequence[tuple[int, int]]) -> int:
     return highest
 
 
-def _seed_row(path: str, seed: int, epochs: int) -> dict[str, Any]:
+def _seed_row(path: str, seed: int, epochs: int, learning_rate: float | None = None) -> dict[str, Any]:
     (wide, wide_s), (narrow, narrow_s) = (
-        epoch_means(experiment(path, number_format, seed, epochs)) for number_format in ("float32", "bfloat16")
+        epoch_means(experiment(path, number_format, seed, epochs, learning_rate=learning_rate))
+        for number_format in ("float32", "bfloat16")
     )
     print(
         f"seed {seed}: losses {wide.losses[0]:.4f} ... {wide.losses[-1]:.4f} in float32, {narrow.losses[0]:.4f} ... "
