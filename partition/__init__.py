@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from partition.config import load_config
+    from partition.errors import PartitionError
     from partition.plan import compare
     from partition.runtime import build_module, from_torch
 
-__all__ = ["build_module", "compare", "from_torch", "load_config"]
+__all__ = ["PartitionError", "build_module", "compare", "from_torch", "load_config"]
 
 _HOME = {
+    "PartitionError": "partition.errors",
     "build_module": "partition.runtime",
     "compare": "partition.plan",
     "from_torch": "partition.runtime",

@@ -143,7 +143,7 @@ def format_samples_per_s(rate_per_s: float) -> str:
     """Samples per second for a reader: whole from a hundred on, three digits below.
 
     >>> format_samples_per_s(12_345.6), format_samples_per_s(0.4196)
-    ('12,346', '0.420')
+    ('12,346', '0.42')
     """
     return f"{rate_per_s:,.0f}" if rate_per_s >= 99.95 else _three_digits(rate_per_s)
 

@@ -18,7 +18,7 @@ def check_format(*, is_mixed: bool) -> None:
     """Raise PartitionError where the arithmetic is in bfloat16: the programs of second order have none of its casts."""
     if is_mixed:
         raise PartitionError(
-            "precision.compute is bfloat16, which products with the Hessian would have two digits in; set it to "
+            "products with the Hessian need more digits than bfloat16 has, which is precision.compute here; set it to "
             "float32 or float64"
         )
 

@@ -265,7 +265,7 @@ def read_costs(path: str) -> CostsFile:
         content = read_start(path, LARGEST_FILE_BYTES)
     except OSError as error:
         raise PartitionError(
-            f"planner.costs: {path}: {error.strerror}; write it with `partition profile CONFIG --costs-file {path}`"
+            f"planner.costs: {path}: {error.strerror}; name one that `partition profile CONFIG --costs-file FILE` wrote"
         ) from None
     if len(content) > LARGEST_FILE_BYTES:
         raise PartitionError(f"planner.costs: {path}: larger than a costs file (at most 64 MiB); name one")
@@ -287,5 +287,5 @@ def read_costs(path: str) -> CostsFile:
 
 def _refusal(path: str, problem: str) -> PartitionError:
     return PartitionError(
-        f"planner.costs: {path}: {problem}; name one that `partition profile CONFIG --costs-file FILE` has written"
+        f"planner.costs: {path}: {problem}; name one that `partition profile CONFIG --costs-file FILE` wrote"
     )

@@ -199,9 +199,10 @@ def _nothing_fits(problem: ChainProblem, closest: Sequence[Segment]) -> str:
                 "take larger devices"
             )
     layers = Run(fullest.first_layer, fullest.last_layer).in_words
+    more = "" if fullest.first_layer == fullest.last_layer else "more stages, "
     return (
         f"no split into {problem.num_stages} stages fits: on the one that comes closest stage {stage} ({layers}) "
         f"needs {format_bytes(needed)} ({needed} bytes), device "
-        f"{fullest.device} has {format_bytes(limit)} ({limit} bytes); take more stages, fewer microbatches in flight "
+        f"{fullest.device} has {format_bytes(limit)} ({limit} bytes); take {more}fewer microbatches in flight "
         "or smaller microbatches, or larger devices"
     )

@@ -105,6 +105,8 @@ def _whole(candidates: Sequence[Candidate]) -> list[str]:
     if not whole or any(candidate.feasible for candidate in whole):
         return []
     closest = min(whole, key=lambda candidate: candidate.overflow_bytes)
+    if closest.predicted is None:  # constraints of the planner leave it no layout
+        return [f"One device will not do for the whole minibatch: it {closest.reason}."]
     return [f"The whole minibatch of {closest.minibatch_size} does not fit on one device: it {closest.reason}."]
 
 

@@ -55,6 +55,11 @@ def check_input(x: object, columns: int, weight_OI: Tensor) -> None:
         raise PartitionError(
             f"the module takes (..., {columns}) inputs, got {tuple(x.shape)}; change the input or the model"
         )
+    if torch._C._are_functorch_transforms_active():
+        raise PartitionError(
+            "the module's backward is written by hand, which torch.func (vmap, grad, jvp, ...) does not pass through; "
+            "use torch.autograd.grad and torch.autograd.functional, or module.to_torch()"
+        )
     dtype, device = check_dtype(weight_OI.dtype), weight_OI.device
     if x.layout is not torch.strided:
         raise PartitionError(f"the module takes dense inputs, got {x.layout}; give x.to_dense()")
@@ -78,6 +83,11 @@ def check_sequential(sequential: object) -> list[nn.Module]:
     if not is_linear or not is_linear[-1] or (not all(is_linear) and is_linear != in_turn):
         kinds = ", ".join(type(module).__name__ for module in modules) or "nothing"
         raise PartitionError(f"the Sequential holds {kinds}; give Linear, activation, ..., Linear")
+    # A copy would have weights of its own in each place, and none of what hooks do.
+    if len({id(module) for module in modules if type(module) is nn.Linear}) < sum(is_linear):
+        raise PartitionError("the Sequential holds one Linear twice; give layers that share no weight")
+    if any(module._forward_hooks or module._forward_pre_hooks for module in modules):
+        raise PartitionError("the Sequential has layers with forward hooks, which would be lost; remove them first")
     _check_widths([module for module in modules if isinstance(module, nn.Linear)])
     return modules
 

@@ -200,19 +200,29 @@ def _sums(world: ProcessWorld, tensor_bytes: Sequence[int], gradient_bytes: Sequ
         if total_s > LONGEST_S:
             break
     alike = curve(found)
-    if not gradient_bytes:
+    sizes = affordable(alike, gradient_bytes)
+    alike_s = sum(map(alike.at, sizes))
+    # One tensor after the other is added by reading memory, whatever the sizes of the others.
+    if world.reads_memory or alike_s == 0:
         return alike
     # Where few are large, the last of them is on the links alone, and these are idle between its steps.
-    sizes = _affordable(alike, gradient_bytes)
-    factor = added(sizes)[0] / sum(map(alike.at, sizes))
-    return alike.model_copy(update={"seconds": tuple(factor * seconds for seconds in alike.seconds)})
+    total_s, spread = added(sizes)
+    return alike.model_copy(update={
+        "seconds": tuple(total_s / alike_s * seconds for seconds in alike.seconds),
+        "spread": tuple(max(spread, of_size) for of_size in alike.spread),
+    })  # fmt: skip
 
 
-def _affordable(alike: Curve, gradient_bytes: Sequence[int]) -> list[int]:
-    """Some of the tensors, evenly chosen, and where they take too long smaller ones of the same proportions."""
-    some = gradient_bytes[:: -(-len(gradient_bytes) // MOST_SUMS)]
-    part = min(1.0, MOST_SUM_BYTES / sum(some), LONGEST_S / sum(map(alike.at, some)))
-    return [max(4, int(part * size)) for size in some]
+def affordable(alike: Curve, gradient_bytes: Sequence[int]) -> list[int]:
+    """The first tensors, as many as can be measured, and where they take too long smaller ones of nearly the same
+    proportions.
+
+    `alike` are the seconds of each where all are of its size.
+    """
+    at_most = LONGEST_S / max(alike.seconds[0], 1e-9)
+    some = gradient_bytes[: max(1, int(min(MOST_SUMS, at_most)))]
+    too_long = max(1.0, sum(some) / MOST_SUM_BYTES, sum(map(alike.at, some)) / LONGEST_S)
+    return [max(4, int(size / too_long)) for size in some]
 
 
 def _add(begin: BeginSum, tensors: Sequence[torch.Tensor]) -> None:

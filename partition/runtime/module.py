@@ -264,5 +264,6 @@ def _activation_name(module: nn.Module) -> str:
         if type(module) is kind and _has_usual_options(module, kind()):
             return name
     raise PartitionError(
-        f"activation {module} has no hand-written counterpart; known are {', '.join(ACTIVATION_RECORDS)}"
+        f"activation {module} has no hand-written counterpart; known, with torch's own slopes and shapes, are "
+        f"{', '.join(ACTIVATION_RECORDS)}"
     )

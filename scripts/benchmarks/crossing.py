@@ -25,7 +25,7 @@ from scripts.benchmarks.rounds import ROUNDS
 from scripts.benchmarks.verdicts import network
 
 PROFILED_KBIT = 400_000
-"""The link on which costs are measured; the crossing is elsewhere."""
+"""The link on which costs are measured. Far from it messages take other shares of the processors' time."""
 AROUND = (0.5, 0.7, 1.0, 1.4, 2.0)
 """Times the predicted bandwidth."""
 BOUND = 0.20
@@ -74,8 +74,7 @@ def crossing(name: str, experiment: dict[str, Any]) -> dict[str, Any] | None:
         if None in crossings:
             return {**found, **predictions[crossings.index(None)], "points": [], "measured_kbit": None, "error": None}
         prediction = sorted(predictions, key=lambda one: int(one["predicted_kbit"]))[ROUNDS // 2]
-        devices = {one["name"]: one["num_devices"] for one in planned["candidates"]}
-        ways = [(prediction[way], devices[prediction[way]]) for way in ("below", "above")]
+        ways = [(prediction[way], prediction["num_devices"][way]) for way in ("below", "above")]
         links = [round(prediction["predicted_kbit"] * factor) for factor in AROUND]
         rounds = [[_train_both(path, costs, ways, kbit) for kbit in links] for _ in range(ROUNDS)]
     points = []
@@ -96,7 +95,11 @@ def predicted_crossing(planned: dict[str, Any], profiled_kbit: int) -> dict[str,
     flip = min(flips, key=lambda one: abs(math.log(one["factor"])))
     ways = (planned["chosen"], flip["candidate"])
     below, above = ways if flip["factor"] > 1 else ways[::-1]
-    return {"predicted_kbit": round(profiled_kbit * flip["factor"]), "below": below, "above": above}
+    devices = {one["name"]: one["num_devices"] for one in planned["candidates"]}
+    return {
+        "predicted_kbit": round(profiled_kbit * flip["factor"]), "below": below, "above": above,
+        "num_devices": {"below": devices[below], "above": devices[above]},
+    }  # fmt: skip
 
 
 def measured_crossing(points: list[tuple[int, float, float]]) -> float | None:

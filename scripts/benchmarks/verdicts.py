@@ -1,7 +1,7 @@
 """Is the verdict right when measured? Experiments on this machine, planned from a profile, then every way trained.
 
 python -m scripts.benchmarks.verdicts                     prints the tables, writes docs/results/verdicts.json
-python -m scripts.benchmarks.verdicts --only small        the experiments of one network
+python -m scripts.benchmarks.verdicts --only small        the experiments of one network, printed only
 
 Three networks, one bound by arithmetic, one by overheads and one between them, each on two processes of one host and on
 two hosts (network namespaces) whose link is shaped to 1000, 100 and 10 Mbit/s. For each the costs are measured, the
@@ -74,7 +74,7 @@ def main() -> None:
             _print(row)
     right = sum(row["is_right"] for row in rows)
     print(f"{right} of {len(rows)} verdicts are right: the fastest measured, or within {WITHIN:.0%} of it")
-    if not options.no_result:
+    if not options.no_result and not options.only:
         write_result("verdicts", "scripts/benchmarks/verdicts.py", [{"right": right, "of": len(rows)}, *rows])
 
 

@@ -98,7 +98,7 @@ def test_what_is_wrong_in_a_costs_file_is_said_in_words_and_how_to_write_it_anew
         read_costs(str(path))
     message = str(caught.value)
     assert words in message
-    assert message.endswith("; name one that `partition profile CONFIG --costs-file FILE` has written")
+    assert message.endswith("; name one that `partition profile CONFIG --costs-file FILE` wrote")
     assert len(message.replace(str(path), "").splitlines()) == 1
     assert "Input should" not in message
 

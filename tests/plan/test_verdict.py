@@ -55,6 +55,13 @@ def test_whole_needs_no_excuse() -> None:
     assert comparison.verdict.startswith("Neither split nor shrink: whole (the whole minibatch of 22 on one device), ")
 
 
+def test_pins_that_one_device_cannot_honour_are_not_called_a_lack_of_memory() -> None:
+    pins = ({"layers": (0, 0), "device": 0}, {"layers": (1, 1), "device": 1})
+    said = compare(build_config(planner={"pinned": pins})).verdict
+    assert said.startswith("One device will not do for the whole minibatch: it would have all layers on ")
+    assert "does not fit" not in said
+
+
 def test_what_does_not_fit_is_said_in_numbers() -> None:
     config = build_config()
     needed = peak_bytes(candidate(config, "whole"))

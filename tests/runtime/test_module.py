@@ -373,6 +373,29 @@ def test_from_torch_takes_plain_layers_in_a_sequential(given: Any, message: str)
         from_torch(given)
 
 
+def test_from_torch_refuses_what_a_copy_would_lose() -> None:
+    """A layer that stands twice became two, and hooks were gone."""
+    shared, hooked = nn.Linear(2, 2), nn.Linear(2, 2)
+    hooked.register_forward_hook(lambda *_: None)
+    with pytest.raises(PartitionError, match="holds one Linear twice"):
+        from_torch(nn.Sequential(shared, nn.ReLU(), shared))
+    with pytest.raises(PartitionError, match="layers with forward hooks"):
+        from_torch(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), hooked))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("transform", [
+    lambda of, x: torch.func.vmap(of)(x),
+    lambda of, x: torch.func.grad(lambda one: of(one).sum())(x),
+    lambda of, x: torch.func.jvp(of, (x,), (x,)),
+    lambda of, x: torch.func.hessian(lambda one: of(one).sum())(x),
+])  # fmt: skip
+def test_transforms_of_functions_are_refused_in_one_line(transform: Any) -> None:
+    with pytest.raises(PartitionError, match=r"torch.func .* does not pass through; use torch.autograd.grad") as caught:
+        transform(build_module(model()), torch.zeros(2, 5))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_from_torch_refuses_layers_without_features() -> None:
     with pytest.raises(PartitionError, match="features go from 1 to 16777216"):
