@@ -264,9 +264,7 @@ def read_costs(path: str) -> CostsFile:
     try:
         content = read_start(path, LARGEST_FILE_BYTES)
     except OSError as error:
-        raise PartitionError(
-            f"planner.costs: {path}: {error.strerror}; name one that `partition profile CONFIG --costs-file FILE` wrote"
-        ) from None
+        raise _refusal(path, str(error.strerror)) from None
     if len(content) > LARGEST_FILE_BYTES:
         raise PartitionError(f"planner.costs: {path}: larger than a costs file (at most 64 MiB); name one")
     try:

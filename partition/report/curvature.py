@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from partition.config.schema import OptimizerConfig
+from partition.config import OptimizerConfig
 from partition.record.curvature import CurvatureRecord, ProductCost
 from partition.report.table import counted
 from partition.units import format_bytes, format_seconds

@@ -48,7 +48,7 @@ def check_dtype(dtype: object) -> torch.dtype:
 
 
 def check_input(x: object, columns: int, weight_OI: Tensor) -> None:
-    """A dense tensor of the module's width, in its format and where it is; else PartitionError."""
+    """A dense tensor of the module's width, in its format and where it is, under no transform; else PartitionError."""
     if not isinstance(x, Tensor):
         raise PartitionError(f"the module takes a torch.Tensor, got {kind_of(x)}; give torch.as_tensor(x)")
     if x.shape[-1:] != (columns,):

@@ -77,7 +77,7 @@ def _messages(config: ExperimentConfig, world: ProcessWorld) -> Messages:
     weighted = [part for layer in network.layers for part in layer.weighted]
     gradient_bytes = [elements * item for part in weighted for elements in part.tensor_elements]
     message_bytes = _message_bytes(network, rows, precision.itemsize)
-    return measure_messages(world, message_bytes, _tensor_bytes(network, item), gradient_bytes)
+    return measure_messages(world, message_bytes, sizes_of(max(gradient_bytes)), gradient_bytes)
 
 
 def _file(
@@ -117,8 +117,3 @@ def _message_bytes(network: Network, rows: int, item: int) -> list[int]:
     """Sizes up to the largest that may go between two stages."""
     widest = max((layer.out_features for layer in network.layers[:-1]), default=network.layers[0].in_features)
     return sizes_of(widest * rows * item)
-
-
-def _tensor_bytes(network: Network, item: int) -> list[int]:
-    """Sizes up to the largest gradient."""
-    return sizes_of(max(part.weight_elements for layer in network.layers for part in layer.weighted) * item)

@@ -200,10 +200,12 @@ def _sums(world: ProcessWorld, tensor_bytes: Sequence[int], gradient_bytes: Sequ
         if total_s > LONGEST_S:
             break
     alike = curve(found)
+    # One tensor after the other is added by reading memory, whatever the sizes of the others.
+    if world.reads_memory:
+        return alike
     sizes = affordable(alike, gradient_bytes)
     alike_s = sum(map(alike.at, sizes))
-    # One tensor after the other is added by reading memory, whatever the sizes of the others.
-    if world.reads_memory or alike_s == 0:
+    if alike_s == 0:
         return alike
     # Where few are large, the last of them is on the links alone, and these are idle between its steps.
     total_s, spread = added(sizes)

@@ -74,17 +74,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = [_seed_row(CONFIG, seed, options.epochs) for seed in SEEDS]
-    differences = mean_differences(rows)
-    print(f"mean over {len(SEEDS)} seeds, epoch by epoch:", in_words(differences))
-    of_objectives = mean_differences(rows, OBJECTIVES)
+    compared = comparison(rows)
+    print(f"mean over {len(SEEDS)} seeds, epoch by epoch:", in_words(compared["differences_of_means"]))
     print("of J in float32:", ", ".join(f"{one:.3g}" for one in _means(rows, OBJECTIVES)[0]))
-    print("J, loss and penalty:", in_words(of_objectives))
+    print("J, loss and penalty:", in_words(compared["objective_differences_of_means"]))
     largest = largest_difference(rows)
     print(f"at most {largest:.2%} apart in any epoch, at most {LOSS_BOUND:.0%} wanted")
-    rows.append({
-        "differences_of_means": differences, "objective_differences_of_means": of_objectives,
-        "bound": LOSS_BOUND, "largest_difference": largest,
-    })  # fmt: skip
+    rows.append({**compared, "bound": LOSS_BOUND, "largest_difference": largest})
     rows += controls(rows[: len(SEEDS)], options.epochs)
     rows.append(unsteady(options.epochs))
     rows += [_bytes_row(CONFIG, number_format) for number_format in ("float32", "bfloat16")]
@@ -105,24 +101,19 @@ def controls(seed_rows: Sequence[dict[str, Any]], epochs: int) -> list[dict[str,
     found = []
     for name, of_seeds in zip(names, runs, strict=True):
         pairs = [{**row, **own.named("bfloat16")} for row, own in zip(seed_rows, of_seeds, strict=True)]
-        differences, of_objectives = (mean_differences(pairs, of) for of in (LOSSES, OBJECTIVES))
-        print(f"{name}: {in_words(differences)}; J {in_words(of_objectives)}", flush=True)
-        found.append({
-            "control": name, "losses_by_seed": [own.losses for own in of_seeds], "differences_of_means": differences,
-            "objective_differences_of_means": of_objectives,
-        })  # fmt: skip
+        compared = comparison(pairs)
+        print(f"{name}: {both_in_words(compared)}", flush=True)
+        found.append({"control": name, "losses_by_seed": [own.losses for own in of_seeds], **compared})
     return found
 
 
 def unsteady(epochs: int) -> dict[str, Any]:
     """How far bfloat16 is from float32 at a high learning rate."""
     rows = [_seed_row(CONFIG, seed, epochs, UNSTEADY_LR) for seed in SEEDS]
-    differences, of_objectives = (mean_differences(rows, of) for of in (LOSSES, OBJECTIVES))
-    print(f"at a learning rate of {UNSTEADY_LR}: {in_words(differences)}; J {in_words(of_objectives)}", flush=True)
-    return {
-        "control": "bfloat16 and float32 at a learning rate", "learning_rate": UNSTEADY_LR, "by_seed": rows,
-        "differences_of_means": differences, "objective_differences_of_means": of_objectives,
-    }  # fmt: skip
+    compared = comparison(rows)
+    print(f"at a learning rate of {UNSTEADY_LR}: {both_in_words(compared)}", flush=True)
+    name = "bfloat16 and float32 at a learning rate"
+    return {"control": name, "learning_rate": UNSTEADY_LR, "by_seed": rows, **compared}
 
 
 def autocast_means(config: ExperimentConfig) -> Epochs:
@@ -149,6 +140,20 @@ def autocast_means(config: ExperimentConfig) -> Epochs:
         found.losses.append(statistics.fmean(losses))
         found.objectives.append(statistics.fmean(objectives))
     return found
+
+
+def comparison(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """By how much losses and objectives differ in every epoch, averaged over seeds."""
+    return {
+        "differences_of_means": mean_differences(rows),
+        "objective_differences_of_means": mean_differences(rows, OBJECTIVES),
+    }
+
+
+def both_in_words(compared: dict[str, list[float]]) -> str:
+    """Losses and objectives."""
+    losses, objectives = compared.values()
+    return f"{in_words(losses)}; J {in_words(objectives)}"
 
 
 def in_words(differences: Sequence[float]) -> str:

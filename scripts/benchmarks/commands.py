@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +28,17 @@ def run_verb(verb: str, path: Path, *arguments: str, num_processes: int = 1, rat
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]}")
     return done.stdout
+
+
+def train_candidate(path: Path, costs: Path, name: str, *, num_processes: int = 1, rate: str | None = None) -> Path:
+    """Train a candidate under measured costs, on two hosts if it has several processes and there is a rate.
+
+    The run's folder, a new one beside the experiment.
+    """
+    out = Path(tempfile.mkdtemp(dir=path.parent)) / name
+    arguments = (f"planner.costs={costs}", "--strategy", name, "--out", str(out))
+    run_verb("train", path, *arguments, num_processes=num_processes, rate=rate if num_processes > 1 else None)
+    return out
 
 
 def step_times(out: Path) -> dict[str, float]:

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.commands import run_verb, step_times
+from scripts.benchmarks.commands import run_verb, step_times, train_candidate
 from scripts.benchmarks.replay import write_result
 from scripts.benchmarks.rounds import ROUNDS
 from scripts.benchmarks.verdicts import network
@@ -61,20 +61,22 @@ def crossing(name: str, experiment: dict[str, Any]) -> dict[str, Any] | None:
     with tempfile.TemporaryDirectory(prefix="partition-crossing-") as folder:
         path = Path(folder) / "experiment.yaml"
         path.write_text(json.dumps(experiment), encoding="utf-8")
-        predictions = []
+        predictions, devices = [], dict[str, int]()
         for turn in range(ROUNDS):
             costs = Path(folder) / f"costs-{turn}.json"
             run_verb("profile", path, "--costs-file", str(costs), rate=f"{PROFILED_KBIT}kbit")
             if not costs.exists():
                 return None
-            planned = json.loads(run_verb("plan", path, f"planner.costs={costs}", "--break-even", *_out(path)))
+            out = ("--out", str(Path(folder) / f"plan-{turn}"))
+            planned = json.loads(run_verb("plan", path, f"planner.costs={costs}", "--break-even", *out))
+            devices |= {one["name"]: one["num_devices"] for one in planned["candidates"]}
             predictions.append(predicted_crossing(planned, PROFILED_KBIT))
         crossings = [one["predicted_kbit"] for one in predictions]
         found = {"experiment": name, "profiled_kbit": PROFILED_KBIT, "predictions_kbit": crossings}
         if None in crossings:
             return {**found, **predictions[crossings.index(None)], "points": [], "measured_kbit": None, "error": None}
         prediction = sorted(predictions, key=lambda one: int(one["predicted_kbit"]))[ROUNDS // 2]
-        ways = [(prediction[way], prediction["num_devices"][way]) for way in ("below", "above")]
+        ways = [(prediction[way], devices[prediction[way]]) for way in ("below", "above")]
         links = [round(prediction["predicted_kbit"] * factor) for factor in AROUND]
         rounds = [[_train_both(path, costs, ways, kbit) for kbit in links] for _ in range(ROUNDS)]
     points = []
@@ -95,11 +97,7 @@ def predicted_crossing(planned: dict[str, Any], profiled_kbit: int) -> dict[str,
     flip = min(flips, key=lambda one: abs(math.log(one["factor"])))
     ways = (planned["chosen"], flip["candidate"])
     below, above = ways if flip["factor"] > 1 else ways[::-1]
-    devices = {one["name"]: one["num_devices"] for one in planned["candidates"]}
-    return {
-        "predicted_kbit": round(profiled_kbit * flip["factor"]), "below": below, "above": above,
-        "num_devices": {"below": devices[below], "above": devices[above]},
-    }  # fmt: skip
+    return {"predicted_kbit": round(profiled_kbit * flip["factor"]), "below": below, "above": above}
 
 
 def measured_crossing(points: list[tuple[int, float, float]]) -> float | None:
@@ -116,18 +114,8 @@ def measured_crossing(points: list[tuple[int, float, float]]) -> float | None:
 
 def _train_both(path: Path, costs: Path, ways: list[tuple[str, int]], kbit: int) -> list[float]:
     """Seconds of a step of each way, by its name and its devices, one after the other."""
-    found = []
-    for name, num_devices in ways:
-        out = _out(path)
-        rate = f"{kbit}kbit" if num_devices > 1 else None
-        run_verb("train", path, f"planner.costs={costs}", "--strategy", name, *out, rate=rate)
-        found.append(step_times(Path(out[1]))["measured_s"])
-    return found
-
-
-def _out(path: Path) -> tuple[str, str]:
-    """A folder that is not there yet."""
-    return "--out", str(Path(tempfile.mkdtemp(dir=path.parent)) / "out")
+    folders = [train_candidate(path, costs, name, num_processes=count, rate=f"{kbit}kbit") for name, count in ways]
+    return [step_times(out)["measured_s"] for out in folders]
 
 
 if __name__ == "__main__":

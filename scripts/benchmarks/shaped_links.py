@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.commands import run_verb, step_times
+from scripts.benchmarks.commands import run_verb, step_times, train_candidate
 from scripts.benchmarks.replay import write_result
 from scripts.benchmarks.rounds import ROUNDS, middle
 
@@ -85,8 +85,7 @@ def _print(row: dict[str, Any]) -> None:
 
 
 def _measure(rate: str, path: Path, costs: Path, candidate: str) -> dict[str, Any]:
-    out = path.parent / rate / candidate
-    run_verb("train", path, f"planner.costs={costs}", "--strategy", candidate, "--out", str(out), rate=rate)
+    out = train_candidate(path, costs, candidate, num_processes=2, rate=rate)
     return {"rate": rate, "candidate": candidate, **step_times(out)}
 
 

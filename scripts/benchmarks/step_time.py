@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.commands import run_verb, step_times
+from scripts.benchmarks.commands import run_verb, step_times, train_candidate
 from scripts.benchmarks.replay import write_result
 from scripts.benchmarks.rounds import ROUNDS, middle
 
@@ -115,9 +115,7 @@ def _pairs(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _pair(name: str, path: Path, costs: Path, candidate: str, num_processes: int) -> dict[str, Any]:
-    out = path.parent / candidate
-    arguments = (f"planner.costs={costs}", "--strategy", candidate, "--out", str(out))
-    run_verb("train", path, *arguments, num_processes=num_processes)
+    out = train_candidate(path, costs, candidate, num_processes=num_processes)
     lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [json.loads(line)["step_s"] for line in lines][5:]
     return {

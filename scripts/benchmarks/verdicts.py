@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.commands import run_verb, step_times
+from scripts.benchmarks.commands import run_verb, step_times, train_candidate
 from scripts.benchmarks.replay import write_result
 from scripts.benchmarks.rounds import ROUNDS
 
@@ -110,18 +110,12 @@ def _train_in_turns(
     rounds: dict[str, list[dict[str, float]]] = {candidate["name"]: [] for candidate in candidates}
     for _ in range(ROUNDS):
         for candidate in candidates:
-            rounds[candidate["name"]].append(_train(path, costs, candidate, rate))
+            name, num_processes = candidate["name"], candidate["num_devices"]
+            out = train_candidate(path, costs, name, num_processes=num_processes, rate=rate)
+            rounds[name].append(step_times(out))
         fastest_s = min(of_one[0]["measured_s"] for of_one in rounds.values())
         candidates = [one for one in candidates if rounds[one["name"]][0]["measured_s"] <= HOPELESS * fastest_s]
     return {name: _of_rounds(of_one) for name, of_one in rounds.items()}
-
-
-def _train(path: Path, costs: Path, candidate: dict[str, Any], rate: str | None) -> dict[str, float]:
-    out = Path(tempfile.mkdtemp(dir=path.parent)) / "out"
-    arguments = (f"planner.costs={costs}", "--strategy", candidate["name"], "--out", str(out))
-    num_processes = candidate["num_devices"]
-    run_verb("train", path, *arguments, num_processes=num_processes, rate=rate if num_processes > 1 else None)
-    return step_times(out)
 
 
 def _of_rounds(rounds: list[dict[str, float]]) -> dict[str, Any]:

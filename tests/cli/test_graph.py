@@ -72,7 +72,10 @@ def test_it_is_drawn(run: Run, tmp_path: Path) -> None:
         (["--strategy", "nope"], "--strategy nope: no such candidate; there are"),
         (["--strategy", "sharded-2"], "sharded-2 shares out every layer over its devices"),
         (["--plan", "none.json"], "none.json: cannot be read"),
-        (["--second-order", "precision.compute=bfloat16"], "products with the Hessian need more digits"),
+        (
+            ["--second-order", "precision.compute=bfloat16"],
+            "products with the Hessian need more digits than bfloat16 has, which is precision.compute here",
+        ),
         (["training.minibatch_size=0"], "training.minibatch_size"),
     ],
 )

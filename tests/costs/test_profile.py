@@ -87,7 +87,7 @@ DOCUMENT = {
         ({"operators": {"a": CURVE, "b" * 999: {**CURVE, "seconds": [0.0]}}}, "b... is said to take 0 s on 1 examples"),
     ],
 )
-def test_what_is_wrong_in_a_costs_file_is_said_in_words_and_how_to_write_it_anew(
+def test_what_is_wrong_in_a_costs_file_is_said_in_words_and_how_to_have_another(
     tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
     path = tmp_path / "costs.json"
@@ -98,6 +98,7 @@ def test_what_is_wrong_in_a_costs_file_is_said_in_words_and_how_to_write_it_anew
         read_costs(str(path))
     message = str(caught.value)
     assert words in message
+    assert message.startswith(f"planner.costs: {path}: ")
     assert message.endswith("; name one that `partition profile CONFIG --costs-file FILE` wrote")
     assert len(message.replace(str(path), "").splitlines()) == 1
     assert "Input should" not in message

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from partition.config.schema import OptimizerConfig
+from partition.config import OptimizerConfig
 from partition.record.curvature import CurvatureRecord, ProductCost
 from partition.report.curvature import curvature_text
 
